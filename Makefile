@@ -1,0 +1,19 @@
+# Two commands, each complete on a fresh clone with Python >= 3.11: `make repro` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: repro test
+
+repro: $(VENV)/installed
+	dvc repro
+	@echo "The report: reports/summary/index.html"
+
+test: $(VENV)/installed
+	python -m pytest
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed, this is ' + sys.version)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	touch $@

@@ -1,0 +1,354 @@
+"""The typed form of `params.yaml`: values live there, types and rules live here.
+
+Run alone (`python -m src.config`), it is the stage `check`: it validates `params.yaml` and prints nothing.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+PATCH = 16  # the geometry networks' patch size
+FAMILIES = ("objects", "rooms")
+DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
+DINOV2_DIMS |= {f"{name}_reg": dim for name, dim in DINOV2_DIMS.items()}
+
+
+class ConfigError(ValueError):
+    """A mistake in params.yaml or in an override; the message is one sentence that names the key."""
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def require_choice(key: str, value: object, choices: tuple) -> None:
+    require(value in choices, f"{key} is {value!r}; choose one of {', '.join(map(str, choices))}.")
+
+
+def require_positive(key: str, value: float) -> None:
+    require(value > 0, f"{key} is {value}; it must be greater than 0.")
+
+
+def require_share(key: str, value: float) -> None:
+    require(0 <= value <= 1, f"{key} is {value}; it must lie between 0 and 1.")
+
+
+@dataclass
+class Data:
+    dataset: str = MISSING
+    batch_size: int = MISSING
+    num_workers: int = MISSING
+
+    def __post_init__(self):
+        require_positive("data.batch_size", self.batch_size)
+        require(self.num_workers >= 0, f"data.num_workers is {self.num_workers}; it must not be negative.")
+
+
+@dataclass
+class Scenes:
+    train: int = MISSING
+    val: int = MISSING
+    test: int = MISSING
+
+    def __post_init__(self):
+        for split in ("train", "val", "test"):
+            require_positive(f"datasets.procedural.source.scenes.{split}", getattr(self, split))
+
+
+@dataclass
+class ProceduralSource:
+    families: list[str] = MISSING
+    scenes: Scenes = MISSING
+    views: int = MISSING
+    samples: int = MISSING
+
+    def __post_init__(self):
+        key = "datasets.procedural.source"
+        require(len(self.families) > 0, f"{key}.families is empty; name at least one of {', '.join(FAMILIES)}.")
+        require(len(set(self.families)) == len(self.families), f"{key}.families {self.families} repeats a name.")
+        for family in self.families:
+            require_choice(f"{key}.families", family, FAMILIES)
+        require(self.views >= 5, f"{key}.views is {self.views}; an episode needs at least 5 photographs.")
+        require_positive(f"{key}.samples", self.samples)
+
+
+@dataclass
+class Episodes:
+    view_selection: str = MISSING
+    alpha: float = MISSING
+    beta: float = MISSING
+    temporal_gap_min: int = MISSING
+    temporal_gap_max: int = MISSING
+    num_targets: int = MISSING
+    per_bin: int = MISSING
+
+    def __post_init__(self):
+        key = "episodes"
+        require_choice(f"{key}.view_selection", self.view_selection, ("coverage", "gap"))
+        require_share(f"{key}.alpha", self.alpha)
+        require_share(f"{key}.beta", self.beta)
+        require(2 <= self.temporal_gap_min <= self.temporal_gap_max,
+                f"{key}.temporal_gap_min {self.temporal_gap_min} and temporal_gap_max {self.temporal_gap_max} must "
+                "satisfy 2 <= min <= max, or no frame lies between the two contexts.")
+        require_positive(f"{key}.num_targets", self.num_targets)
+        require_positive(f"{key}.per_bin", self.per_bin)
+
+
+@dataclass
+class Dataset:
+    """What every dataset block has; `source` is added by each."""
+
+    resolution: list[int] = MISSING
+    train_category: str | None = MISSING
+    test_category: str | None = MISSING
+    episodes: Episodes = MISSING
+
+    def __post_init__(self):
+        require(len(self.resolution) == 2, f"resolution is {self.resolution}; it must be [width, height].")
+        for side in self.resolution:
+            require(side >= PATCH and side % PATCH == 0,
+                    f"resolution {self.resolution} (a key of the chosen datasets block) is not divisible: each side "
+                    f"must be a multiple of the geometry network's patch size {PATCH}, for example "
+                    f"{max(1, round(side / PATCH)) * PATCH} instead of {side}.")
+
+
+@dataclass
+class Procedural(Dataset):
+    source: ProceduralSource = MISSING
+
+    def __post_init__(self):
+        super().__post_init__()
+        for key in ("train_category", "test_category"):
+            if (value := getattr(self, key)) is not None:
+                require_choice(f"datasets.procedural.{key}", value, tuple(self.source.families))
+
+
+@dataclass
+class Datasets:
+    procedural: Procedural = MISSING
+
+
+@dataclass
+class Geometry:
+    file: str = MISSING
+
+
+@dataclass
+class Weights:
+    root: str | None = MISSING
+    mirror: str | None = MISSING
+
+
+@dataclass
+class Model:
+    geometry: str = MISSING
+    backbone: str = MISSING
+    dinov2_model: str = MISSING
+    dinov2_dim: int | None = MISSING
+    weights: str = MISSING
+    backbone_layers: list[int] | None = MISSING
+    feature_grid: str = MISSING
+    fusion_site: str = MISSING
+    fusion_hooks: list[int] | None = MISSING
+    fusion_mode: str = MISSING
+    identity_init: bool = MISSING
+    strategy: str = MISSING
+    freeze_encoder: bool | None = MISSING
+    freeze_decoder: bool | None = MISSING
+    freeze_dinov2: bool | None = MISSING
+    freeze_fusion: bool | None = MISSING
+    use_offsets: bool = MISSING
+    sh_degree: int = MISSING
+
+    def __post_init__(self):
+        require_choice("model.dinov2_model", self.dinov2_model, tuple(DINOV2_DIMS))
+        width = DINOV2_DIMS[self.dinov2_model]
+        require(self.dinov2_dim in (None, width),
+                f"model.dinov2_dim is {self.dinov2_dim} but {self.dinov2_model} is {width} wide; set it to {width} or "
+                "leave it empty.")
+        require_choice("model.feature_grid", self.feature_grid, ("native", "aligned"))
+        require_choice("model.fusion_site", self.fusion_site, ("head", "encoder"))
+        if self.fusion_mode == "addition":
+            self.fusion_mode = "add"
+        require_choice("model.fusion_mode", self.fusion_mode, ("concat", "add", "weighted_sum"))
+        require_choice("model.strategy", self.strategy, ("feature_extraction", "fusion_finetune", "full_finetune"))
+        require_choice("model.sh_degree", self.sh_degree, (0, 1, 2, 3))
+        require(self.fusion_hooks is None or self.fusion_site == "head",
+                "model.fusion_hooks belongs to fusion_site head; leave it empty for site encoder.")
+        require(self.freeze_dinov2 is not False,
+                "model.freeze_dinov2 is false, but backbone features are computed once and cached, which needs a frozen "
+                "backbone; leave it empty or set it to true.")
+
+
+@dataclass
+class Opt:
+    steps: int = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    optimizer: str = MISSING
+    scheduler: str = MISSING
+    gradient_clip_val: float = MISSING
+    precision: str = MISSING
+    gradient_checkpointing: bool = MISSING
+    devices: int = MISSING
+    num_nodes: int = MISSING
+    log_every: int = MISSING
+    val_every: int = MISSING
+    checkpoint_every: int = MISSING
+
+    def __post_init__(self):
+        for key in ("steps", "lr", "gradient_clip_val", "devices", "num_nodes", "log_every", "val_every",
+                    "checkpoint_every"):
+            require_positive(f"opt.{key}", getattr(self, key))
+        require(self.weight_decay >= 0, f"opt.weight_decay is {self.weight_decay}; it must not be negative.")
+        require_choice("opt.optimizer", self.optimizer, ("adam", "adamw"))
+        require_choice("opt.scheduler", self.scheduler, ("cosine", "multistep", "constant"))
+        require_choice("opt.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
+
+
+@dataclass
+class Loss:
+    mse_loss_weight: float = MISSING
+    lpips_loss_weight: float = MISSING
+    mast3r_loss_weight: float = MISSING
+    apply_mask: bool = MISSING
+    average_over_mask: bool = MISSING
+
+    def __post_init__(self):
+        for key in ("mse_loss_weight", "lpips_loss_weight", "mast3r_loss_weight"):
+            require(getattr(self, key) >= 0, f"loss.{key} is {getattr(self, key)}; it must not be negative.")
+        require(self.mse_loss_weight + self.lpips_loss_weight > 0,
+                "loss.mse_loss_weight and loss.lpips_loss_weight are both 0; the renders would train nothing.")
+
+
+@dataclass
+class Bootstrap:
+    resamples: int = MISSING
+    confidence: float = MISSING
+
+    def __post_init__(self):
+        require(self.resamples >= 100, f"eval.bootstrap.resamples is {self.resamples}; use at least 100.")
+        require(0.5 < self.confidence < 1, f"eval.bootstrap.confidence is {self.confidence}; use 0.9 or 0.95.")
+
+
+@dataclass
+class Eval:
+    masks: str = MISSING
+    lpips: str = MISSING
+    fscore_tau: list[float] = MISSING
+    num_plys: int = MISSING
+    bootstrap: Bootstrap = MISSING
+
+    def __post_init__(self):
+        require_choice("eval.masks", self.masks, ("strict", "splatt3r"))
+        require_choice("eval.lpips", self.lpips, ("none", "alex", "vgg"))
+        require(len(self.fscore_tau) > 0, "eval.fscore_tau is empty; name at least one distance in metres.")
+        for tau in self.fscore_tau:
+            require_positive("eval.fscore_tau", tau)
+        require(self.num_plys >= 0, f"eval.num_plys is {self.num_plys}; it must not be negative.")
+
+
+@dataclass
+class Benchmark:
+    resolutions: list[int] = MISSING
+    warmup: int = MISSING
+    repeats: int = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+    def __post_init__(self):
+        for side in self.resolutions:
+            require(side > 0 and side % PATCH == 0,
+                    f"benchmark.resolutions holds {side}; each must be a multiple of {PATCH}.")
+        require_positive("benchmark.warmup", self.warmup)
+        require(self.repeats >= 3, f"benchmark.repeats is {self.repeats}; a median with a spread needs at least 3.")
+        require_choice("benchmark.device", self.device, ("auto", "cpu", "cuda"))
+        require_choice("benchmark.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
+
+
+@dataclass
+class Config:
+    seed: int = MISSING
+    threads: int = MISSING
+    data: Data = MISSING
+    datasets: Datasets = MISSING
+    geometries: dict[str, Geometry] = MISSING
+    weights: Weights = MISSING
+    model: Model = MISSING
+    opt: Opt = MISSING
+    loss: Loss = MISSING
+    eval: Eval = MISSING
+    benchmark: Benchmark = MISSING
+
+    def __post_init__(self):
+        require(self.seed >= 0, f"seed is {self.seed}; it must not be negative.")
+        require_positive("threads", self.threads)
+        require_choice("data.dataset", self.data.dataset, tuple(vars(self.datasets)))
+        require_choice("model.geometry", self.model.geometry, tuple(self.geometries))
+        require(self.loss.lpips_loss_weight == 0 or self.eval.lpips != "none",
+                "loss.lpips_loss_weight is above 0 but eval.lpips is none; set eval.lpips to alex or vgg, whose weights "
+                "the loss then uses.")
+
+    @property
+    def dataset(self) -> Dataset:
+        """The block `datasets.<data.dataset>`."""
+        return getattr(self.datasets, self.data.dataset)
+
+
+store = ConfigStore.instance()
+store.store(name="schema", node=Config)
+store.store(name="main", node={"defaults": ["schema", "params", "_self_"]})
+
+
+def one_sentence(error: Exception) -> str:
+    """OmegaConf's and Hydra's messages run over several lines; the first says what, `full_key` says where."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    key = getattr(cause, "full_key", None)
+    text = str(cause).strip().splitlines()[0]
+    return f"params.yaml or an override is wrong{f' at {key}' if key else ''}: {text}."
+
+
+def load(overrides: list[str] | tuple = (), root: str | Path = ".") -> Config:
+    """params.yaml of folder `root`, changed by Hydra overrides such as "opt.steps=50", as checked dataclasses.
+
+    raises ConfigError when a key is unknown, missing or mistyped, or values cannot go together
+    """
+    root = Path(root).resolve()
+    require((root / "params.yaml").is_file(), f"There is no params.yaml in {root}; run from the repository's top folder.")
+    try:
+        with initialize_config_dir(str(root), version_base="1.3"):
+            config = compose("main", overrides=list(overrides))
+        missing = sorted(OmegaConf.missing_keys(config))
+        require(not missing, f"params.yaml lacks {', '.join(missing)}.")
+        return OmegaConf.to_object(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(one_sentence(error)) from error
+
+
+def run(main: Callable[[Config], None]) -> None:
+    """Entry point of a stage: load the parameters, and turn the user's mistakes into one sentence on stderr."""
+    try:
+        main(load(sys.argv[1:]))
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("BACKSPLAT_TRACEBACK"):
+            raise
+        sys.exit(f"error: {error}  (BACKSPLAT_TRACEBACK=1 shows where)")
+
+
+def main(config: Config) -> None:
+    """Loading was the check."""
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,25 @@
+"""Shared by all tests: the reference fixtures, and two threads so that results do not depend on the machine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+
+torch.set_num_threads(2)
+
+
+def fixture_path(name: str) -> Path:
+    """A file of the reference fixtures, which lie beside the repository; the test is skipped where they do not."""
+    path = FIXTURES / name
+    if not path.exists():
+        pytest.skip(f"the reference fixture {name} is not beside this checkout")
+    return path
+
+
+def load_fixture(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of fixture `name`, for example "mast3r/rope2d.safetensors"."""
+    with safe_open(fixture_path(name), framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
