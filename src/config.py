@@ -203,11 +203,9 @@ class Opt:
     num_nodes: int = MISSING
     log_every: int = MISSING
     val_every: int = MISSING
-    checkpoint_every: int = MISSING
 
     def __post_init__(self):
-        for key in ("steps", "lr", "gradient_clip_val", "devices", "num_nodes", "log_every", "val_every",
-                    "checkpoint_every"):
+        for key in ("steps", "lr", "gradient_clip_val", "devices", "num_nodes", "log_every", "val_every"):
             require_positive(f"opt.{key}", getattr(self, key))
         require(self.weight_decay >= 0, f"opt.weight_decay is {self.weight_decay}; it must not be negative.")
         require_choice("opt.optimizer", self.optimizer, ("adam", "adamw"))
@@ -219,13 +217,17 @@ class Opt:
 class Loss:
     mse_loss_weight: float = MISSING
     lpips_loss_weight: float = MISSING
+    lpips_network: str = MISSING
     mast3r_loss_weight: float = MISSING
+    masks: str = MISSING
     apply_mask: bool = MISSING
     average_over_mask: bool = MISSING
 
     def __post_init__(self):
         for key in ("mse_loss_weight", "lpips_loss_weight", "mast3r_loss_weight"):
             require(getattr(self, key) >= 0, f"loss.{key} is {getattr(self, key)}; it must not be negative.")
+        require_choice("loss.lpips_network", self.lpips_network, ("alex", "vgg"))
+        require_choice("loss.masks", self.masks, ("strict", "splatt3r"))
         require(self.mse_loss_weight + self.lpips_loss_weight > 0,
                 "loss.mse_loss_weight and loss.lpips_loss_weight are both 0; the renders would train nothing.")
 
@@ -294,9 +296,6 @@ class Config:
         require_positive("threads", self.threads)
         require_choice("data.dataset", self.data.dataset, tuple(vars(self.datasets)))
         require_choice("model.geometry", self.model.geometry, tuple(self.geometries))
-        require(self.loss.lpips_loss_weight == 0 or self.eval.lpips != "none",
-                "loss.lpips_loss_weight is above 0 but eval.lpips is none; set eval.lpips to alex or vgg, whose weights "
-                "the loss then uses.")
 
     @property
     def dataset(self) -> Dataset:

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from src.config import ConfigError, load, one_sentence
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_committed_parameters_load():
+    config = load(root=ROOT)
+    assert config.dataset is config.datasets.procedural
+    assert config.model.geometry in config.geometries
+
+
+def test_an_override_changes_one_value():
+    assert load(["opt.steps=7"], ROOT).opt.steps == 7
+    assert load(["model.fusion_mode=addition"], ROOT).model.fusion_mode == "add"
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("opt.stepz=7", "opt.stepz"),                                             # unknown
+    ("+opt.stepz=7", "opt.stepz"),
+    ("opt.steps=many", "opt.steps"),                                          # mistyped
+    ("model.identity_init=7x", "model.identity_init"),
+    ("opt.steps=0", "opt.steps is 0"),                                        # out of range
+    ("seed=-1", "seed is -1"),
+    ("data.dataset=kitti", "choose one of procedural"),
+    ("model.geometry=colmap", "choose one of tiny, mast3r, dust3r"),
+    ("model.dinov2_model=dinov2_vitx14", "dinov2_vits14"),
+    ("model.dinov2_dim=768", "dinov2_vits14 is 384 wide"),
+    ("datasets.procedural.resolution=[120,128]", "multiple of the geometry network's patch size 16"),
+    ("datasets.procedural.resolution=[128]", r"\[width, height\]"),
+    ("datasets.procedural.train_category=cars", "choose one of objects, rooms"),
+    ("datasets.procedural.source.families=[]", "families is empty"),
+    ("datasets.procedural.source.views=4", "at least 5"),
+    ("datasets.procedural.episodes.temporal_gap_min=1", "2 <= min <= max"),
+    ("datasets.procedural.episodes.alpha=1.5", "between 0 and 1"),
+    ("model.freeze_dinov2=false", "needs a frozen"),
+    ("loss.mse_loss_weight=0", "would train nothing"),
+    ("eval.fscore_tau=[]", "eval.fscore_tau is empty"),
+    ("benchmark.resolutions=[100]", "multiple of 16"),
+])
+def test_a_mistake_is_one_sentence_that_names_the_key(override, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        load([override], ROOT)
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_combinations_are_refused():
+    with pytest.raises(ConfigError, match="fusion_hooks belongs to fusion_site head"):
+        load(["model.fusion_hooks=[4]", "model.fusion_site=encoder"], ROOT)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("  use_offsets: true", "  # use_offsets gone"))
+    with pytest.raises(ConfigError, match="model.use_offsets"):
+        load(root=tmp_path)
+
+
+def test_no_params_file_says_where_to_run(tmp_path):
+    with pytest.raises(ConfigError, match="repository's top folder"):
+        load(root=tmp_path)
+
+
+def test_one_sentence_follows_the_cause():
+    outer = RuntimeError("outer")
+    outer.__cause__ = ValueError("inner\nsecond line")
+    assert one_sentence(outer) == "params.yaml or an override is wrong: inner."
