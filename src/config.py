@@ -327,7 +327,8 @@ def load(overrides: list[str] | tuple = (), root: str | Path = ".") -> Config:
     require((root / "params.yaml").is_file(), f"There is no params.yaml in {root}; run from the repository's top folder.")
     try:
         with initialize_config_dir(str(root), version_base="1.3"):
-            config = compose("main", overrides=list(overrides))
+            composed = compose("main", overrides=list(overrides))
+        config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(composed))  # refuses "+new=1"
         missing = sorted(OmegaConf.missing_keys(config))
         require(not missing, f"params.yaml lacks {', '.join(missing)}.")
         return OmegaConf.to_object(config)
