@@ -1,0 +1,211 @@
+import json
+
+import pytest
+import torch
+
+from src.mast3r import DUST3R_DPT, DUST3R_LINEAR, MAST3R, Croco, Mast3r, Mast3rConfig, PointMap, forward_mixed
+from tests.conftest import fixture_path, load_fixture
+
+TINY = dict(enc_embed_dim=32, enc_depth=2, enc_num_heads=4, dec_embed_dim=24, dec_depth=12, dec_num_heads=2,
+            dpt_feature_dim=16, dpt_last_dim=8, dpt_layer_dims=(8, 12, 16, 24), local_features_factor=1.0)
+TOLERANCE = 3e-5  # of the largest magnitude of each tensor
+
+
+def tiny_weights() -> dict[str, torch.Tensor]:
+    tensors, _ = load_fixture("mast3r/tiny_weights.safetensors")
+    return {name.removeprefix("weights."): tensor.float() for name, tensor in tensors.items()}
+
+
+def tiny_network() -> Mast3r:
+    network = Mast3r(Mast3rConfig(**TINY))
+    network.load_state_dict(tiny_weights())
+    return network.eval()
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    expected = expected.float()
+    assert actual.shape == expected.shape, f"{name}: {tuple(actual.shape)} instead of {tuple(expected.shape)}"
+    error = ((actual - expected).abs().max() / expected.abs().max()).item()
+    assert error <= TOLERANCE, f"{name} is off by {error:.1e} of its maximum"
+
+
+def assert_outputs(maps: tuple[PointMap, PointMap], tensors: dict[str, torch.Tensor]) -> None:
+    compared = 0
+    for view, output in enumerate(maps, 1):
+        points = "pts3d" if view == 1 else "pts3d_in_other_view"
+        for name, value in ((points, output.pts3d), ("conf", output.conf), ("desc_conf", output.desc_conf),
+                            ("desc_s3", None if output.desc is None else output.desc[:, ::3, ::3])):
+            if value is not None:
+                assert_close(value, tensors[f"output.view{view}.{name}"], f"view {view} {name}")
+                compared += 1
+    assert compared == sum(name.startswith("output.view") for name in tensors)
+
+
+def images(tensors: dict[str, torch.Tensor], view: int) -> torch.Tensor:
+    return next(value.float() for name, value in tensors.items() if name in (f"input.img{view}", f"input.image{view}"))
+
+
+@pytest.mark.parametrize("case", ["landscape", "portrait"])
+@torch.inference_mode()
+def test_outputs_equal_the_reference_networks(case):
+    tensors, _ = load_fixture(f"mast3r/tiny_{case}.safetensors")
+    assert_outputs(tiny_network()(images(tensors, 1), images(tensors, 2)), tensors)
+
+
+@torch.inference_mode()
+def test_mixed_orientations_equal_the_reference_networks():
+    tensors, _ = load_fixture("mast3r/tiny_mixed_ar.safetensors")
+    portrait = [tensors[f"input.true_shape{view}"][:, 0] > tensors[f"input.true_shape{view}"][:, 1] for view in (1, 2)]
+    assert_outputs(forward_mixed(tiny_network(), images(tensors, 1), images(tensors, 2), *portrait), tensors)
+
+
+@torch.inference_mode()
+def test_every_layer_equals_the_reference_networks():
+    tensors, _ = load_fixture("mast3r/tiny_landscape.safetensors")
+    network, captured = tiny_network(), {}
+
+    def capture(name, module):
+        def hook(_, __, output):  # returning anything would replace the output
+            captured.setdefault(name, output)
+
+        module.register_forward_hook(hook)
+
+    capture("patch_tokens1", network.patch_embed)
+    for number, block in enumerate(network.enc_blocks):
+        capture(f"enc_block{number}.out1", block)
+    scratch = network.downstream_head1.dpt.scratch
+    for number, layer in enumerate(scratch.layer_rn):
+        capture(f"head1.layer_rn{number}", layer)
+    for number in (4, 3, 2):
+        capture(f"head1.refinenet{number}", getattr(scratch, f"refinenet{number}"))
+    capture("head1.dpt_raw", network.downstream_head1.dpt)
+    capture("head1.local_mlp_token5", network.downstream_head1.head_local_features)
+    first, second = images(tensors, 1), images(tensors, 2)
+    network(first, second)
+    batch = len(first)
+    for name, value in captured.items():
+        value = value[:batch]  # both views are encoded at once
+        if name == "head1.local_mlp_token5":
+            value = value[:, 5]
+        elif name.startswith("head1"):
+            value = value[0]
+        assert_close(value, tensors[f"inter.{name}"].reshape(value.shape), name)
+    grid = network.grid(first)
+    lists = network.decode(network.encode(first), network.encode(second), grid, grid)
+    for view, tokens in enumerate(lists, 1):
+        for number, value in enumerate(tokens):
+            assert_close(value, tensors[f"inter.dec{view}.{number}"], f"dec{view}.{number}")
+
+
+@torch.inference_mode()
+def test_linear_head_equals_the_reference_network():
+    tensors, _ = load_fixture("mast3r/tiny_dust3r_linear.safetensors")
+    inputs, _ = load_fixture("mast3r/tiny_landscape.safetensors")
+    network = Mast3r(Mast3rConfig(**TINY | {"head": "linear"}))
+    state = {name: value for name, value in tiny_weights().items() if not name.startswith("downstream")}
+    state |= {name.removeprefix("weights."): value.float() for name, value in tensors.items() if name.startswith("weights.")}
+    network.load_state_dict(state)
+    assert_outputs(network.eval()(images(inputs, 1)[:1], images(inputs, 2)[:1]), tensors)
+
+
+@torch.inference_mode()
+def test_croco_completion_equals_the_reference_network():
+    tensors, _ = load_fixture("mast3r/tiny_croco.safetensors")
+    inputs, _ = load_fixture("mast3r/tiny_landscape.safetensors")
+    network = Croco(Mast3rConfig(**TINY))
+    state = {name: value for name, value in tiny_weights().items() if not name.startswith(("downstream", "dec_blocks2"))}
+    state |= {name.removeprefix("weights."): value.float() for name, value in tensors.items() if name.startswith("weights.")}
+    network.load_state_dict(state)
+    mask = tensors["input.mask1"].bool()
+    output = network.eval()(*(images(inputs, view)[: len(mask), ..., :64] for view in (1, 2)), mask)
+    expected = [value for name, value in tensors.items() if name.startswith("output") and value.shape == output.shape]
+    assert len(expected) == 1
+    assert_close(output, expected[0], "patches")
+
+
+@pytest.mark.parametrize(("name", "network", "config"), [
+    ("mast3r_512_catmlpdpt", Mast3r, MAST3R), ("dust3r_512_dpt", Mast3r, DUST3R_DPT),
+    ("dust3r_linear", Mast3r, DUST3R_LINEAR), ("croco_v2_vitl_based", Croco, MAST3R)])
+def test_full_size_networks_have_exactly_the_official_keys_and_shapes(name, network, config):
+    official = json.loads(fixture_path("mast3r/official_state_dict_keys.json").read_text())[name]
+    with torch.device("meta"):
+        ours = network(config).state_dict()
+    assert {key: list(value.shape) for key, value in ours.items()} == official
+
+
+@pytest.mark.parametrize(("network", "config", "count"), [
+    (Mast3r, MAST3R, 688_638_856), (Mast3r, DUST3R_DPT, 571_171_208), (Mast3r, DUST3R_LINEAR, 532_342_784),
+    (Croco, MAST3R, 417_918_720)])
+def test_parameter_counts_are_the_published_ones(network, config, count):
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in network(config).parameters()) == count
+
+
+SMALL = Mast3rConfig(**TINY | {"dec_depth": 4, "head": "dpt"})
+
+
+def small_network(seed: int = 0) -> Mast3r:
+    network = Mast3r(SMALL)
+    network.init_weights(torch.Generator().manual_seed(seed))
+    return network
+
+
+def test_either_name_of_an_aliased_tensor_is_enough():
+    network = small_network()
+    state = network.state_dict()
+    for kept, dropped in (("layer_rn.", "_rn.weight"), ("_rn.weight", "layer_rn.")):
+        part = {name: value for name, value in state.items() if not (dropped in name and kept not in name)}
+        assert len(part) == len(state) - 8
+        copy = small_network(1)
+        copy.load_state_dict(part)
+        assert all(torch.equal(copy.state_dict()[name], value) for name, value in state.items())
+    with pytest.raises(RuntimeError, match="enc_norm.bias"):
+        copy.load_state_dict({name: value for name, value in state.items() if name != "enc_norm.bias"})
+
+
+def test_checkpointing_changes_memory_not_gradients():
+    generator = torch.Generator().manual_seed(3)
+    pair = [torch.rand(1, 3, 32, 48, generator=generator) * 2 - 1 for _ in range(2)]
+    gradients = []
+    for switch in (False, True):
+        network = small_network()
+        network.gradient_checkpointing = switch
+        first, second = network(*pair)
+        (first.pts3d.square().mean() + second.conf.mean()).backward()
+        gradients.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 100
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_initial_weights_depend_on_the_generator_alone():
+    torch.manual_seed(5)
+    one = small_network(7).state_dict()
+    torch.manual_seed(6)
+    two = small_network(7).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["patch_embed.proj.weight"], small_network(8).state_dict()["patch_embed.proj.weight"])
+
+
+def test_heads_stay_in_float32_under_autocast():
+    network = small_network()
+    pair = [torch.zeros(1, 3, 32, 32)] * 2
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        seen = []
+        network.downstream_head1.dpt.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+        network(*pair)
+        network.heads_in_autocast = True
+        assert network(*pair)[0].pts3d.dtype == torch.float32
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_image_sizes_must_fit_the_patches():
+    with pytest.raises(ValueError, match="100x64.*multiples of 16"):
+        small_network().encode(torch.zeros(1, 3, 64, 100))
+
+
+def test_an_unknown_head_and_too_shallow_a_decoder_are_refused():
+    with pytest.raises(ValueError, match="catmlp"):
+        Mast3rConfig(head="dpt2")
+    with pytest.raises(ValueError, match="at least 4"):
+        Mast3rConfig(dec_depth=3)
