@@ -30,7 +30,8 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> float | None:
     if mask is None:
         return values.double().mean().item()
     if mask.shape != values.shape[-2:]:
-        raise ValueError(f"The mask is {tuple(mask.shape)} but the image is {tuple(values.shape)}; heights and widths must agree.")
+        raise ValueError(f"The mask is {tuple(mask.shape)} but the image is {tuple(values.shape)}; heights and widths "
+                         "must agree.")
     chosen = values[..., mask.bool()]
     return chosen.double().mean().item() if chosen.numel() else None
 
@@ -64,7 +65,7 @@ def ssim_map(first: Tensor, second: Tensor) -> Tensor:
     """Structural similarity of each pixel and channel   (Wang et al. 2004, Image quality assessment, eq. 13).
 
     The convention of scikit-image's `structural_similarity(gaussian_weights=True)`, which pixelSplat and Splatt3R score
-    with: an 11 x 11 Gaussian window, and *sample* covariances (times 121/120), where Wang's own code has population ones.
+    with: an 11 x 11 Gaussian window, and *sample* covariances (times 121/120), where Wang's code has population ones.
 
     first, second (..., H, W)  any range [0, 1]; float64 inside
     returns       (..., H, W)  in [-1, 1]
@@ -129,7 +130,8 @@ def load_lpips(folder: str | Path) -> Lpips:
                                 "and loss.lpips_loss_weight to 0, or let the stage weights provide it.")
     name = json.loads((Path(folder) / "record.json").read_text())["name"]
     if name not in LPIPS_TRUNKS:
-        raise ValueError(f"{folder}/record.json names the LPIPS trunk {name!r}; it must be one of {', '.join(LPIPS_TRUNKS)}.")
+        raise ValueError(f"{folder}/record.json names the LPIPS trunk {name!r}; it must be one of "
+                         f"{', '.join(LPIPS_TRUNKS)}.")
     # on device meta: without drawing or holding the weights of a whole classifier; it warns of its own old spelling
     with torch.device("meta"), warnings.catch_warnings(action="ignore", category=UserWarning):
         network = lpips.LPIPS(pretrained=False, net=name, pnet_rand=True, verbose=False)

@@ -2,7 +2,7 @@
 
 They differ from `metrics` on purpose: a batch is pooled before the logarithm, renders are not clamped, and
 
-- without "_masked" both images are blacked out outside the mask and the whole picture counts, which flatters small masks;
+- without "_masked" both images are blacked out outside the mask and the whole picture counts: small masks flatter;
 - with "_masked" errors are *summed* over RGB and divided by the mask's pixels: PSNR reads 10 log10(3) = 4.77 dB lower
   and SSIM three times higher than a mean would.
 
@@ -34,7 +34,7 @@ def psnr_splatt3r(renders: Tensor, photos: Tensor, masks: Tensor) -> float | Non
 
 
 def psnr_splatt3r_masked(renders: Tensor, photos: Tensor, masks: Tensor) -> float | None:
-    """dB of the squared error summed over RGB per mask pixel (the original's bracketed numbers, one target per pair)."""
+    """dB of the squared error summed over RGB per mask pixel (the original's numbers in brackets)."""
     error = per_mask_pixel((renders.double() - photos.double()).square(), masks)
     return None if error is None else decibels(error)
 

@@ -74,8 +74,8 @@ def test_ssim_map_agrees_with_a_loop():
 def test_ssim_agrees_with_scikit_image():
     render, photo, mask = images()
     shown = render.clamp(0, 1).double().numpy()
-    mean, full = structural_similarity(photo.double().numpy(), shown, win_size=11, gaussian_weights=True, channel_axis=0,
-                                       data_range=1.0, full=True)
+    mean, full = structural_similarity(photo.double().numpy(), shown, win_size=11, gaussian_weights=True,
+                                       channel_axis=0, data_range=1.0, full=True)
     assert ssim(render, photo) == pytest.approx(mean, abs=1e-9)
     assert ssim(render, photo, mask) == pytest.approx(full[:, mask.numpy()].mean(), abs=1e-9)
 
@@ -87,7 +87,8 @@ def test_masked_scores_agree_with_the_reference(case):
     for number, (render, photo, mask) in enumerate(zip(renders, photos, masks.bool())):
         expected = tensors[f"{case}.per_image_masked_psnr_clamped"].flatten()[number].item()
         assert psnr(render, photo, mask) == pytest.approx(expected, abs=1e-4)
-        torch.testing.assert_close(ssim_map(render, photo).float(), tensors[f"{case}.ssim_map"][number], atol=1e-4, rtol=0)
+        expected = tensors[f"{case}.ssim_map"][number]
+        torch.testing.assert_close(ssim_map(render, photo).float(), expected, atol=1e-4, rtol=0)
 
 
 def test_clamping_is_part_of_the_score():
@@ -142,7 +143,8 @@ def test_lpips_agrees_with_the_package(reference, folder):
     inputs = photo[None], render.clamp(0, 1)[None]
     with torch.no_grad():
         reference.spatial = False
-        assert lpips_distance(network, render, photo) == pytest.approx(reference(*inputs, normalize=True).item(), abs=1e-6)
+        expected = reference(*inputs, normalize=True).item()
+        assert lpips_distance(network, render, photo) == pytest.approx(expected, abs=1e-6)
         reference.spatial = True
         pixel_map = reference(*inputs, normalize=True)[0, 0]
     assert lpips_distance(network, render, photo, mask) == pytest.approx(pixel_map[mask].mean().item(), abs=1e-6)
@@ -154,8 +156,8 @@ def test_lpips_agrees_with_its_formula(folder):
     network = load_lpips(folder)
     linear = torch.load(lpips.__path__[0] + "/weights/v0.1/alex.pth", "cpu", weights_only=True)
     layers = alexnet().features
-    layers.load_state_dict({key.removeprefix("features."): value
-                            for key, value in load_file(folder / "model.safetensors").items()})
+    trunk = load_file(folder / "model.safetensors")
+    layers.load_state_dict({key.removeprefix("features."): value for key, value in trunk.items()})
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     taps, total = (1, 4, 7, 9, 11), 0.0
     pair = [(2 * image - 1 - shift[:, None, None]) / scale[:, None, None] for image in (render.clamp(0, 1), photo)]
