@@ -1,0 +1,109 @@
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.crop import OffCentre, fit, fit_stored
+from tests.conftest import fixture_path
+
+
+def camera(fx=550.0, fy=553.0, cx=240.0, cy=320.5):
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+
+
+def test_agrees_with_the_fixture():
+    case = json.loads(fixture_path("datasets/conversions.json").read_text())["cases"]["crop_resize"]
+    given = case["input"]
+    for target, wanted in zip(given["targets_wh"], case["expected"], strict=True):
+        found = fit(np.array(given["K"]), (given["width"], given["height"]), target)
+        assert list(found.box) == wanted["crop_ltrb"]
+        assert list(found.resized) == wanted["resized_wh"]
+        assert list(found.offset) == wanted["final_offset_xy"]
+        assert list(found.size) == wanted["output_wh"]
+        np.testing.assert_allclose(found.K, wanted["K"], atol=1e-4)
+
+
+def test_noise_of_the_principal_point_changes_nothing():
+    exact, noisy = (fit(camera(cx=240 + noise), (479, 640), (224, 224)) for noise in (0, 1e-8))
+    assert (exact.box, exact.resized, exact.offset) == (noisy.box, noisy.resized, noisy.offset)
+
+
+@pytest.mark.parametrize(("size", "target", "centre"), [
+    ((479, 640), (224, 224), (240, 320.5)), ((640, 480), (128, 64), (300.3, 251.7)), ((900, 2000), (512, 384), (452, 990)),
+    ((128, 128), (224, 224), (63, 66.5)), ((300, 200), (100, 160), (149.9, 100.2))])
+def test_a_ray_lands_on_the_pixel_that_shows_it(size, target, centre):
+    """Paint smooth coordinates into an image: what a result pixel shows is where its ray hits the source image."""
+    (width, height), K = size, camera(200, 210, *centre)
+    found = fit(K, size, target)
+    for axis, span in ((0, width), (1, height)):
+        ramp = np.indices((height, width))[1 - axis] + 0.5
+        painted = np.repeat((ramp / span * 250)[..., None], 3, -1).round().astype(np.uint8)
+        result = found.image(painted)[..., 0]
+        assert result.shape == (target[1], target[0])
+        pixels = np.indices(result.shape)[1 - axis] + 0.5
+        rays = (pixels - found.K[axis, 2]) / found.K[axis, axis]
+        source = rays * K[axis, axis] + K[axis, 2]
+        assert np.abs(result - source / span * 250)[2:-2, 2:-2].max() < 1.6  # rounding to 8 bits, twice
+        nearest = found.nearest(ramp)
+        step = (found.box[2 + axis] - found.box[axis]) / found.resized[axis]
+        assert np.abs(nearest - source).max() <= 0.5 * max(1, step) + 0.51 * (step < 1) + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_result_is_filled_and_the_principal_point_central(seed):
+    rng = np.random.default_rng(seed)
+    size = tuple(int(side) for side in rng.integers(100, 900, 2))
+    target = tuple(int(side) for side in rng.integers(2, 14, 2) * 16)
+    K = camera(500, 500, *(np.array(size) * rng.uniform(0.35, 0.65, 2)))
+    found = fit(K, size, target)
+    left, top, right, bottom = found.box
+    assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
+    assert all(0 <= o and o + t <= r for o, t, r in zip(found.offset, target, found.resized))
+    if not found.upscaled:
+        assert np.abs(found.K[:2, 2] - np.array(target) / 2).max() <= 0.5 + 1e-9
+    assert abs(found.K[0, 0] / found.K[1, 1] - 1) < 0.03  # never squashed
+
+
+def test_the_box_is_the_largest_with_a_central_principal_point():
+    box = fit(camera(cx=180.25, cy=300), (479, 640), (224, 224)).box
+    assert box == (0, 0, 360, 600)
+
+
+def test_same_size_changes_nothing_at_all():
+    K, image = camera(cx=61, cy=66.5), np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    found = fit(K, (128, 128), (128, 128))
+    assert np.array_equal(found.K, K) and np.array_equal(found.image(image), image) and not found.upscaled
+    depth = image[..., 0].astype(np.float16)
+    assert np.array_equal(found.nearest(depth), depth)
+
+
+def test_nearest_is_pillows_centre_sampling():
+    values = np.random.default_rng(0).integers(0, 65536, (1000, 777), np.uint16)
+    found = fit(camera(cx=777 / 2, cy=500), (777, 1000), (224, 224))
+    left, top, right, bottom = found.box
+    wanted = Image.fromarray(values[top:bottom, left:right]).resize(found.resized, Image.Resampling.NEAREST)
+    x, y = found.offset
+    assert np.array_equal(found.nearest(values), np.asarray(wanted)[y:y + 224, x:x + 224])
+
+
+def test_area_filter_averages():
+    checks = np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 200
+    assert np.abs(fit(camera(cx=32, cy=32), (64, 64), (16, 16)).area(checks).astype(int) - 100).max() <= 1
+
+
+@pytest.mark.parametrize("centre", [(40, 64), (64, 110), (-3, 64)])
+def test_off_centre_principal_points_are_refused(centre):
+    with pytest.raises(OffCentre, match="principal point c[xy]"):
+        fit(camera(100, 100, *centre), (256, 128), (64, 64))
+    with pytest.raises(OffCentre):
+        fit_stored(camera(100, 100, *centre), (256, 128))
+
+
+def test_stored_size_never_grows_and_keeps_the_shape():
+    small = fit_stored(camera(cx=64, cy=64), (128, 128))
+    assert small.box == (0, 0, 128, 128) and small.size == (128, 128) and np.array_equal(small.K, camera(cx=64, cy=64))
+    large = fit_stored(camera(cx=540, cy=960), (1080, 1920))
+    assert large.size == (512, int(Fraction(512 * 1920, 1080) + Fraction(1, 2)))
+    np.testing.assert_allclose(large.K[:2, 2], np.array(large.size) / 2, atol=1e-9)
