@@ -1,4 +1,4 @@
-"""3D Gaussian Splatting's PLY files: what every splat viewer opens. Logits and logarithms live here and nowhere else."""
+"""3D Gaussian Splatting's PLY files, which every splat viewer opens. Logits and logarithms live here alone."""
 
 from pathlib import Path
 

@@ -120,7 +120,7 @@ def test_addition_is_an_alias_and_other_mistakes_are_refused():
         DINOv2FeatureFusionAdapter(40, 64, output_dim=96)
     with pytest.raises(ValueError, match="resize_features"):
         DINOv2FeatureFusionAdapter(40, 64)(torch.zeros(1, 64, 3, 4), torch.zeros(1, 40, 4, 4))
-    for wrong in ({"channels": 0}, {"channels": 8, "site": "nowhere"}, {"channels": 8, "site": "encoder", "hooks": (6,)}):
+    for wrong in ({"channels": 0}, {"channels": 8, "site": "no"}, {"channels": 8, "site": "encoder", "hooks": (6,)}):
         with pytest.raises(ValueError, match="model."):
             FusionConfig(**wrong)
 

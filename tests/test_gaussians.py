@@ -13,7 +13,8 @@ def random_gaussians(*lead: int, coefficients: int = 4, seed: int = 0) -> Gaussi
 
 
 @pytest.mark.parametrize("name, shape", [
-    ("means", (5, 4)), ("quats", (5, 3)), ("scales", (4, 3)), ("opacities", (5, 1)), ("sh", (5, 3, 4)), ("sh", (5, 5, 3)),
+    ("means", (5, 4)), ("quats", (5, 3)), ("scales", (4, 3)), ("opacities", (5, 1)), ("sh", (5, 3, 4)),
+    ("sh", (5, 5, 3)),
 ])
 def test_a_wrong_shape_is_refused_by_name(name, shape):
     tensors = dict(vars(random_gaussians(5)))

@@ -3,7 +3,6 @@ import json
 import pytest
 import torch
 
-from src.geometry import visible
 from src.loss_mask import loss_mask
 from tests.conftest import fixture_path, load_fixture
 from tests.test_geometry import visible_by_loop
@@ -90,9 +89,9 @@ def test_the_worked_example_of_two_views():
     case = json.loads(fixture_path("datasets/conversions.json").read_text())["cases"]["coverage_two_views"]
     given = {key: torch.tensor(value, dtype=torch.float64) for key, value in case["input"].items()}
     a, b = ((given[f"depth_{x}"][None], given["K"][None], given[f"c2w_{x}"][None]) for x in "ab")
-    tolerance = case["input"]["tolerance_rel"]
-    assert loss_mask(*a, *b, tolerance=tolerance, relative=True)[0].int().tolist() == case["expected"]["a_to_b"]["visible"]
-    assert loss_mask(*b, *a, tolerance=tolerance, relative=True)[0].int().tolist() == case["expected"]["b_to_a"]["visible"]
+    for pair, name in (((*a, *b), "a_to_b"), ((*b, *a), "b_to_a")):
+        mask = loss_mask(*pair, tolerance=case["input"]["tolerance_rel"], relative=True)
+        assert mask[0].int().tolist() == case["expected"][name]["visible"]
 
 
 def test_intermediate_values_agree_with_the_reference(scenes):
