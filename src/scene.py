@@ -95,6 +95,19 @@ def packed(plane: str, entries: list[bytes]) -> dict[str, np.ndarray]:
     return {f"{plane}_bytes": np.frombuffer(b"".join(entries), dtype=np.uint8), f"{plane}_offsets": offsets}
 
 
+def write_arrays(path: str | Path, arrays: dict[str, np.ndarray], key: str, about: dict) -> str:
+    """Write a safetensors file atomically, with canonical JSON of `about` as its one metadata entry `key` (several are
+    written in random order); equal arguments give equal bytes. Returns the file's SHA-256."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # safetensors ignores strides
+    data = save(arrays, {key: json.dumps(about, sort_keys=True, allow_nan=False)})
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+    return hashlib.sha256(data).hexdigest()
+
+
 def depth_encoding(frames: list[Frame]) -> str:
     """`u16` or `f16`, one for all frames of a scene; `u16` when none has depth."""
     found = {str(frame.depth.dtype) for frame in frames if frame.depth is not None}
@@ -137,13 +150,7 @@ def write_scene(path: str | Path, frames: list[Frame], metadata: dict, lossless:
         "image_encoding": "png" if lossless else "jpeg_q95_444",
         "frames": [detail | {"name": frame.name, "content": content_hash(frame.image)}
                    for frame, detail in zip(frames, details, strict=True)]}
-    data = save(tensors, {"scene": json.dumps(about, sort_keys=True, allow_nan=False)})  # one key: several are unordered
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-    return hashlib.sha256(data).hexdigest()
+    return write_arrays(path, tensors, "scene", about)
 
 
 @lru_cache(maxsize=None)

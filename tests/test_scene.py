@@ -29,7 +29,8 @@ def make_frames(count=3, size=(40, 32), depth=np.uint16, seed=0, fg=True):
             None if depth is None else samples if depth is np.uint16 else (samples / 1000).astype(np.float16),
             0.0002 if depth is np.uint16 else 1.5, rng.integers(0, 256, (height, width), np.uint8) if fg else None,
             rng.integers(0, 4, (height, width), np.uint8) if fg else None,
-            np.array([[50, 0, width / 2], [0, 51, height / 2], [0, 0, 1.0]]), c2w, 10 * number, 0.25 * number))
+            np.array([[50, 0, width / 2], [0, 51, height / 2], [0, 0, 1.0]]), np.asfortranarray(c2w), 10 * number,
+            0.25 * number))
     return frames
 
 
