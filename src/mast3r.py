@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from src.attention import NORM_EPS, DecoderBlock, EncoderBlock, Mlp, rope_angles, token_positions
 from src.dpt import ALIASES, DPT
+from src.initialise import initialise
 
 HEADS = ("catmlp+dpt", "dpt", "linear")
 Grid = tuple[int, int]
@@ -252,13 +253,14 @@ class Mast3r(Encoder):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Start for training from scratch: Xavier-uniform linear layers (He et al.'s default for the heads'
-        convolutions), zero biases, unit norms."""
+        """Start for training from scratch: Xavier-uniform linear layers and patches with zero biases, PyTorch's default
+        for the heads' convolutions, unit norms."""
         for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            if isinstance(module, nn.Linear) or module is self.patch_embed.proj:
                 nn.init.xavier_uniform_(module.weight.flatten(1), generator=generator)
-                if module.bias is not None:
-                    module.bias.zero_()
+                module.bias.zero_()
+            elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                initialise(module, generator)
         nn.init.normal_(self.mask_token, std=0.02, generator=generator)
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):

@@ -1,0 +1,41 @@
+"""Weight files: ours, written as safetensors with one metadata key; and the geometry networks' official files."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from src.dpt import ALIASES
+from src.mast3r import Mast3rConfig
+
+
+class CheckpointError(ValueError):
+    """A weight file that cannot be used; the message names the file, what is wrong with it, and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A geometry network's weights and sizes, whatever file they came from."""
+
+    config: Mast3rConfig
+    state_dict: dict[str, Tensor]
+
+
+def without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with one name per tensor; safetensors refuses shared storage, and loading fills the second name in."""
+    return {name: tensor.contiguous() for name, tensor in state.items()
+            if not any(name.endswith(f"dpt.{alias}") for alias in ALIASES)}
+
+
+def write_geometry(path: str | Path, config: Mast3rConfig, state: dict[str, Tensor]) -> None:
+    """A safetensors file that `read_checkpoint` reads back; its bytes depend on its content alone."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(without_aliases(state), temporary, {"geometry": json.dumps(asdict(config), sort_keys=True)})
+    os.replace(temporary, path)
