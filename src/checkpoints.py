@@ -39,3 +39,25 @@ def write_geometry(path: str | Path, config: Mast3rConfig, state: dict[str, Tens
     temporary = path.with_name(path.name + ".tmp")
     save_file(without_aliases(state), temporary, {"geometry": json.dumps(asdict(config), sort_keys=True)})
     os.replace(temporary, path)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """A geometry network's weights and sizes from one of our safetensors files.
+
+    raises FileNotFoundError when there is no such file, CheckpointError when it is not whole or says nothing of its sizes
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weight file {path}; run dvc repro weights, or check the entry of "
+                                "geometries that model.geometry selects.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no whole safetensors file ({error}); fetch it again.") from error
+    if "geometry" not in metadata:
+        raise CheckpointError(f"{path} does not say how large its network is (no metadata key `geometry`); convert it "
+                              "with write_geometry.")
+    sizes = json.loads(metadata["geometry"])
+    return Checkpoint(Mast3rConfig(**sizes | {"dpt_layer_dims": tuple(sizes["dpt_layer_dims"])}), state)

@@ -19,7 +19,7 @@ FAMILIES = {"objects": layouts.objects, "rooms": layouts.rooms}
 DEPTH_SCALE = 0.0002  # metres per stored unit; depth reaches 13.1 m
 NEAREST = 0.3         # metres; no camera comes closer to a surface
 OFFSET = 1e-3         # metres by which shadow rays start above their surface
-TRIES = 200           # camera placements before a scene is given up
+TRIES = 200           # camera placements before another layout is drawn
 
 
 @dataclass
@@ -215,8 +215,8 @@ def orientation(world: World) -> float:
 
 
 def cameras(family: str, world: World, rng: np.random.Generator, num_views: int, size: tuple[int, int]
-            ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """K and the camera-to-world matrices of a scene's photographs, all standing free."""
+            ) -> tuple[np.ndarray, list[np.ndarray]] | None:
+    """K and the camera-to-world matrices of a scene's photographs, all standing free; None where no path was found."""
     half = world.layout.parts[0].mesh.extents[:2] / 2
     for _ in range(TRIES):
         K = intrinsics(rng, size)
@@ -225,7 +225,7 @@ def cameras(family: str, world: World, rng: np.random.Generator, num_views: int,
         poses = [look_at(*stop) for stop in stops]
         if all(clear(world, K, c2w, size) for c2w in poses):
             return K, poses
-    raise RuntimeError(f"No free camera path in {TRIES} tries for a scene of family {family}.")
+    return None
 
 
 def generate(family: str, seed: int, num_views: int, size: tuple[int, int], samples: int = 4) -> list[Frame]:
@@ -243,13 +243,11 @@ def generate(family: str, seed: int, num_views: int, size: tuple[int, int], samp
         raise ValueError(f"A procedural scene needs at least 2 views, 1 pixel and 1 sample; got {num_views} views of "
                          f"{size[0]}x{size[1]} pixels with {samples} samples.")
     rng = np.random.default_rng([list(FAMILIES).index(family), seed])
-    while True:
+    path = None
+    while path is None:  # a room so full that no path is free is followed by the generator's next
         world = build(FAMILIES[family](rng))
-        try:
-            K, poses = cameras(family, world, rng, num_views, size)
-            break
-        except RuntimeError:  # a room so full that no path is free: the next one from the same generator
-            continue
+        path = cameras(family, world, rng, num_views, size)
+    K, poses = path
     frames = []
     for number, c2w in enumerate(poses):
         image, depth = photograph(world, K, c2w, size, samples)
