@@ -7,11 +7,14 @@ clamped to [0, 1] first. A score over an empty mask does not exist: it is None, 
 import json
 import math
 import warnings
+from copy import copy
 from pathlib import Path
 
 import lpips
+import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy.ndimage import correlate1d
 from torch import Tensor, nn
 
 MSE_FLOOR = 1e-10  # PSNR of a perfect image: 100 dB, so that means stay finite
@@ -48,17 +51,11 @@ def psnr(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | N
     return None if error is None else decibels(error)
 
 
-def blur(images: Tensor) -> Tensor:
+def blur(images: np.ndarray) -> np.ndarray:
     """Gaussian window of SSIM, sigma 1.5 cut at radius 5, over (..., H, W); edges mirrored, the edge pixel repeated."""
-    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=images.dtype, device=images.device)
-    window = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
-    window = window / window.sum()
-    for axis in (-2, -1):
-        length = images.shape[axis]
-        positions = torch.arange(-SSIM_RADIUS, length + SSIM_RADIUS, device=images.device) % (2 * length)
-        mirrored = torch.where(positions < length, positions, 2 * length - 1 - positions)
-        images = images.index_select(axis, mirrored).unfold(axis, 2 * SSIM_RADIUS + 1, 1) @ window
-    return images
+    window = np.exp(-0.5 * (np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1) / SSIM_SIGMA) ** 2)
+    window /= window.sum()
+    return correlate1d(correlate1d(images, window, -1, mode="reflect"), window, -2, mode="reflect")
 
 
 def ssim_map(first: Tensor, second: Tensor) -> Tensor:
@@ -67,33 +64,32 @@ def ssim_map(first: Tensor, second: Tensor) -> Tensor:
     The convention of scikit-image's `structural_similarity(gaussian_weights=True)`, which pixelSplat and Splatt3R score
     with: an 11 x 11 Gaussian window, and *sample* covariances (times 121/120), where Wang's code has population ones.
 
-    first, second (..., H, W)  any range [0, 1]; float64 inside
-    returns       (..., H, W)  in [-1, 1]
+    first, second (..., H, W)  in [0, 1]
+    returns       (..., H, W)  in [-1, 1], float64, on the CPU
     """
     if min(first.shape[-2:]) < 2 * SSIM_RADIUS + 1:
         raise ValueError(f"SSIM needs images of at least 11 x 11 pixels; got {tuple(first.shape[-2:])}.")
-    first, second = first.double(), second.double()
+    first, second = (image.detach().cpu().double().numpy() for image in (first, second))
     samples = (2 * SSIM_RADIUS + 1) ** 2
-    mean1, mean2, square1, square2, product = blur(torch.stack([first, second, first**2, second**2, first * second]))
+    mean1, mean2, square1, square2, product = blur(np.stack([first, second, first**2, second**2, first * second]))
     variance1, variance2, covariance = (samples / (samples - 1) * moment for moment in (
         square1 - mean1**2, square2 - mean2**2, product - mean1 * mean2))
     luminance = (2 * mean1 * mean2 + SSIM_C1) / (mean1**2 + mean2**2 + SSIM_C1)
-    return luminance * (2 * covariance + SSIM_C2) / (variance1 + variance2 + SSIM_C2)
+    return torch.from_numpy(luminance * (2 * covariance + SSIM_C2) / (variance1 + variance2 + SSIM_C2))
 
 
-def ssim(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | None:
-    """Structural similarity of one image: the mean of `ssim_map`.
-
-    render, photo (3, H, W)  render is clamped to [0, 1] here
-    mask          (H, W)     mean over its pixels, borders included; None = all but 5 pixels at each border, where the
-                             window would leave the image (as scikit-image averages)
-    returns in [-1, 1]; None for an empty mask
-    """
-    similarity = ssim_map(render.clamp(0, 1), photo)
+def mean_similarity(similarity: Tensor, mask: Tensor | None = None) -> float | None:
+    """Mean of an SSIM map (3, H, W) over a mask (H, W), borders included; None when it is empty. Without a mask: over all
+    but 5 pixels at each border, where the window would leave the image, as scikit-image averages."""
     if mask is None:
         inner = slice(SSIM_RADIUS, -SSIM_RADIUS)
         return similarity[..., inner, inner].mean().item()
     return masked_mean(similarity, mask)
+
+
+def ssim(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | None:
+    """Structural similarity of one image, render (3, H, W) clamped to [0, 1]: `mean_similarity` of `ssim_map`."""
+    return mean_similarity(ssim_map(render.clamp(0, 1), photo), mask)
 
 
 class Lpips(nn.Module):
@@ -102,20 +98,20 @@ class Lpips(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network = network.eval().requires_grad_(False)
+        self.pixels = network.eval().requires_grad_(False)
+        self.images = copy(network)  # the same layers: only the averaging differs
+        self.pixels.spatial, self.images.spatial = True, False
 
     def train(self, mode: bool = True) -> "Lpips":
         return super().train(False)
 
-    def forward(self, render: Tensor, photo: Tensor) -> Tensor:
-        """Distance of images (B, 3, H, W) in [0, 1], mean over each layer's own pixels; (B,)."""
-        self.network.spatial = False
-        return self.network(photo, render, normalize=True)[:, 0, 0, 0]
+    def forward(self, photo: Tensor, render: Tensor) -> Tensor:
+        """Distance of each pixel of images (B, 3, H, W) in [0, 1], (B, 1, H, W): each layer upsampled, then summed."""
+        return self.pixels(photo, render, normalize=True)
 
-    def map(self, render: Tensor, photo: Tensor) -> Tensor:
-        """Distance of each pixel, (B, 1, H, W): the layers' maps upsampled bilinearly and summed."""
-        self.network.spatial = True
-        return self.network(photo, render, normalize=True)
+    def whole(self, photo: Tensor, render: Tensor) -> Tensor:
+        """Distance of whole images, (B,): each layer averaged over its own pixels."""
+        return self.images(photo, render, normalize=True)[:, 0, 0, 0]
 
 
 def load_lpips(folder: str | Path) -> Lpips:
@@ -153,5 +149,16 @@ def lpips_distance(network: Lpips, render: Tensor, photo: Tensor, mask: Tensor |
     """LPIPS of one image, render (clamped) and photo (3, H, W); over a mask (H, W), the mean of the pixel map there."""
     render, photo = render.clamp(0, 1).float()[None], photo.float()[None]
     if mask is None:
-        return network(render, photo).item()
-    return masked_mean(network.map(render, photo)[0], mask)
+        return network.whole(photo, render).item()
+    return masked_mean(network(photo, render)[0], mask)
+
+
+def image_scores(render: Tensor, photo: Tensor, mask: Tensor, network: Lpips | None = None) -> dict[str, float | None]:
+    """psnr, ssim and, with its network, lpips of one picture (3, H, W), and each `_masked` by mask (H, W)."""
+    similarity = ssim_map(render.clamp(0, 1), photo)
+    scores = {"psnr": psnr(render, photo), "psnr_masked": psnr(render, photo, mask),
+              "ssim": mean_similarity(similarity), "ssim_masked": mean_similarity(similarity, mask)}
+    if network:
+        scores |= {"lpips": lpips_distance(network, render, photo),
+                   "lpips_masked": lpips_distance(network, render, photo, mask)}
+    return scores

@@ -17,12 +17,11 @@ class CloudScore:
     fscores: dict[float, float]
 
 
-def cloud_score(predicted: np.ndarray, truth: np.ndarray, taus: list[float], workers: int = 1) -> CloudScore | None:
+def cloud_score(predicted: np.ndarray, truth: np.ndarray, taus: list[float]) -> CloudScore | None:
     """Chamfer distance and F-scores   (Knapitsch et al. 2017, Tanks and Temples, sec. 4.2).
 
     predicted, truth (N, 3), (M, 3)  same frame and unit
     taus             distances at which a point counts as found
-    workers          threads; never changes the result
     returns          None when either cloud is empty
     raises           ValueError when a point is not finite
     """
@@ -31,8 +30,8 @@ def cloud_score(predicted: np.ndarray, truth: np.ndarray, taus: list[float], wor
     if not (np.isfinite(predicted).all() and np.isfinite(truth).all()):
         raise ValueError("A point cloud to be scored holds points that are not finite; the predicted means or the true "
                          "depths behind it are broken.")
-    to_truth = cKDTree(truth).query(predicted, workers=workers)[0]
-    to_predicted = cKDTree(predicted).query(truth, workers=workers)[0]
+    to_truth = cKDTree(truth).query(predicted)[0]
+    to_predicted = cKDTree(predicted).query(truth)[0]
     accuracy, completeness = float(to_truth.mean()), float(to_predicted.mean())
     fscores = {tau: harmonic_mean(float((to_truth < tau).mean()), float((to_predicted < tau).mean())) for tau in taus}
     return CloudScore(accuracy, completeness, (accuracy + completeness) / 2, fscores)

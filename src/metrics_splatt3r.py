@@ -12,7 +12,7 @@ Inputs everywhere: renders and photos (B, 3, H, W), masks (B, H, W) bool. None w
 import torch
 from torch import Tensor
 
-from src.metrics import SSIM_RADIUS, Lpips, decibels, ssim_map
+from src.metrics import Lpips, decibels, mean_similarity, ssim_map
 
 
 def blacked_out(renders: Tensor, photos: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,39 +27,25 @@ def per_mask_pixel(values: Tensor, masks: Tensor) -> float | None:
     return (values.double() * masks.bool()[:, None]).sum().item() / pixels if pixels else None
 
 
-def psnr_splatt3r(renders: Tensor, photos: Tensor, masks: Tensor) -> float | None:
-    """dB over the whole blacked-out pictures of the batch (the original's apply_mask without average_over_mask)."""
-    render, photo = blacked_out(renders, photos, masks)
-    return decibels((render - photo).square().mean().item()) if masks.any() else None
-
-
 def psnr_splatt3r_masked(renders: Tensor, photos: Tensor, masks: Tensor) -> float | None:
     """dB of the squared error summed over RGB per mask pixel (the original's numbers in brackets)."""
     error = per_mask_pixel((renders.double() - photos.double()).square(), masks)
     return None if error is None else decibels(error)
 
 
-def ssim_splatt3r(renders: Tensor, photos: Tensor, masks: Tensor) -> float | None:
-    """Mean SSIM of the blacked-out pictures, 5 pixels cropped at each border."""
-    inner = slice(SSIM_RADIUS, -SSIM_RADIUS)
-    similarity = ssim_map(*blacked_out(renders, photos, masks))[..., inner, inner]
-    return similarity.mean().item() if masks.any() else None
-
-
-def ssim_splatt3r_masked(renders: Tensor, photos: Tensor, masks: Tensor) -> float | None:
-    """SSIM of the blacked-out pictures summed over RGB per mask pixel: up to 3."""
-    return per_mask_pixel(ssim_map(*blacked_out(renders, photos, masks)), masks)
-
-
 @torch.no_grad()
-def lpips_splatt3r(network: Lpips, renders: Tensor, photos: Tensor, masks: Tensor) -> float | None:
-    """LPIPS of the blacked-out pictures."""
-    render, photo = (image.float() for image in blacked_out(renders, photos, masks))
-    return network(render, photo).mean().item() if masks.any() else None
-
-
-@torch.no_grad()
-def lpips_splatt3r_masked(network: Lpips, renders: Tensor, photos: Tensor, masks: Tensor) -> float | None:
-    """Pixel map of LPIPS of the blacked-out pictures, per mask pixel."""
-    render, photo = (image.float() for image in blacked_out(renders, photos, masks))
-    return per_mask_pixel(network.map(render, photo), masks)
+def splatt3r_scores(renders: Tensor, photos: Tensor, masks: Tensor, network: Lpips | None = None
+                    ) -> dict[str, float | None]:
+    """psnr_splatt3r, ssim_splatt3r and, with its network, lpips_splatt3r of a batch, and each `_masked`."""
+    metrics = ("psnr", "ssim", "lpips") if network else ("psnr", "ssim")
+    names = [f"{metric}_splatt3r{kind}" for metric in metrics for kind in ("", "_masked")]
+    if not masks.any():
+        return dict.fromkeys(names)
+    render, photo = blacked_out(renders, photos, masks)
+    similarity = ssim_map(render, photo)
+    values = [decibels((render - photo).square().mean().item()), psnr_splatt3r_masked(renders, photos, masks),
+              mean_similarity(similarity), per_mask_pixel(similarity, masks)]
+    if network:
+        render, photo = render.float(), photo.float()
+        values += [network.whole(photo, render).mean().item(), per_mask_pixel(network(photo, render), masks)]
+    return dict(zip(names, values))

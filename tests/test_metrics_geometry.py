@@ -24,11 +24,6 @@ def test_cloud_scores_agree_with_brute_force(seed):
         assert score.fscores[tau] == pytest.approx(2 / (1 / precision + 1 / recall))
 
 
-def test_cloud_scores_do_not_depend_on_threads():
-    predicted, truth = clouds(3)
-    assert cloud_score(predicted, truth, [0.1], workers=1) == cloud_score(predicted, truth, [0.1], workers=2)
-
-
 def test_cloud_scores_of_a_known_pair():
     score = cloud_score(np.array([[0.0, 0, 0]]), np.array([[0.0, 0, 3], [0, 4, 0]]), [3.5, 0.1])
     assert (score.accuracy, score.completeness, score.chamfer) == (3, 3.5, 3.25)

@@ -1,0 +1,174 @@
+"""Stage `evaluate`: score the renders of held-out photographs. Reads files only, never a model.
+
+reads data/renders, data/scenes, data/weights/lpips; writes data/eval: records.csv (a row per episode, target, method
+and alignment), cloud.csv (a row per episode and alignment), summary.json (means with spread; what is absent, and why)
+"""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from src.alignment import context_points
+from src.config import Config, run
+from src.metrics import Lpips, image_scores, load_lpips
+from src.metrics_geometry import cloud_score, depth_error, scale_error
+from src.metrics_splatt3r import splatt3r_scores
+from src.provenance import fix_computation, write_json
+from src.records import ALIGNMENTS, BINS, METHODS, Row, groups, select, summarise, write_rows
+from src.scene import Scene, SceneRecord, View, read_index
+
+SCENES, RENDERS, LPIPS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/weights/lpips"), Path("data/eval")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One file of data/renders: its pictures, and where they come from."""
+
+    about: dict
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> "Rendered":
+        with safe_open(path, framework="pt") as file:
+            return cls(json.loads(file.metadata()["episode"]), {name: file.get_tensor(name) for name in file.keys()})
+
+    def picture(self, name: str, alignment: str) -> Tensor:
+        """(T, ...) float32. A copied photograph has no alignment: it scores the same under both."""
+        aligned = f"{name}_aligned" if alignment == "aligned" else name
+        return self.tensors[aligned if aligned in self.tensors else name].float()
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """(W, H)"""
+        height, width = self.tensors["mask"].shape[-2:]
+        return width, height
+
+    @property
+    def names(self) -> Row:
+        """The columns that say which episode this is."""
+        return {name: self.about[name] for name in ("episode", "scene", "category", "bin")}
+
+
+def all_scores(render: Tensor, photo: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
+    """All scores of one picture (3, H, W) against its photograph; mask (H, W) bool."""
+    return (image_scores(render, photo, mask, lpips) | splatt3r_scores(render[None], photo[None], mask[None], lpips)
+            | {"mask_share": mask.double().mean().item()})
+
+
+def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None) -> list[Row]:
+    """Scores of every target, method and alignment of one episode; views are the targets', in order."""
+    rows = []
+    for number, view in enumerate(views):
+        mask = rendered.tensors["mask"][number].bool()
+        for method in METHODS:
+            for alignment in ALIGNMENTS:
+                depth = None
+                if method == "render":
+                    shown = rendered.picture("depth", alignment)[number].numpy()
+                    depth = depth_error(shown, view.depth.numpy(), mask.numpy())
+                rows.append(rendered.names | {"target": view.name, "method": method, "alignment": alignment}
+                            | all_scores(rendered.picture(method, alignment)[number], view.image, mask, lpips)
+                            | {"depth_abs_rel": depth})
+    return rows
+
+
+def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metric: bool) -> list[Row]:
+    """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame and the
+    scene's units; no rows without depth. The scale error exists only for scenes in metres."""
+    depth, K, c2w = (torch.stack([getattr(view, key) for view in contexts]) for key in ("depth", "K", "c2w"))
+    truth = context_points(depth, K, c2w).reshape(-1, 3)
+    valid = (depth > 0).flatten()
+    means, scale = rendered.tensors["means"].double(), rendered.tensors["scale"].item()
+    rows = []
+    for alignment in ALIGNMENTS:
+        predicted = means / scale if alignment == "aligned" else means
+        score = cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
+        if score is None:
+            return []
+        rows.append(rendered.names | {"alignment": alignment, "chamfer": score.chamfer, "accuracy": score.accuracy,
+                                      "completeness": score.completeness}
+                    | {f"fscore_{tau:g}": score.fscores[tau] for tau in taus}
+                    | {"scale": scale, "scale_error": scale_error(scale) if metric else None})
+    return rows
+
+
+def by_method(rows: list[Row]) -> dict:
+    """method -> alignment -> metric -> mean, std, n."""
+    return {method: {alignment: summarise(select(rows, method=method, alignment=alignment)) for alignment in ALIGNMENTS}
+            for method in METHODS}
+
+
+def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool) -> dict[str, str]:
+    """What could not be measured, and why, in words."""
+    reasons = {}
+    if lpips == "none":
+        reasons["LPIPS"] = ("eval.lpips is none: the metric needs a pretrained network, which this run did not ask for "
+                            "(eval.lpips=alex or vgg turns it on)")
+    if not clouds:
+        reasons["Chamfer distance and F-score"] = "the context photographs have no depth to compare with"
+    if not any(row["depth_abs_rel"] is not None for row in rows):
+        reasons["Depth error"] = "no visible target pixel has a true depth"
+    if not metric:
+        reasons["Scale error"] = "these scenes are not in metres, so no true scale exists"
+    unmasked = len({(row["episode"], row["target"]) for row in rows if row["psnr_masked"] is None})
+    if unmasked:
+        reasons[f"Masked scores of {unmasked} targets"] = "no pixel of them is visible in a context photograph"
+    for name in BINS:
+        if not any(row["bin"] == name for row in rows):
+            reasons[f"Overlap bin {name}"] = "no test pair overlaps that much, n = 0"
+    return reasons
+
+
+def summary(rows: list[Row], clouds: list[Row], resolution: tuple[int, int], lpips: str, metric: bool) -> dict:
+    return {
+        "methods": by_method(rows),
+        "bins": {name: by_method(select(rows, bin=name)) for name in groups(rows, "bin")},
+        "categories": {name: by_method(select(rows, category=name)) for name in groups(rows, "category")},
+        "cloud": {alignment: summarise(select(clouds, alignment=alignment)) for alignment in ALIGNMENTS},
+        "counts": {"episodes": len({row["episode"] for row in rows}), "scenes": len({row["scene"] for row in rows}),
+                   "targets": len({(row["episode"], row["target"]) for row in rows})},
+        "resolution": list(resolution), "units": "metre" if metric else "scene", "lpips": lpips,
+        "absent": absences(rows, clouds, lpips, metric),
+    }
+
+
+def episode_rows(path: Path, index: dict[str, SceneRecord], lpips: Lpips | None, taus: list[float], metric: bool
+                 ) -> tuple[list[Row], list[Row]]:
+    """Both tables' rows of one file of data/renders."""
+    rendered = Rendered.read(path)
+    scene = Scene.open(SCENES / index[rendered.about["scene"]].file)
+    contexts, targets = ([scene.view(name, rendered.resolution) for name in rendered.about[key]]
+                         for key in ("contexts", "targets"))
+    return target_rows(rendered, targets, lpips), cloud_rows(rendered, contexts, taus, metric)
+
+
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    lpips = None if config.eval.lpips == "none" else load_lpips(LPIPS)
+    index = {record.id: record for record in read_index(SCENES)}
+    metric = all(record.units == "metre" for record in index.values())
+    files = sorted(RENDERS.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{RENDERS} holds no renders to score; run dvc repro render.")
+    with ThreadPoolExecutor(config.threads) as pool:  # in the order of the files, whatever the number of threads
+        scored = pool.map(lambda path: episode_rows(path, index, lpips, config.eval.fscore_tau, metric), files)
+        tables = list(tqdm(scored, desc="evaluate", total=len(files)))
+    rows, clouds = ([row for table in tables for row in table[kind]] for kind in range(2))
+    shutil.rmtree(EVAL, ignore_errors=True)
+    write_rows(EVAL / "records.csv", rows)
+    if clouds:
+        write_rows(EVAL / "cloud.csv", clouds)
+    resolution = Rendered.read(files[0]).resolution
+    write_json(EVAL / "summary.json", summary(rows, clouds, resolution, config.eval.lpips, metric))
+
+
+if __name__ == "__main__":
+    run(main)

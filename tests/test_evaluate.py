@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from src import evaluate
+from src.config import load
+from src.evaluate import Rendered, absences, cloud_rows, all_scores, target_rows
+from src.records import read_rows, select
+from src.scene import Scene
+from tests.fabricated import PLANE, write_results
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write_results(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(results) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(results)
+        evaluate.main(load(root=ROOT))
+    return results
+
+
+def test_every_target_is_scored_by_every_method(evaluated):
+    rows = read_rows((evaluated / "data/eval/records.csv").read_text())
+    assert len(rows) == 6 * 2 * 2 * 4 * 2  # scenes, bins, targets, methods, alignments
+    assert len({(row["episode"], row["target"], row["method"], row["alignment"]) for row in rows}) == len(rows)
+    assert "lpips" not in rows[0]
+    assert all((row["depth_abs_rel"] is not None) == (row["method"] == "render") for row in rows)
+
+
+def test_scores_agree_with_the_noise_that_was_added(evaluated):
+    """Noise of deviation 0.1 (clamping seldom matters): -20 log10(0.1) = 20 dB; 0.15 unaligned."""
+    rows = read_rows((evaluated / "data/eval/records.csv").read_text())
+    for alignment, expected in (("aligned", 20.0), ("raw", 20 - 20 * np.log10(1.5))):
+        scores = [row["psnr_masked"] for row in select(rows, method="points_splat", alignment=alignment)]
+        assert np.mean(scores) == pytest.approx(expected, abs=0.4)
+    depths = [row["depth_abs_rel"] for row in select(rows, method="render", alignment="raw")]
+    assert np.mean(depths) == pytest.approx(1.5**0.5 - 1, abs=0.01)
+    assert {row["mask_share"] for row in rows} == {35 / 40}
+
+
+def test_a_copied_photograph_scores_the_same_however_aligned(evaluated):
+    rows = read_rows((evaluated / "data/eval/records.csv").read_text())
+    raw, aligned = (select(rows, method="copy_nearest", alignment=alignment) for alignment in ("raw", "aligned"))
+    assert [row["psnr"] for row in raw] == [row["psnr"] for row in aligned]
+
+
+def test_clouds_are_scored_in_the_first_context_frame(evaluated):
+    """The wall of the first camera, seen by both: true points built here by hand."""
+    rendered = Rendered.read(evaluated / "data/renders/rooms__1__close.safetensors")
+    scene = Scene.open(evaluated / "data/scenes/scenes/rooms__1.safetensors")
+    contexts = [scene.view(name, (40, 32)) for name in rendered.about["contexts"]]
+    truth = []
+    for view in contexts:
+        shift = (view.c2w - contexts[0].c2w)[:2, 3].numpy()
+        for y in range(2, 32):  # the first two rows have no depth
+            truth += [((x + 0.5 - 20) / 48 * PLANE + shift[0], (y + 0.5 - 16) / 48 * PLANE + shift[1], PLANE)
+                      for x in range(40)]
+    valid = np.tile(np.repeat(np.arange(32) >= 2, 40), 2)
+    predicted = rendered.tensors["means"].double().numpy()[valid]
+    for row, factor in zip(cloud_rows(rendered, contexts, [0.515], True), (1.0, 1.25)):
+        there, back = cKDTree(truth).query(predicted / factor)[0], cKDTree(predicted / factor).query(truth)[0]
+        assert row["chamfer"] == pytest.approx((there.mean() + back.mean()) / 2, rel=1e-4)
+        precision, recall = (there < 0.515).mean(), (back < 0.515).mean()
+        assert row["fscore_0.515"] == pytest.approx(2 * precision * recall / (precision + recall), rel=1e-4)
+        assert row["scale"] == 1.25 and row["scale_error"] == pytest.approx(0.25)
+
+
+def test_the_summary_holds_means_with_spread_and_says_what_is_absent(evaluated):
+    summary = json.loads((evaluated / "data/eval/summary.json").read_text())
+    rows = read_rows((evaluated / "data/eval/records.csv").read_text())
+    scores = [row["psnr_masked"] for row in select(rows, method="render", alignment="aligned")]
+    entry = summary["methods"]["render"]["aligned"]["psnr_masked"]
+    assert entry["n"] == 24 and entry["mean"] == pytest.approx(np.mean(scores), abs=1e-5)
+    assert entry["std"] == pytest.approx(np.std(scores, ddof=1), abs=1e-5)
+    assert set(summary["bins"]) == {"close", "wide"} and set(summary["categories"]) == {"objects", "rooms"}
+    assert summary["counts"] == {"episodes": 12, "scenes": 6, "targets": 24} and summary["resolution"] == [40, 32]
+    assert summary["cloud"]["aligned"]["chamfer"]["mean"] < summary["cloud"]["raw"]["chamfer"]["mean"]
+    assert set(summary["absent"]) == {"LPIPS", "Overlap bin medium", "Overlap bin very_wide"}
+
+
+def test_a_second_run_writes_the_same_bytes(evaluated, monkeypatch):
+    files = {path: path.read_bytes() for path in (evaluated / "data/eval").iterdir()}
+    monkeypatch.chdir(evaluated)
+    evaluate.main(load(["threads=1"], root=ROOT))
+    assert {path: path.read_bytes() for path in (evaluated / "data/eval").iterdir()} == files
+    assert sorted(path.name for path in files) == ["cloud.csv", "records.csv", "summary.json"]
+
+
+def test_an_empty_mask_leaves_masked_scores_absent(results):
+    rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
+    rendered.tensors["mask"].zero_()
+    scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
+    rows = target_rows(rendered, [scene.view(name, (40, 32)) for name in rendered.about["targets"]], None)
+    assert all(row["psnr_masked"] is row["ssim_splatt3r"] is row["depth_abs_rel"] is None for row in rows)
+    assert all(row["psnr"] > 0 and row["mask_share"] == 0 for row in rows)
+    assert "Masked scores of 2 targets" in absences(rows, [], "vgg", False)
+
+
+def test_scenes_without_metres_have_no_scale_error_and_without_depth_no_cloud(results):
+    rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
+    scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
+    contexts = [scene.view(name, (40, 32)) for name in rendered.about["contexts"]]
+    assert {row["scale_error"] for row in cloud_rows(rendered, contexts, [0.1], False)} == {None}
+    for view in contexts:
+        view.depth.zero_()
+    assert cloud_rows(rendered, contexts, [0.1], True) == []
+
+
+class Distance(torch.nn.Module):
+    """A stand-in for LPIPS: the absolute difference."""
+
+    def forward(self, photo, render):
+        return (photo - render).abs().mean(1, keepdim=True)
+
+    def whole(self, photo, render):
+        return (photo - render).abs().mean((1, 2, 3))
+
+
+def test_lpips_is_a_score_where_its_network_is_given():
+    photo, mask = torch.full((3, 16, 16), 0.5), torch.zeros(16, 16, dtype=torch.bool)
+    mask[:8] = True
+    render = photo + 0.2 * mask + 0.1 * ~mask
+    scores = all_scores(render, photo, mask, Distance())
+    assert scores["lpips"] == pytest.approx(0.15) and scores["lpips_masked"] == pytest.approx(0.2)
+    assert scores["lpips_splatt3r"] == pytest.approx(0.1) and scores["lpips_splatt3r_masked"] == pytest.approx(0.2)
+
+
+def test_missing_renders_and_a_missing_lpips_trunk_stop_with_a_sentence(results, tmp_path, monkeypatch):
+    monkeypatch.chdir(results)
+    monkeypatch.setattr(evaluate, "RENDERS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="run dvc repro render"):
+        evaluate.main(load(root=ROOT))
+    with pytest.raises(FileNotFoundError, match="eval.lpips"):
+        evaluate.main(load(["eval.lpips=vgg"], root=ROOT))
