@@ -4,15 +4,11 @@ reads data/renders, data/scenes, data/weights/lpips; writes data/eval: records.c
 and alignment), cloud.csv (a row per episode and alignment), summary.json (means with spread; what is absent, and why)
 """
 
-import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,38 +19,10 @@ from src.metrics_geometry import cloud_score, depth_error, scale_error
 from src.metrics_splatt3r import splatt3r_scores
 from src.provenance import fix_computation, write_json
 from src.records import ALIGNMENTS, BINS, METHODS, Row, groups, select, summarise, write_rows
+from src.rendered import Rendered
 from src.scene import Scene, SceneRecord, View, read_index
 
 SCENES, RENDERS, LPIPS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/weights/lpips"), Path("data/eval")
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One file of data/renders: its pictures, and where they come from."""
-
-    about: dict
-    tensors: dict[str, Tensor]
-
-    @classmethod
-    def read(cls, path: Path) -> "Rendered":
-        with safe_open(path, framework="pt") as file:
-            return cls(json.loads(file.metadata()["episode"]), {name: file.get_tensor(name) for name in file.keys()})
-
-    def picture(self, name: str, alignment: str) -> Tensor:
-        """(T, ...) float32. A copied photograph has no alignment: it scores the same under both."""
-        aligned = f"{name}_aligned" if alignment == "aligned" else name
-        return self.tensors[aligned if aligned in self.tensors else name].float()
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """(W, H)"""
-        height, width = self.tensors["mask"].shape[-2:]
-        return width, height
-
-    @property
-    def names(self) -> Row:
-        """The columns that say which episode this is."""
-        return {name: self.about[name] for name in ("episode", "scene", "category", "bin")}
 
 
 def all_scores(render: Tensor, photo: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:

@@ -79,7 +79,7 @@ def ssim_map(first: Tensor, second: Tensor) -> Tensor:
 
 
 def mean_similarity(similarity: Tensor, mask: Tensor | None = None) -> float | None:
-    """Mean of an SSIM map (3, H, W) over a mask (H, W), borders included; None when it is empty. Without a mask: over all
+    """Mean of an SSIM map (3, H, W) over a mask (H, W), borders included; None when empty. Without a mask: over all
     but 5 pixels at each border, where the window would leave the image, as scikit-image averages."""
     if mask is None:
         inner = slice(SSIM_RADIUS, -SSIM_RADIUS)

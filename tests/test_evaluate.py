@@ -8,8 +8,9 @@ from scipy.spatial import cKDTree
 
 from src import evaluate
 from src.config import load
-from src.evaluate import Rendered, absences, cloud_rows, all_scores, target_rows
+from src.evaluate import absences, cloud_rows, all_scores, target_rows
 from src.records import read_rows, select
+from src.rendered import Rendered
 from src.scene import Scene
 from tests.fabricated import PLANE, write_results
 
