@@ -70,9 +70,9 @@ class Stream:
         number = len(self.scenes) + len(self.pending)
         family = self.params.families[number % len(self.params.families)]
         seed = self.first_seed + number
-        name = SCRATCH / f"{family}-{seed}-{params_hash(OmegaConf.to_container(self.params))}.npz"
-        self.pending.append(self.executor.submit(render_scene, family, seed, self.params.views,
-                                                 list(self.params.resolution), self.params.samples, name))
+        how = self.params.views, list(self.params.resolution), self.params.samples
+        name = SCRATCH / f"{family}-{seed}-{params_hash(how)}.npz"
+        self.pending.append(self.executor.submit(render_scene, family, seed, *how, name))
 
     def grow(self, size: int) -> None:
         """Wait until at least `size` scenes are in the pool."""

@@ -1,0 +1,187 @@
+"""Files of the official layouts, written here with seeded random weights, must give the network that wrote them."""
+
+import argparse
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from src.checkpoints import CheckpointError
+from src.mast3r import Croco, Mast3r, Mast3rConfig
+from src.official import parse_constructor, read_official
+from src.splatt3r import Splatt3R
+
+SMALL = Mast3rConfig(enc_embed_dim=128, enc_depth=2, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=1,
+                     dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8), local_features_factor=0.5)
+SIZES = ("enc_embed_dim=128, enc_depth=2, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=1, "
+         "pos_embed='RoPE100', img_size=(512, 512), depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf)")
+MAST3R = (f"AsymmetricMASt3R({SIZES}, head_type='catmlp+dpt', output_mode='pts3d+desc24', two_confs=True, "
+          "patch_embed_cls='ManyAR_PatchEmbed', desc_conf_mode=('exp', 0, inf), landscape_only=True)")
+
+
+def seeded(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    return network.eval()
+
+
+def images() -> torch.Tensor:
+    return torch.rand(2, 1, 3, 32, 48, generator=torch.Generator().manual_seed(9)) * 2 - 1
+
+
+@torch.inference_mode()
+def assert_same_network(path, original: Mast3r) -> None:
+    checkpoint, _ = read_official(path)
+    assert checkpoint.config == original.config
+    copy = Mast3r(checkpoint.config).eval()
+    copy.load_state_dict(checkpoint.state_dict)
+    for ours, theirs in zip(copy(*images()), original(*images())):
+        assert torch.equal(ours.pts3d, theirs.pts3d) and torch.equal(ours.conf, theirs.conf)
+        assert (ours.desc is None) == (theirs.desc is None) and (ours.desc is None or torch.equal(ours.desc, theirs.desc))
+
+
+def write_pth(path, network: torch.nn.Module, constructor: str, **more) -> None:
+    torch.save({"args": argparse.Namespace(model=constructor, lr=1e-4), "model": network.state_dict(), "epoch": 3,
+                "best_so_far": 0.5, **more}, path)
+
+
+def test_mast3r_pth(tmp_path):
+    network = seeded(Mast3r(SMALL))
+    write_pth(tmp_path / "m.pth", network, MAST3R)
+    assert_same_network(tmp_path / "m.pth", network)
+
+
+@pytest.mark.parametrize("head", ["dpt", "linear"])
+def test_dust3r_pth(tmp_path, head):
+    config = replace(SMALL, head=head, local_features_factor=4.0)
+    if head == "linear":  # has no DPT whose sizes could be read
+        config = replace(config, dpt_feature_dim=256, dpt_last_dim=128, dpt_layer_dims=(96, 192, 384, 768))
+    network = seeded(Mast3r(config))
+    write_pth(tmp_path / "d.pth", network, f"AsymmetricCroCo3DStereo({SIZES}, head_type={head!r}, output_mode='pts3d')")
+    assert_same_network(tmp_path / "d.pth", network)
+
+
+def test_hub_mirror(tmp_path):
+    network = seeded(Mast3r(SMALL))
+    short_names = {alias: value for alias, value in network.state_dict().items() if ".layer_rn." not in alias}
+    save_file(short_names, tmp_path / "model.safetensors", {"format": "pt", "x.scratch.layer_rn.0.weight": "alias"})
+    keywords = {"enc_embed_dim": 128, "enc_depth": 2, "enc_num_heads": 2, "dec_embed_dim": 64, "dec_depth": 4,
+                "dec_num_heads": 1, "pos_embed": "RoPE100", "head_type": "catmlp+dpt", "output_mode": "pts3d+desc24",
+                "two_confs": True, "depth_mode": ["exp", -float("inf"), float("inf")], "conf_mode": ["exp", 1, float("inf")]}
+    (tmp_path / "config.json").write_text(json.dumps(keywords))
+    assert_same_network(tmp_path / "model.safetensors", network)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="config.json"):
+        read_official(tmp_path / "model.safetensors")
+
+
+def test_croco_gives_both_views_its_one_decoder(tmp_path):
+    network = seeded(Croco(SMALL))
+    keywords = {"enc_embed_dim": 128, "enc_depth": 2, "enc_num_heads": 2, "dec_embed_dim": 64, "dec_depth": 4,
+                "dec_num_heads": 1, "pos_embed": "RoPE100", "img_size": 224}
+    torch.save({"model": network.state_dict(), "croco_kwargs": keywords}, tmp_path / "c.pth")
+    checkpoint, _ = read_official(tmp_path / "c.pth")
+    copy = seeded(Mast3r(checkpoint.config), 1)
+    missing, unexpected = copy.load_state_dict(checkpoint.state_dict, strict=False)
+    assert not unexpected and all(name.startswith("downstream_head") for name in missing)
+    with torch.inference_mode():
+        first, second = images()
+        tokens = copy.encode(first), copy.encode(second)
+        assert torch.equal(tokens[0], network.encode(first))
+        ones, twos = copy.decode(*tokens, (2, 3), (2, 3))
+        swapped_ones, swapped_twos = copy.decode(*reversed(tokens), (2, 3), (2, 3))
+        assert torch.equal(ones[-1], swapped_twos[-1]) and torch.equal(twos[-1], swapped_ones[-1])
+
+
+def splatt3r_content(network: Splatt3R, **settings) -> dict:
+    state = {f"encoder.{name}": value for name, value in network.state_dict().items()}
+    state |= {"lpips_criterion.net.slice1.0.weight": torch.zeros(2), "lpips_criterion.lin0.model.1.weight": torch.zeros(1)}
+    return {"state_dict": state, "hyper_parameters": {"config": OmegaConf.create({"use_offsets": True, **settings})},
+            "epoch": 19, "global_step": 1200, "pytorch-lightning_version": "2.2", "loops": {}, "callbacks": {},
+            "optimizer_states": [], "lr_schedulers": [], "hparams_name": "config"}
+
+
+def test_splatt3r_checkpoint(tmp_path):
+    network = seeded(Splatt3R(SMALL, sh_degree=1, generator=torch.Generator().manual_seed(0)))
+    torch.save(splatt3r_content(network, sh_degree=4), tmp_path / "s.ckpt")
+    checkpoint, options = read_official(tmp_path / "s.ckpt")
+    assert (options.sh_degree, options.use_offsets) == (1, True)
+    copy = Splatt3R(checkpoint.config, sh_degree=1, generator=torch.Generator().manual_seed(1)).eval()
+    copy.load_geometry(checkpoint.state_dict)
+    assert copy.head_loaded
+    with torch.inference_mode():
+        tokens = [network.encode(image) for image in images()]
+        shown = (images() + 1) / 2
+        ours, theirs = copy(*tokens, *shown).gaussians, network(*tokens, *shown).gaussians
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_splatt3r_with_unknown_keys_is_refused(tmp_path):
+    content = splatt3r_content(seeded(Splatt3R(SMALL, generator=torch.Generator().manual_seed(0))))
+    content["state_dict"]["decoder.weight"] = torch.zeros(1)
+    torch.save(content, tmp_path / "s.ckpt")
+    with pytest.raises(CheckpointError, match="decoder.weight"):
+        read_official(tmp_path / "s.ckpt")
+
+
+class Intruder:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_a_file_that_wants_to_run_code_is_refused(tmp_path, capsys):
+    torch.save({"model": {}, "args": Intruder()}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match=r"builtins.print.*refusing"):
+        read_official(tmp_path / "evil.pth")
+    assert "executed" not in capsys.readouterr().out
+
+
+def corrupted(tmp_path, change) -> str:
+    network = seeded(Mast3r(SMALL))
+    state = network.state_dict()
+    change(state)
+    torch.save({"args": argparse.Namespace(model=MAST3R), "model": state}, tmp_path / "broken.pth")
+    with pytest.raises(CheckpointError) as caught:
+        read_official(tmp_path / "broken.pth")
+    assert "broken.pth" in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_unexpected_and_misshapen_keys_are_named(tmp_path):
+    assert "enc_norm.bias" in corrupted(tmp_path, lambda state: state.pop("enc_norm.bias"))
+    assert "extra.weight" in corrupted(tmp_path, lambda state: state.update({"extra.weight": torch.zeros(1)}))
+    message = corrupted(tmp_path, lambda state: state.update({"enc_norm.bias": torch.zeros(3)}))
+    assert "enc_norm.bias has shape (3,) and should have (128,)" in message
+
+
+def test_damaged_files_and_web_pages_are_named(tmp_path):
+    write_pth(tmp_path / "m.pth", seeded(Mast3r(SMALL)), MAST3R)
+    whole = (tmp_path / "m.pth").read_bytes()
+    for content, words in ((whole[: len(whole) // 2], "damaged"), (b"", "damaged"), (b"<!DOCTYPE html><p>404", "web page")):
+        (tmp_path / "m.pth").write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"m.pth.*{words}"):
+            read_official(tmp_path / "m.pth")
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        read_official(tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("AsymmetricMASt3R(__import__('os'))", "keywords alone"), ("AsymmetricMASt3R(a=open('x'))", "no literal"),
+    ("not python (", "cannot be read"), ("AsymmetricMASt3R(**a)", "keywords alone"), ("x", "keywords alone")])
+def test_constructor_strings_are_parsed_not_run(tmp_path, text, words):
+    with pytest.raises(CheckpointError, match=words):
+        parse_constructor(tmp_path / "f.pth", text)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (("('exp', -inf, inf)", "('linear', -inf, inf)"), "depth_mode"), (("RoPE100", "cosine"), "cosine"),
+    (("('exp', 1, inf), head", "('sigmoid', 0, 1), head"), "conf_mode")])
+def test_other_modes_are_refused(tmp_path, change, words):
+    write_pth(tmp_path / "m.pth", seeded(Mast3r(SMALL)), MAST3R.replace(*change))
+    with pytest.raises(CheckpointError, match=words):
+        read_official(tmp_path / "m.pth")
