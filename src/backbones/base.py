@@ -1,0 +1,135 @@
+"""What every backbone answers to: photographs in, one feature map out, frozen."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from src.backbones.files import load_strictly
+from src.fetch import Source
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Grid = tuple[int, int]
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen network from photographs to feature maps, always in evaluation mode.
+
+    name        model.backbone as in params.yaml; of DINOv2, model.dinov2_model
+    title       what tables and plots call it
+    channels    C of the feature map; 0 = there is none
+    patch_size  pixels per side of a cell
+    mean, std   per RGB channel, the statistics its weights were trained with
+    licence     of the pretrained weights
+    source      where they come from; None where there is nothing to fetch
+    network     holds the weights, where there are any
+    """
+
+    name: str
+    title: str
+    channels: int
+    patch_size: int
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    licence: str = "none needed"
+    source: Source | None = None
+    network: nn.Module
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def gated(self) -> bool:
+        """The publisher hands the weights out only after its terms were accepted."""
+        return self.source is not None and self.source.gated
+
+    def label(self, weights: str) -> str:
+        """Title that says what the weights are: `random`, `pretrained`, `file` or `none`."""
+        return self.title + {"random": " (random weights, untrained)", "file": " (weights from a file)",
+                             "pretrained": "", "none": ""}[weights]
+
+    def freeze(self) -> None:
+        """To be called at the end of each __init__."""
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        return super().train(False)
+
+    def grid(self, images: Tensor) -> Grid:
+        """Cells (gh, gw) that cover images (B, 3, H, W), the last ones of a row or column perhaps in part."""
+        return tuple(-(-side // self.patch_size) for side in images.shape[-2:])
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, grid: Grid | None = None) -> Tensor:
+        """Features of images (B, 3, H, W), sRGB in [0, 1]  ->  (B, channels, gh, gw).
+
+        grid    (gh, gw) cells wanted: the images are resized (bicubic, antialiased) to exactly that many patches;
+                None = the smallest grid that covers them at their own size
+        raises  ValueError  when values leave [0, 1]: other ranges are converted by whoever knows them, never guessed
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"A backbone takes images (B, 3, H, W); got {tuple(images.shape)}.")
+        if images.min() < 0 or images.max() > 1:
+            raise ValueError(f"A backbone takes images in [0, 1]; got values from {images.min():.3f} to {images.max():.3f}.")
+        rows, columns = grid or self.grid(images)
+        images = resize(images, (rows * self.patch_size, columns * self.patch_size))
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return self.features((images - mean) / std)
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Feature maps of normalised images whose sides are multiples of patch_size."""
+
+    def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`state` under this network's own names, from any layout that its weights are published in."""
+        return state
+
+    def load(self, state: dict[str, Tensor], origin: str) -> None:
+        """Take over all weights, strictly; `origin` names the file in messages.
+
+        raises    CheckpointError  when a tensor is missing, left over, or of another shape
+        """
+        load_strictly(self.network, self.converted(state), f"{origin} does not hold the weights of {self.title}")
+
+
+def resize(images: Tensor, size: Grid) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, *size), bicubic and antialiased; the images themselves where nothing changes."""
+    if images.shape[-2:] == size:
+        return images
+    return interpolate(images, size, mode="bicubic", antialias=True)
+
+
+def chosen_blocks(layers: Sequence[int | float] | None, depth: int) -> tuple[int, ...]:
+    """Block numbers, from 1, that `model.backbone_layers` means in a network of `depth` blocks.
+
+    layers  None = the last; integers are block numbers, floats in (0, 1] fractions of the depth
+    raises  ValueError  when one is out of range, or they do not increase
+    """
+    if layers is None:
+        return (depth,)
+    numbers = tuple(round(layer * depth) if isinstance(layer, float) else layer for layer in layers)
+    if not numbers or min(numbers) < 1 or max(numbers) > depth or any(a >= b for a, b in zip(numbers, numbers[1:])):
+        raise ValueError(f"model.backbone_layers is {list(layers)}; give increasing block numbers from 1 to {depth}, or "
+                         "increasing fractions of the depth such as 0.5 and 1.0.")
+    return numbers
+
+
+def with_blocks(title: str, layers: Sequence[int | float] | None, blocks: tuple[int, ...]) -> str:
+    """Title that names the blocks where they are not the default."""
+    return title if layers is None else f"{title}, block {'+'.join(map(str, blocks))}"
+
+
+@contextmanager
+def seeded(seed: int):
+    """Inside, libraries that draw from torch's global CPU generator repeat themselves; outside nothing changes."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

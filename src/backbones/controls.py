@@ -1,0 +1,76 @@
+"""Controls: what a result must beat before it is a result about a backbone."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pixel_unshuffle
+
+from src.backbones.base import Backbone, Grid
+
+
+class Nothing(Backbone):
+    """The baseline: no features at all."""
+
+    name, title, channels, patch_size = "none", "no backbone", 0, 16
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.new_zeros(len(images), 0, *self.grid(images))
+
+
+class Constant(Backbone):
+    """Ones everywhere, as wide as the backbone it stands beside: an adapter of equal size that learns from nothing."""
+
+    name, title, patch_size = "constant", "constant features", 14
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.new_ones(len(images), self.channels, *self.grid(images))
+
+
+class Rgb(Backbone):
+    """Each patch's own pixels, nothing learned: (B, 3, 14 gh, 14 gw) -> (B, 588, gh, gw), values in [-1, 1]."""
+
+    name, title, channels, patch_size = "rgb", "RGB pixels", 3 * 14 * 14, 14
+    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+    def features(self, images: Tensor) -> Tensor:
+        return pixel_unshuffle(images, self.patch_size)
+
+
+class Shuffled(Backbone):
+    """Another backbone's features, each image's moved to random places of its map: what they are, without where.
+
+    The permutation depends on the image's pixels and `seed` alone, not on the batch.
+    """
+
+    name = "shuffled"
+
+    def __init__(self, inner: Backbone, seed: int = 0):
+        super().__init__()
+        self.network, self.inner, self.seed = inner.network, [inner], seed  # in a list: its weights are held once
+        self.channels, self.patch_size = inner.channels, inner.patch_size
+        self.mean, self.std, self.licence, self.source = inner.mean, inner.std, inner.licence, inner.source
+        self.title = f"{inner.title}, places shuffled"
+        self.freeze()
+
+    def permutation(self, image: Tensor, cells: int) -> Tensor:
+        """An order of `cells` places from image (3, H, W) in [0, 1]."""
+        pixels = (image * 255).round().to(torch.uint8).cpu().numpy().tobytes()
+        digest = hashlib.sha256(self.seed.to_bytes(8, "big") + pixels).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        return torch.randperm(cells, generator=generator)
+
+    def forward(self, images: Tensor, grid: Grid | None = None) -> Tensor:
+        maps = super().forward(images, grid)
+        orders = torch.stack([self.permutation(image, maps[0, 0].numel()) for image in images]).to(maps.device)
+        return maps.flatten(2).gather(2, orders[:, None].expand(-1, self.channels, -1)).view_as(maps)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.inner[0].features(images)
+
+    def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.inner[0].converted(state)

@@ -1,0 +1,141 @@
+"""DINOv2 (Oquab et al. 2023, arXiv 2304.07193; registers: Darcet et al. 2023, arXiv 2309.16588).
+
+timm builds the network; what differs from Meta's own models at other sizes than 518 px, the resampling of the position
+embedding, is done here as there, so that features are equal at every size.
+"""
+
+from collections.abc import Sequence
+
+import timm
+import torch
+from timm.layers import LayerScale
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Grid, chosen_blocks, with_blocks
+from src.fetch import Source
+from src.initialise import initialise
+
+LICENCE = "Apache-2.0 (Meta)"
+ADDRESS = "https://dl.fbaipublicfiles.com/dinov2"
+SIDE = 37  # cells per side of the position embedding: 518 px
+OFFSET = 0.1  # cells added to the wanted grid before the scale factor is computed, models without registers
+
+# per model: ViT name, timm's name, width, size of the weight file in MB
+MODELS = {
+    "dinov2_vits14": ("ViT-S/14", "vit_small_patch14_dinov2", 384, 88),
+    "dinov2_vitb14": ("ViT-B/14", "vit_base_patch14_dinov2", 768, 346),
+    "dinov2_vitl14": ("ViT-L/14", "vit_large_patch14_dinov2", 1024, 1218),
+    "dinov2_vitg14": ("ViT-g/14", "vit_giant_patch14_dinov2", 1536, 4546),
+}
+MODELS |= {f"{name}_reg": (f"{title} with registers", timm_name.replace("patch14", "patch14_reg4"), width, megabytes)
+           for name, (title, timm_name, width, megabytes) in MODELS.items()}
+
+
+def source_of(model: str) -> Source:
+    folder = model.removesuffix("_reg")
+    file = f"{model}4" if model.endswith("_reg") else model
+    return Source(f"{ADDRESS}/{folder}/{file}_pretrain.pth", LICENCE, MODELS[model][3])
+
+
+def check_width(model: str, dinov2_dim: int | None) -> int:
+    """Width of `model`; raises ValueError when model.dinov2_dim says another."""
+    width = MODELS[model][2]
+    if dinov2_dim not in (None, width):
+        raise ValueError(f"model.dinov2_dim is {dinov2_dim}, but {model} is {width} wide; set it to {width} or leave it "
+                         "empty.")
+    return width
+
+
+@torch.no_grad()
+def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
+    """Untrained weights as Meta's models start from: linear layers and positions normal with std 0.02, LayerScale 1."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.normal_(std=0.02, generator=generator)
+            module.bias.zero_()
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d):
+            initialise(module, generator)
+        elif isinstance(module, LayerScale):
+            module.gamma.fill_(1)
+    network.pos_embed.normal_(std=0.02, generator=generator)
+    for token in (network.cls_token, network.reg_token):
+        if token is not None:
+            token.normal_(std=1e-6, generator=generator)
+
+
+class DinoV2(Backbone):
+    """Patch tokens after the final norm (Meta's `x_norm_patchtokens`), as a map; CLS and register tokens are dropped.
+
+    model   a key of MODELS
+    layers  blocks to read, see `chosen_blocks`; their maps are concatenated, each after the final norm
+    seed    of the untrained weights, see `draw_weights`
+    sizes   other sizes than the model's own, for tests: timm's depth, embed_dim, num_heads
+    """
+
+    patch_size = 14
+    mean, std, licence = IMAGENET_MEAN, IMAGENET_STD, LICENCE
+
+    def __init__(self, model: str = "dinov2_vits14", layers: Sequence[int | float] | None = None, seed: int = 0, **sizes):
+        super().__init__()
+        if model not in MODELS:
+            raise ValueError(f"model.dinov2_model is {model!r}; choose one of {', '.join(MODELS)}.")
+        with torch.device("meta"):
+            network = timm.create_model(MODELS[model][1], pretrained=False, img_size=SIDE * self.patch_size,
+                                        dynamic_img_size=True, init_values=1.0, **sizes)
+        self.network = network.to_empty(device="cpu")
+        draw_weights(self.network, torch.Generator().manual_seed(seed))
+        self.name, self.registers = model, model.endswith("_reg")
+        self.blocks = chosen_blocks(layers, len(self.network.blocks))
+        self.channels = self.network.embed_dim * len(self.blocks)
+        self.title = with_blocks(f"DINOv2 {MODELS[model][0]}", layers, self.blocks)
+        self.source = source_of(model)
+        self.freeze()
+
+    def positions(self, grid: Grid) -> Tensor:
+        """Position embedding of the patches at `grid` cells, (1, gh gw, C), resampled as Meta's models do."""
+        native = self.network.pos_embed[:, -SIDE * SIDE:]
+        if grid == (SIDE, SIDE):
+            return native
+        table = native.unflatten(1, (SIDE, SIDE)).permute(0, 3, 1, 2).float()
+        if self.registers:
+            table = interpolate(table, grid, mode="bicubic", antialias=True)
+        else:
+            factors = tuple((cells + OFFSET) / SIDE for cells in grid)  # used as they are, not recomputed from sizes
+            table = interpolate(table, scale_factor=factors, mode="bicubic")
+        return table.flatten(2).mT.to(native.dtype)
+
+    def prefix(self) -> Tensor:
+        """Tokens in front of the patches: CLS with its position, then registers, which have none."""
+        network = self.network
+        if self.registers:  # timm keeps the sum of CLS and its position in one tensor
+            return torch.cat([network.cls_token, network.reg_token], 1)
+        return network.cls_token + network.pos_embed[:, :1]
+
+    def features(self, images: Tensor) -> Tensor:
+        patches = self.network.patch_embed.proj(images)
+        grid = tuple(patches.shape[-2:])
+        prefix = self.prefix().expand(len(images), -1, -1)
+        x = torch.cat([prefix, patches.flatten(2).mT + self.positions(grid)], 1)
+        maps = []
+        for number, block in enumerate(self.network.blocks[:self.blocks[-1]], 1):
+            x = block(x)
+            if number in self.blocks:
+                maps.append(self.network.norm(x)[:, prefix.shape[1]:])
+        return torch.cat(maps, -1).mT.unflatten(-1, grid)
+
+    def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From Meta's layout to timm's; timm's own passes unchanged.
+
+        Meta has a mask token (used in training only), registers in `register_tokens` with the CLS token's position still
+        in `pos_embed`, and in ViT-g the two halves of SwiGLU packed in `mlp.w12`.
+        """
+        state = {name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): tensor
+                 for name, tensor in state.items() if name != "mask_token"}
+        if "register_tokens" in state and {"cls_token", "pos_embed"} <= state.keys():
+            state["reg_token"] = state.pop("register_tokens")
+            state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+            state["pos_embed"] = state["pos_embed"][:, 1:]
+        return state

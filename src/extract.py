@@ -1,0 +1,103 @@
+"""Stages `extract_geometry` and `extract_backbone`: frozen features of every photograph, computed once.
+
+    python -m src.extract geometry   reads data/scenes, data/weights/geometry; writes data/features/geometry
+    python -m src.extract backbone   reads data/scenes, data/weights/backbone; writes data/features/backbone
+
+Each folder gets record.json and a safetensors per scene: `tokens` (frames, n, E) or `features` (frames, C, gh, gw), f16.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from src.backbones import Backbone, load
+from src.checkpoints import read_checkpoint
+from src.config import PATCH, Config, run
+from src.mast3r import Mast3r
+from src.provenance import fix_computation, read_json, write_json
+from src.scene import Scene, read_index, write_arrays
+
+SCENES, WEIGHTS, FEATURES = Path("data/scenes"), Path("data/weights"), Path("data/features")
+BATCH = 16  # photographs at a time
+
+
+def load_geometry(folder: Path) -> Mast3r:
+    """The frozen two-view network of a weights folder, its tensors taken over without a copy."""
+    path = folder / "model.safetensors"
+    checkpoint = read_checkpoint(path)
+    with torch.device("meta"):
+        network = Mast3r(checkpoint.config)
+    try:
+        network.load_state_dict(checkpoint.state_dict, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not hold the network its sizes describe ({' '.join(str(error).split())[:200]}…); "
+                         "run dvc repro -f weights.") from error
+    return network.eval().requires_grad_(False)
+
+
+def geometry_features(folder: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict]:
+    """Images (B, 3, H, W) in [0, 1] -> encoder tokens (B, n, E); and what the record says of them."""
+    network = load_geometry(folder).to(device)
+    about = {"channels": network.config.enc_embed_dim, "patch_size": network.config.patch_size,
+             "num_parameters": sum(parameter.numel() for parameter in network.parameters())}
+    return lambda images: network.encode(images * 2 - 1), about
+
+
+def backbone_features(backbone: Backbone, size: tuple[int, int], grid: str) -> Callable[[Tensor], Tensor]:
+    """Images (B, 3, H, W) in [0, 1] -> maps (B, C, gh, gw).
+
+    size  (W, H) in pixels of the photographs
+    grid  `native`: as many cells as the backbone's own patches need; `aligned`: the photograph is resized so that its
+          cells are those of the geometry network
+    """
+    cells = (size[1] // PATCH, size[0] // PATCH) if grid == "aligned" else None
+    return lambda images: backbone(images, cells)
+
+
+def write_features(scenes: Path, folder: Path, tensor: str, features: Callable[[Tensor], Tensor], size: tuple[int, int],
+                   device: torch.device) -> None:
+    """A file per scene of the index, its frames in the scene's order.
+
+    raises    ValueError  when a feature is not finite in half precision
+    """
+    for record in tqdm(read_index(scenes), desc=f"extract {folder.name}"):
+        scene = Scene.open(scenes / record.file, record.sha256)
+        images = torch.stack([scene.view(name, size).image for name in scene.names])
+        found = torch.cat([features(batch.to(device)).cpu() for batch in images.split(BATCH)]).half()
+        if not found.isfinite().all():
+            raise ValueError(f"Features of scene {scene.id} are not finite in half precision; check the weights that "
+                             f"{folder.name} was computed with.")
+        write_arrays(folder / f"{scene.id}.safetensors", {tensor: found.numpy()}, "features",
+                     {"scene": scene.id, "sha256": record.sha256, "size": list(size)})
+
+
+@torch.inference_mode()
+def main(config: Config, kind: str) -> None:
+    """kind  `geometry` or `backbone`"""
+    fix_computation(config.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = tuple(config.dataset.resolution)
+    record = read_json(WEIGHTS / kind / "record.json")
+    if kind == "geometry":
+        tensor, (features, about) = "tokens", geometry_features(WEIGHTS / kind, device)
+    else:
+        backbone = load(config.model, WEIGHTS / kind).to(device)
+        tensor, features = "features", backbone_features(backbone, size, config.model.feature_grid)
+        about = {"channels": backbone.channels, "patch_size": backbone.patch_size,
+                 "num_parameters": backbone.num_parameters}
+    shutil.rmtree(FEATURES / kind, ignore_errors=True)
+    if about["channels"]:
+        write_features(SCENES, FEATURES / kind, tensor, features, size, device)
+    write_json(FEATURES / kind / "record.json", record | about)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] not in (["geometry"], ["backbone"]):
+        sys.exit("error: say which features: python -m src.extract geometry, or python -m src.extract backbone.")
+    kind = sys.argv.pop(1)
+    run(lambda config: main(config, kind))

@@ -1,0 +1,201 @@
+"""One file from its publisher, a mirror or a folder filled by hand: resumed, retried, verified, and moved in place whole."""
+
+import hashlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+from filelock import FileLock
+from tqdm import tqdm
+
+CHUNK = 1 << 20
+TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP states that another try may cure
+DROPPED = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError,
+           requests.exceptions.ContentDecodingError)
+
+
+class FetchError(ValueError):
+    """A file that could not be had; one sentence with its address and what happened."""
+
+
+class Interrupted(Exception):
+    """The transfer stopped early; another try continues it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that its publisher offers.
+
+    url        official address
+    licence    of the file
+    file       its name in our cache, in `weights.root` and on a mirror; by default the last part of the address
+    sha256     hexadecimal, whole or the first digits, where the publisher states it; else empty
+    megabytes  about how large it is
+    gated      the publisher hands it out only after its terms were accepted in a browser
+    """
+
+    url: str
+    licence: str
+    megabytes: int
+    file: str = ""
+    sha256: str = ""
+    gated: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.file or self.url.rsplit("/", 1)[-1]
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, sha256: str, origin: str) -> None:
+    """raises FetchError when the file's SHA-256 does not begin with `sha256`"""
+    if sha256 and not (found := sha256_of(path)).startswith(sha256):
+        raise FetchError(f"{origin} has SHA-256 {found}, but its publisher states {sha256}…; delete it and fetch it again, "
+                         "from another mirror if it came from one.")
+
+
+def part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def open_stream(url: str, start: int, validator: str) -> requests.Response:
+    """Ask for the bytes from `start` on, provided the file is still the one `validator` (an ETag) names."""
+    headers = {"Accept-Encoding": "identity"}  # the file's own bytes, so that offsets mean something
+    if start:
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
+    return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+
+
+def receive(url: str, part: Path) -> None:
+    """Append to `part` what it lacks, or start it anew where the server does not continue; returns when it is whole.
+
+    raises    FetchError    the server refuses, or answers with a web page, or the disk is too small
+              Interrupted   the transfer broke off, or the server asked for patience
+    """
+    start = part.stat().st_size if part.exists() else 0
+    tag_file = part.with_name(part.name + ".etag")
+    try:
+        with open_stream(url, start, tag_file.read_text() if tag_file.exists() else "") as reply:
+            span = reply.headers.get("Content-Range", "")  # "bytes 5-9/10", or "bytes */10" with state 416
+            if reply.status_code == 416:
+                if span.rpartition("/")[2] == str(start):
+                    return
+                part.unlink()
+                raise Interrupted(f"{url} is not the file whose first {start} bytes were kept")
+            if reply.status_code in PASSING:
+                raise Interrupted(f"{url} answers {reply.status_code} {reply.reason}")
+            if reply.status_code not in (200, 206):
+                raise FetchError(f"{url} answers {reply.status_code} {reply.reason}")
+            if reply.headers.get("Content-Type", "").startswith("text/html"):
+                raise FetchError(f"{url} answers with a web page, as sign-in pages of networks do")
+            if reply.status_code == 206 and not span.startswith(f"bytes {start}-"):
+                part.unlink(missing_ok=True)
+                raise Interrupted(f"{url} continues at another byte ({span!r}) than asked ({start})")
+            if reply.status_code == 200:
+                start = 0
+            tag = reply.headers.get("ETag", "")
+            tag_file.write_text("" if tag.startswith("W/") else tag)  # weak tags may not be used to continue
+            length = reply.headers.get("Content-Length")
+            append(reply, part, start, None if length is None else start + int(length))
+    except DROPPED as error:
+        raise Interrupted(f"{url} cannot be reached ({reason(error)})") from error
+
+
+def append(reply: requests.Response, part: Path, start: int, total: int | None) -> None:
+    """Write the reply to `part` from byte `start` on; `total` is the whole file's size where the server tells it."""
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - start > free:
+        raise FetchError(f"{reply.url} needs {(total - start) >> 20} MB in {part.parent}, which has {free >> 20} MB left")
+    with open(part, "r+b" if start else "wb") as file, tqdm(
+            total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, mininterval=1) as bar:
+        file.seek(start)
+        file.truncate()
+        for piece in reply.iter_content(CHUNK):
+            file.write(piece)
+            bar.update(len(piece))
+        file.flush()
+        os.fsync(file.fileno())
+    if total is not None and part.stat().st_size != total:
+        raise Interrupted(f"{reply.url} broke off after {part.stat().st_size} of {total} bytes")
+
+
+def reason(error: Exception) -> str:
+    """The innermost cause of a connection's failure, in its own words, without object addresses."""
+    while (inner := getattr(error, "reason", None) or error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error).rpartition(">: ")[2] or type(error).__name__
+
+
+def download(url: str, path: Path, sha256: str = "", attempts: int = 5, pause: float = 1.0) -> None:
+    """Fetch `url` to `path`, which appears only when it is whole and verified; `path`.part keeps what came so far.
+
+    attempts  tries in a row that bring nothing new before giving up
+    pause     seconds before the second try, doubled before each further one
+    raises    FetchError, its message without a full stop, for the caller to add what the user can do
+    """
+    part = part_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(part) + ".lock"):
+        if path.exists():  # another process was faster
+            return
+        failures, kept = 0, part.stat().st_size if part.exists() else 0
+        while True:
+            try:
+                receive(url, part)
+                break
+            except Interrupted as error:
+                size = part.stat().st_size if part.exists() else 0
+                failures, kept = (1 if size > kept else failures + 1), size
+                if failures >= attempts:
+                    raise FetchError(str(error)) from error
+                time.sleep(pause * 2 ** (failures - 1))
+        part.with_name(part.name + ".etag").unlink(missing_ok=True)
+        if sha256 and not (found := sha256_of(part)).startswith(sha256):
+            part.unlink()
+            raise FetchError(f"{url} delivered a file with SHA-256 {found}, but its publisher states {sha256}…")
+        os.replace(part, path)
+    Path(str(part) + ".lock").unlink(missing_ok=True)
+
+
+def obtain(source: Source, root: str | Path | None, mirror: str | None, cache: Path, wanted_by: str, otherwise: str,
+           pause: float = 1.0) -> Path:
+    """Path of a verified copy of `source`.
+
+    root       a folder filled by hand; where it is given nothing else is looked at
+    mirror     an address that serves the same file names, asked instead of the publisher
+    cache      where downloads are kept, and where a copy may be placed by hand
+    wanted_by  the parameter that asks for the file, e.g. "model.weights=pretrained"
+    otherwise  what else the user can do, e.g. "set model.weights=random"
+    raises     FetchError  one sentence with what failed and all remedies
+    """
+    if root is not None:
+        path = Path(root) / source.name
+        if not path.is_file():
+            raise FetchError(f"{wanted_by} needs {source.name}, which is not in weights.root ({root}); place it there "
+                             f"(official address: {source.url}), or {otherwise}.")
+        verify(path, source.sha256, str(path))
+        return path
+    path = cache / source.name
+    if path.is_file():
+        verify(path, source.sha256, str(path))
+        return path
+    remedies = (f"place the file by hand at {path}, or in a folder named by weights.root, or name a server that has it in "
+                f"weights.mirror, or {otherwise}")
+    url = f"{mirror.rstrip('/')}/{source.name}" if mirror else source.url
+    try:
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise FetchError("HF_HUB_OFFLINE is set, so nothing is downloaded")
+        print(f"fetching {url} (about {source.megabytes} MB)", flush=True)
+        download(url, path, source.sha256, pause=pause)
+    except FetchError as error:
+        terms = " (the publisher asks you to accept its terms there first)" if source.gated else ""
+        raise FetchError(f"{wanted_by} needs {source.name}{terms}, but {error}; {remedies}.") from error
+    return path

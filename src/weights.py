@@ -1,0 +1,153 @@
+"""Stage `weights`: every frozen weight a run needs, fetched or copied, verified, and kept in one format.
+
+reads the bundled geometry network, files in weights.root, or what publishers offer;
+writes data/weights/geometry, backbone, lpips_loss, lpips_eval: record.json, and model.safetensors where there are tensors
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from src.backbones import build
+from src.backbones.files import read_tensors
+from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
+from src.config import Config, run
+from src.fetch import FetchError, Source, obtain
+from src.provenance import file_hash, fix_computation, write_json
+
+WEIGHTS = Path("data/weights")
+MODEL = "model.safetensors"
+
+NAVER = "https://download.europe.naverlabs.com/ComputerVision"
+NAVER_LICENCE = "CC BY-NC-SA 4.0 (Naver), non-commercial, and the terms of its training data"
+GEOMETRIES = {source.name: (label, source) for label, source in (
+    ("MASt3R ViT-L", Source(f"{NAVER}/MASt3R/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric.pth", NAVER_LICENCE, 2754)),
+    ("DUSt3R ViT-L", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_dpt.pth", NAVER_LICENCE, 2285)),
+    ("DUSt3R ViT-L, linear head", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_linear.pth", NAVER_LICENCE,
+                                         2129)),
+    ("DUSt3R ViT-L at 224, linear head", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_224_linear.pth",
+                                                NAVER_LICENCE, 2129)))}
+
+TORCHVISION = "https://download.pytorch.org/models"
+# torchvision's file names carry the first 8 digits of their SHA-256
+TRUNKS = {
+    "alex": ("AlexNet", Source(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause (torchvision)", 244, sha256="7be5be79")),
+    "vgg": ("VGG-16", Source(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause (torchvision)", 553, sha256="397923af")),
+}
+
+
+def cache() -> Path:
+    """Where downloads stay between runs, a part of one included; Git and DVC leave it alone."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / "downloads"
+
+
+def fetched(source: Source, config: Config, wanted_by: str, otherwise: str) -> Path:
+    return obtain(source, config.weights.root, config.weights.mirror, cache(), wanted_by, otherwise)
+
+
+def renew(folder: Path, record: dict, tensors: dict[str, Tensor] | None = None) -> None:
+    """Replace what `folder` holds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if tensors is not None:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / MODEL)
+    write_json(folder / "record.json", record)
+
+
+def geometry_file(config: Config) -> tuple[Path, dict]:
+    """File of the two-view network that model.geometry selects, and its record.
+
+    raises    FetchError  when it is neither in the repository, nor in weights.root, nor offered by a publisher
+    """
+    key = f"geometries.{config.model.geometry}.file"
+    file = config.geometries[config.model.geometry].file
+    if (path := Path(file)).is_file():
+        bundled = path.parts[:2] == ("data", "bundled")
+        label = f"{config.model.geometry} MASt3R" if bundled else f"{config.model.geometry} ({path.name})"
+        about = {"weights": "bundled" if bundled else "file", "label": label, "source": path.as_posix() if bundled else path.name,
+                 "licence": "Apache-2.0 (this project)" if bundled else "unknown"}
+    elif file in GEOMETRIES:
+        label, source = GEOMETRIES[file]
+        path = fetched(source, config, key, "set model.geometry=tiny for the network that comes with this repository")
+        about = {"weights": "pretrained", "label": label, "source": source.url, "licence": source.licence}
+    elif config.weights.root and (path := Path(config.weights.root) / file).is_file():
+        about = {"weights": "file", "label": f"{config.model.geometry} ({path.name})", "source": path.name,
+                 "licence": "unknown"}
+    else:
+        raise FetchError(f"{key} is {file}, which is neither a file of this repository nor one in weights.root "
+                         f"({config.weights.root or 'not set'}); place it there, or choose one of {', '.join(GEOMETRIES)}, or "
+                         "set model.geometry=tiny.")
+    return path, about | {"name": config.model.geometry, "sha256": file_hash(path)}
+
+
+def geometry(config: Config, folder: Path) -> None:
+    """Safetensors files are copied as they are; others are converted."""
+    path, record = geometry_file(config)
+    checkpoint = read_checkpoint(path)
+    renew(folder, record)
+    if path.suffix == ".safetensors":
+        shutil.copyfile(path, folder / MODEL)
+    else:
+        write_geometry(folder / MODEL, checkpoint.config, checkpoint.state_dict)
+
+
+def backbone(config: Config, folder: Path) -> None:
+    """Random weights are a seed in the record; others become safetensors under the network's own names.
+
+    raises    FetchError, CheckpointError, FileNotFoundError, ValueError  each says what can be done
+    """
+    choice, network = config.model.weights, build(config.model, config.seed)
+    weights = "none" if network.num_parameters == 0 else choice if choice in ("random", "pretrained") else "file"
+    record = {"name": network.name, "weights": weights, "label": network.label(weights), "licence": network.licence,
+              "source": "none" if weights == "none" else "drawn from the seed", "sha256": None,
+              "channels": network.channels, "patch_size": network.patch_size}
+    if weights in ("none", "random"):
+        return renew(folder, record | ({"seed": config.seed} if weights == "random" else {}))
+    if weights == "file":
+        path = Path(choice)
+        if not path.is_file():
+            raise FileNotFoundError(f"model.weights is {choice!r}, which is no file; choose random, pretrained, or the path "
+                                    "of a weight file.")
+        record |= {"source": path.name, "licence": "unknown"}
+    elif network.source is None:
+        raise ValueError(f"model.weights is pretrained, but nobody publishes weights of {network.title}; set "
+                         "model.weights=random, or to the path of a file.")
+    else:
+        path = fetched(network.source, config, "model.weights=pretrained",
+                       "set model.weights=random for the untrained control, or to the path of a weight file")
+        record |= {"source": network.source.url}
+    network.load(read_tensors(path), str(path))
+    renew(folder, record | {"sha256": file_hash(path)}, network.network.state_dict())
+
+
+def lpips(name: str, key: str, config: Config, folder: Path) -> None:
+    """The trunk of LPIPS under torchvision's names, without its classifier; a record alone where none is asked for.
+
+    name  alex, vgg or none · key  the parameter that says so
+    """
+    if name == "none":
+        return renew(folder, {"name": "none", "label": "no LPIPS", "weights": "none", "licence": "none needed",
+                              "source": "none", "sha256": None})
+    label, source = TRUNKS[name]
+    path = fetched(source, config, f"{key}={name}", "set eval.lpips=none and loss.lpips_loss_weight=0")
+    trunk = {name: tensor for name, tensor in read_tensors(path).items() if name.startswith("features.")}
+    if not trunk:
+        raise CheckpointError(f"{path} holds no tensors features.…; it is not torchvision's {label}; fetch it again.")
+    renew(folder, {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained", "licence": source.licence,
+                   "source": source.url, "sha256": file_hash(path)}, trunk)
+
+
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    geometry(config, WEIGHTS / "geometry")
+    backbone(config, WEIGHTS / "backbone")
+    training = config.loss.lpips_network if config.loss.lpips_loss_weight > 0 else "none"
+    lpips(training, "loss.lpips_network", config, WEIGHTS / "lpips_loss")
+    lpips(config.eval.lpips, "eval.lpips", config, WEIGHTS / "lpips_eval")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,158 @@
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from src import extract
+from src.backbones import build
+from src.checkpoints import write_geometry
+from src.config import load
+from src.mast3r import Mast3r, Mast3rConfig
+from src.provenance import read_json, write_json
+from src.samples import Features
+from src.scene import Frame, Scene, SceneError, SceneRecord, write_index, write_scene
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = (48, 32)
+GEOMETRY = Mast3rConfig(enc_embed_dim=16, enc_depth=1, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, dec_num_heads=2,
+                        head="dpt", dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8))
+FRAMES = {"a": 3, "b": extract.BATCH + 2}  # the second scene needs two batches
+
+
+@pytest.fixture()
+def dataset(tmp_path, monkeypatch) -> Path:
+    """Two scenes of noise, a geometry network of random weights and a random DINOv2, as the stages before leave them."""
+    rng = np.random.default_rng(0)
+    records = []
+    for name, count in FRAMES.items():
+        frames = [Frame(f"{i:03d}", rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8), None, 0.001, None, None,
+                        np.array([[40.0, 0, SIZE[0] / 2], [0, 40, SIZE[1] / 2], [0, 0, 1]]), np.eye(4), i)
+                  for i in range(count)]
+        digest = write_scene(tmp_path / f"data/scenes/scenes/{name}.safetensors", frames,
+                             {"id": name, "category": "objects", "units": "metre"}, lossless=True)
+        records.append(SceneRecord(name, f"scenes/{name}.safetensors", digest, count, "train", "metre", 0.0, "objects"))
+    write_index(tmp_path / "data/scenes", records)
+    network = Mast3r(GEOMETRY)
+    network.init_weights(torch.Generator().manual_seed(0))
+    write_geometry(tmp_path / "data/weights/geometry/model.safetensors", GEOMETRY, network.state_dict())
+    about = {"licence": "Apache-2.0", "source": "test", "sha256": "ab" * 32}
+    write_json(tmp_path / "data/weights/geometry/record.json",
+               about | {"name": "tiny", "label": "tiny MASt3R", "weights": "bundled"})
+    write_json(tmp_path / "data/weights/backbone/record.json",
+               about | {"name": "rgb", "label": "RGB pixels", "weights": "none", "sha256": None})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config(*overrides: str):
+    return load(["datasets.procedural.resolution=[48,32]", "threads=1", "model.backbone=rgb", *overrides], ROOT)
+
+
+def images(folder: Path, scene: str) -> torch.Tensor:
+    """All photographs of a scene (N, 3, H, W) in [0, 1], from the stored frames."""
+    opened = Scene.open(folder / f"data/scenes/scenes/{scene}.safetensors")
+    return torch.stack([torch.tensor(opened.frame(i).image).permute(2, 0, 1) / 255 for i in range(len(opened))])
+
+
+def stored(path: Path) -> tuple[dict, dict]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+
+
+def test_geometry_tokens_are_the_networks_own(dataset):
+    extract.main(config(), "geometry")
+    network = Mast3r(GEOMETRY)
+    network.init_weights(torch.Generator().manual_seed(0))
+    for scene, count in FRAMES.items():
+        tensors, metadata = stored(dataset / f"data/features/geometry/{scene}.safetensors")
+        assert list(tensors) == ["tokens"] and len(metadata) == 1
+        assert tensors["tokens"].shape == (count, 6, 16) and tensors["tokens"].dtype == torch.float16
+        with torch.no_grad():
+            one_by_one = torch.cat([network.encode(2 * image[None] - 1) for image in images(dataset, scene)])
+        torch.testing.assert_close(tensors["tokens"].float(), one_by_one, rtol=2**-10, atol=1e-4)
+    record = read_json(dataset / "data/features/geometry/record.json")
+    assert record == {"name": "tiny", "label": "tiny MASt3R", "weights": "bundled", "licence": "Apache-2.0", "source": "test",
+                      "sha256": "ab" * 32, "channels": 16, "patch_size": 16,
+                      "num_parameters": sum(parameter.numel() for parameter in network.parameters())}
+
+
+def test_backbone_maps_are_stored_frame_by_frame(dataset):
+    extract.main(config(), "backbone")
+    features = Features(dataset / "data/features/backbone", "features")
+    assert features.channels == 588 and features.record["label"] == "RGB pixels"
+    scene = Scene.open(dataset / "data/scenes/scenes/b.safetensors")
+    maps = features.read(scene, ("017", "002"))
+    assert maps.shape == (2, 588, 3, 4)
+    expected = build(config().model, 0)(images(dataset, "b")[[17, 2]])
+    torch.testing.assert_close(maps, expected, rtol=2**-10, atol=1e-4)
+
+
+def test_the_aligned_grid_is_the_geometry_networks(dataset):
+    extract.main(config("model.feature_grid=aligned"), "backbone")
+    tensors, _ = stored(dataset / "data/features/backbone/a.safetensors")
+    assert tensors["features"].shape == (3, 588, 2, 3)
+
+
+def test_random_dinov2_is_drawn_from_the_recorded_seed(dataset):
+    write_json(dataset / "data/weights/backbone/record.json", {"name": "dinov2_vits14", "weights": "random", "seed": 5})
+    chosen = config("model.backbone=dinov2")
+    extract.main(chosen, "backbone")
+    tensors, _ = stored(dataset / "data/features/backbone/a.safetensors")
+    expected = build(chosen.model, 5)(images(dataset, "a"))
+    assert (expected - build(chosen.model, 6)(images(dataset, "a"))).abs().max() > 0.5
+    torch.testing.assert_close(tensors["features"].float(), expected, rtol=2**-10, atol=2e-3)
+    assert read_json(dataset / "data/features/backbone/record.json")["num_parameters"] > 20e6
+
+
+def test_without_a_backbone_there_is_a_record_and_nothing_else(dataset):
+    (dataset / "data/features/backbone").mkdir(parents=True)
+    (dataset / "data/features/backbone/stale.safetensors").touch()
+    write_json(dataset / "data/weights/backbone/record.json", {"name": "none", "weights": "none"})
+    extract.main(config("model.backbone=none"), "backbone")
+    assert [path.name for path in (dataset / "data/features/backbone").iterdir()] == ["record.json"]
+    assert Features(dataset / "data/features/backbone", "features").channels == 0
+
+
+def test_two_runs_write_the_same_bytes(dataset):
+    def run() -> dict:
+        extract.main(config(), "geometry")
+        extract.main(config(), "backbone")
+        return {path: path.read_bytes() for path in sorted((dataset / "data/features").rglob("*.*"))}
+
+    first = run()
+    assert len(first) == 6 and run() == first
+
+
+def test_a_changed_scene_is_refused(dataset):
+    path = dataset / "data/scenes/scenes/a.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(SceneError, match="SHA-256"):
+        extract.main(config(), "geometry")
+
+
+def test_features_too_large_for_half_precision_are_refused(dataset, tmp_path):
+    with pytest.raises(ValueError, match="not finite"):
+        extract.write_features(dataset / "data/scenes", tmp_path / "out", "features", lambda images: images * 1e6, SIZE,
+                               torch.device("cpu"))
+
+
+def test_weights_of_another_network_are_refused_before_old_features_go(dataset):
+    extract.main(config(), "geometry")
+    path = dataset / "data/weights/geometry/model.safetensors"
+    tensors, metadata = stored(path)
+    sizes = json.loads(metadata["geometry"])
+    write_geometry(path, Mast3rConfig(**sizes | {"enc_depth": 2}), tensors)
+    with pytest.raises(ValueError, match="enc_blocks.1"):
+        extract.main(config(), "geometry")
+    assert (dataset / "data/features/geometry/b.safetensors").exists()
+
+
+def test_the_command_wants_to_know_which_features(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["extract", "model.backbone=none"])
+    with pytest.raises(SystemExit, match="say which"):
+        runpy.run_path(str(ROOT / "src/extract.py"), run_name="__main__")
