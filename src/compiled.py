@@ -1,0 +1,19 @@
+"""How this project's loops become machine code: Numba's options, and where it keeps what it compiled.
+
+Numba notices a change of the file that a function stands in, but not of the functions which that one calls elsewhere.
+So the code is kept in a folder named after the contents of all these files: an edit or another Git branch never meets
+machine code made from other sources.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numba
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("compiled.py", "lanes.py", "footprints.py", "tiles.py")
+
+digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
+numba.config.CACHE_DIR = str(Path(numba.config.CACHE_DIR or HERE / "__pycache__") / f"numba-{digest}")
+
+COMPILED = {"cache": True, "error_model": "numpy"}  # error_model: a division by zero gives inf or nan, not an exception
