@@ -66,7 +66,7 @@ def decode_photograph(data: bytes, size: tuple[int, int] | None = None) -> tuple
     if (orientation := image.getexif().get(ORIENTATION, 1)) != 1:
         raise BadPixels("exif_rotated", f"the image asks to be rotated (EXIF orientation {orientation}).")
     if size is not None and image.size != tuple(size):
-        raise BadPixels("size_mismatch", f"the image is {image.width}x{image.height}, announced as {size[0]}x{size[1]}.")
+        raise BadPixels("size_mismatch", f"the image is {image.width}x{image.height}, listed as {size[0]}x{size[1]}.")
     if image.mode not in ("RGB", "L", "RGBA"):
         raise BadPixels("bad_mode", f"the image has Pillow mode {image.mode}; only RGB, RGBA and 8-bit grey are read.")
     alpha = None

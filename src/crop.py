@@ -78,8 +78,8 @@ def symmetric_box(K: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, 
     for centre, side, axis in zip(K[:2, 2], size, "xy"):
         half = math.floor(min(centre, side - centre) + EPSILON)
         if half < side / CENTRAL:
-            raise OffCentre(f"the principal point c{axis} {centre:.1f} is off the centre of {side} pixels; a crop around "
-                            f"it would keep {max(0, 2 * half)}.")
+            raise OffCentre(f"the principal point c{axis} {centre:.1f} is off the centre of {side} pixels; a crop "
+                            f"around it would keep {max(0, 2 * half)}.")
         edges.append((nearest_integer(centre) - half, nearest_integer(centre) + half))
     (left, right), (top, bottom) = edges
     return left, top, right, bottom
@@ -100,7 +100,7 @@ def fit(K: np.ndarray, size: tuple[int, int], target: tuple[int, int]) -> Fit:
     target    (W, H)  wanted
     raises    OffCentre
     """
-    size, target = tuple(size), tuple(target)
+    size, target = tuple(map(int, size)), tuple(map(int, target))
     if size == target:
         return Fit((0, 0, *size), size, (0, 0), size, K.astype(np.float64))
     box = symmetric_box(K, size)

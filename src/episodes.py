@@ -16,7 +16,7 @@ from src.overlap import Covisibility, read_overlap
 from src.provenance import numpy_generator
 from src.scene import Scene, SceneRecord, read_index
 
-BINS = {"close": (0.9, 1.0), "medium": (0.7, 0.9), "wide": (0.5, 0.7), "very_wide": (0.3, 0.5)}  # lowest <= ov < highest
+BINS = {"close": (0.9, 1.0), "medium": (0.7, 0.9), "wide": (0.5, 0.7), "very_wide": (0.3, 0.5)}  # lowest <= ov < next
 GAP_BIN, TRAIN_BIN = "gap", "train"
 SELECTIONS = ("coverage", "gap")
 
@@ -133,8 +133,8 @@ def draw_coverage(views: SceneViews, selection, rng: np.random.Generator, id: st
     first = int(rng.integers(len(views.names)))
     overlap, partners = views.overlap.overlap[first], np.flatnonzero(views.pairable[first])
     if len(partners) == 0 or len(views.names) < 2 + selection.num_targets:
-        raise EpisodeError(f"scene {views.record.id} has {len(views.names)} photographs, too few from different places for "
-                           f"two contexts and episodes.num_targets {selection.num_targets}.")
+        raise EpisodeError(f"scene {views.record.id} has {len(views.names)} photographs, too few from different places "
+                           f"for two contexts and episodes.num_targets {selection.num_targets}.")
     wanted = partners[overlap[partners] > selection.alpha]
     second = int(rng.choice(wanted) if len(wanted) else partners[overlap[partners].argmax()])
     coverage, others = views.overlap.union_coverage(first, second), views.others(first, second)
@@ -157,7 +157,7 @@ def evaluation_episodes(views: SceneViews, selection) -> tuple[list[Episode], di
     """At most `per_bin` frozen episodes per bin of one scene, and the number of pairs each bin had to choose from.
 
     A pair belongs to the bin of ov(c1, c2); its targets are covered by at least the bin's lower edge; pairs with fewer
-    than `num_targets` such views are passed over. The choice depends on the scene and the selection, not on any seed, so
+    than `num_targets` such views are passed over. The choice depends on the scene and the selection, not on any seed:
     runs with different seeds are compared on the same photographs.
     """
     if selection.view_selection == "gap" or views.overlap.source == "gap":
@@ -280,8 +280,8 @@ class TrainingEpisodes:
         self.records = [record for record in read_index(folder)
                         if record.split == "train" and category in (None, record.category)]
         if not self.records:
-            raise EpisodeError(f"{folder} has no training scene of category {category}; change train_category of the chosen "
-                               "datasets block.")
+            raise EpisodeError(f"{folder} has no training scene of category {category}; change train_category of "
+                               "the chosen datasets block.")
         self.scene = lru_cache(maxsize=64)(lambda number: SceneViews.read(self.folder, self.records[number]))
 
     def __call__(self, index: int) -> Episode:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from src.geometry import invert_se3, project, transform, unproject, visible
-from src.scene import View, write_arrays
+from src.scene import Scene, write_arrays
 
 SOURCES = ("depth", "sparse", "frustum", "gap")
 SAMPLES = 32            # per short side: 1/8 of a 256-pixel image
@@ -157,15 +157,17 @@ def frustum_covisibility(K: Tensor, c2w: Tensor, size: tuple[int, int], names: t
     return from_samples("frustum", names, valid, seen.numpy(), (axes @ axes.mT).clamp(0, 1).numpy())
 
 
-def covisibility(views: list[View], units: str, depth_fraction: float, points: Tensor | None = None) -> Covisibility:
-    """The best measure a scene allows: its depth, else the reconstruction's points (P, 3), else its cameras, else none."""
-    names, size = tuple(view.name for view in views), views[0].depth.shape[::-1]
-    K, c2w = (torch.stack([getattr(view, key) for view in views]) for key in ("K", "c2w"))
-    if depth_fraction >= MIN_DEPTH_FRACTION:
-        return depth_covisibility(torch.stack([view.depth for view in views]), K, c2w, units, names)
+def covisibility(scene: Scene, resolution: tuple[int, int], points: np.ndarray | None = None) -> Covisibility:
+    """Of a scene's views at `resolution` (W, H), the best measure it allows: its depth, else the reconstruction's
+    points (P, 3) in world coordinates, else its cameras, else none."""
+    names = tuple(scene.names)
+    cameras = np.stack([scene.camera(name, resolution) for name in names]), scene.c2w
+    if scene.depth_fraction >= MIN_DEPTH_FRACTION:
+        depths = torch.stack([scene.depth(name, resolution) for name in names])
+        return depth_covisibility(depths, *cameras, scene.units, names)
     if points is not None:
-        return sparse_covisibility(points, K, c2w, size, names)
-    return frustum_covisibility(K, c2w, size, names) or nothing_to_measure(names)
+        return sparse_covisibility(points, *cameras, resolution, names)
+    return frustum_covisibility(*cameras, resolution, names) or nothing_to_measure(names)
 
 
 def write_overlap(path: str | Path, overlap: Covisibility, scene_sha256: str) -> None:

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from src.codec import BadPixels, content_hash, decode, depth_metres, encode_jpeg, encode_png
-from src.crop import fit
+from src.crop import Fit, fit
 
 SCHEMA = 1
 UNITS = ("metre", "scene")
@@ -127,8 +127,8 @@ def write_scene(path: str | Path, frames: list[Frame], metadata: dict, lossless:
     """
     names, numbers = [frame.name for frame in frames], [frame.frame_number for frame in frames]
     if not frames or len(set(names)) < len(names) or any(a >= b for a, b in zip(numbers, numbers[1:])):
-        raise ValueError(f"scene {metadata.get('id')}: needs frames with distinct names in increasing frame_number; got "
-                         f"{list(zip(names, numbers))}.")
+        raise ValueError(f"scene {metadata.get('id')}: needs frames with distinct names in increasing frame_number; "
+                         f"got {list(zip(names, numbers))}.")
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", metadata["id"]):
         raise ValueError(f"scene id {metadata['id']!r} may hold only letters, digits and _ . -")
     if metadata["units"] not in UNITS:
@@ -171,7 +171,8 @@ class Scene:
         self.path, self._file = path, file
         self.metadata = json.loads(file.metadata()["scene"])
         if self.metadata["schema"] != SCHEMA:
-            raise SceneError(f"{path} has scene schema {self.metadata['schema']}, this code reads {SCHEMA}; run dvc repro.")
+            raise SceneError(f"{path} has scene schema {self.metadata['schema']}, this code reads {SCHEMA}; run dvc "
+                             "repro.")
         self.id, self.category, self.units = (self.metadata[key] for key in ("id", "category", "units"))
         self.names = [entry["name"] for entry in self.metadata["frames"]]
         self.content = [entry["content"] for entry in self.metadata["frames"]]
@@ -207,8 +208,8 @@ class Scene:
     def _read_offsets(self, plane: str) -> np.ndarray:
         offsets, size = self._file.get_tensor(f"{plane}_offsets"), self._file.get_slice(f"{plane}_bytes").get_shape()[0]
         if len(offsets) != len(self) + 1 or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
-            raise SceneError(f"{self.path}: {plane}_offsets do not divide {size} bytes into {len(self)} frames; run dvc "
-                             "repro.")
+            raise SceneError(f"{self.path}: {plane}_offsets do not divide {size} bytes into {len(self)} frames; run "
+                             "dvc repro.")
         return offsets
 
     def index(self, frame: str | int) -> int:
@@ -229,17 +230,17 @@ class Scene:
             raise SceneError(f"{self.path}, frame {self.names[index]}, {plane}: {error} Run dvc repro.") from error
         width, height = self.size_wh[index]
         if pixels.shape != ((height, width, 3) if plane == "image" else (height, width)):
-            raise SceneError(f"{self.path}, frame {self.names[index]}: {plane} decodes to {pixels.shape}, but the frame is "
-                             f"{width}x{height}; run dvc repro.")
+            raise SceneError(f"{self.path}, frame {self.names[index]}: {plane} decodes to {pixels.shape}, but the "
+                             f"frame is {width}x{height}; run dvc repro.")
         return pixels
 
     def frame(self, frame: str | int) -> Frame:
         """A frame as stored, decoded."""
         index = self.index(frame)
-        depth = self._pixels("depth", index)
-        return Frame(self.names[index], self._pixels("image", index), None if depth is None else depth.view(self._depth_type),
-                     float(self.depth_scale[index]), self._pixels("fg", index), self._pixels("flag", index),
-                     self.K[index], self.c2w[index], int(self.frame_number[index]), float(self.timestamp[index]))
+        image, depth, fg, flags = (self._pixels(plane, index) for plane in PLANES)
+        depth = None if depth is None else depth.view(self._depth_type)
+        return Frame(self.names[index], image, depth, float(self.depth_scale[index]), fg, flags, self.K[index],
+                     self.c2w[index], int(self.frame_number[index]), float(self.timestamp[index]))
 
     def view(self, frame: str | int, resolution: tuple[int, int]) -> View:
         """A frame at `resolution` (W, H): cropped around the principal point and resized, never squashed; the stored
@@ -250,14 +251,37 @@ class Scene:
         stored = self.frame(frame)
         fitted = fit(stored.K, stored.size, resolution)
         image = torch.tensor(fitted.image(stored.image)).permute(2, 0, 1).contiguous().float() / 255
-        flags = np.full(stored.size[::-1], VALID | RELIABLE, np.uint8) if stored.flags is None else stored.flags
-        flags = fitted.nearest(flags)
-        depth = np.zeros(flags.shape, np.float32)
-        if stored.depth is not None:
-            depth = depth_metres(fitted.nearest(stored.depth), stored.depth_scale) * ((flags & RELIABLE) > 0)
+        depth, valid = fitted_depth(stored.depth, stored.depth_scale, stored.flags, fitted)
         fg = None if stored.fg is None else torch.tensor(fitted.area(stored.fg)).float() / 255
-        return View(stored.name, image, torch.from_numpy(depth), torch.from_numpy((flags & VALID) > 0), fg,
+        return View(stored.name, image, torch.from_numpy(depth), torch.from_numpy(valid), fg,
                     torch.tensor(fitted.K, dtype=torch.float32), torch.tensor(stored.c2w, dtype=torch.float32))
+
+    @property
+    def depth_fraction(self) -> float:
+        """Share of the frames that have depth."""
+        return float(np.mean(np.diff(self._offsets["depth"]) > 0))
+
+    def camera(self, frame: str | int, resolution: tuple[int, int]) -> np.ndarray:
+        """K (3, 3) float64 of a frame at `resolution` (W, H)."""
+        index = self.index(frame)
+        return fit(self.K[index], self.size_wh[index], resolution).K
+
+    def depth(self, frame: str | int, resolution: tuple[int, int]) -> Tensor:
+        """z-depth (H, W) of a frame at `resolution` as in its view, without decoding the photograph."""
+        index = self.index(frame)
+        fitted = fit(self.K[index], self.size_wh[index], resolution)
+        samples = self._pixels("depth", index)
+        samples = None if samples is None else samples.view(self._depth_type)
+        return torch.from_numpy(fitted_depth(samples, self.depth_scale[index], self._pixels("flag", index), fitted)[0])
+
+
+def fitted_depth(samples: np.ndarray | None, scale: float, flags: np.ndarray | None, fitted: Fit
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (H, W) float32, 0 where absent or unreliable, and photometric validity (H, W) bool, at the fitted size."""
+    shape = fitted.size[::-1]
+    flags = np.full(shape, VALID | RELIABLE, np.uint8) if flags is None else fitted.nearest(flags)
+    depth = np.zeros(shape, np.float32) if samples is None else depth_metres(fitted.nearest(samples), scale)
+    return np.where(flags & RELIABLE, depth, np.float32(0)), (flags & VALID) > 0
 
 
 @dataclass(frozen=True)

@@ -30,5 +30,5 @@ def check_no_leak(photographs: Iterable[tuple[str, str, str]]) -> None:
     for split, where, content in photographs:
         earlier_split, earlier_where = first.setdefault(content, (split, where))
         if earlier_split != split:
-            raise LeakError(f"{where} ({split}) and {earlier_where} ({earlier_split}) are the same, but no photograph may "
-                            "occur in two splits; remove one of them from the raw data.")
+            raise LeakError(f"{where} ({split}) and {earlier_where} ({earlier_split}) are the same, but no photograph "
+                            "may occur in two splits; remove one of them from the raw data.")

@@ -31,8 +31,9 @@ def test_noise_of_the_principal_point_changes_nothing():
 
 
 @pytest.mark.parametrize(("size", "target", "centre"), [
-    ((479, 640), (224, 224), (240, 320.5)), ((640, 480), (128, 64), (300.3, 251.7)), ((900, 2000), (512, 384), (452, 990)),
-    ((128, 128), (224, 224), (63, 66.5)), ((300, 200), (100, 160), (149.9, 100.2))])
+    ((479, 640), (224, 224), (240, 320.5)), ((640, 480), (128, 64), (300.3, 251.7)),
+    ((900, 2000), (512, 384), (452, 990)), ((128, 128), (224, 224), (63, 66.5)),
+    ((300, 200), (100, 160), (149.9, 100.2))])
 def test_a_ray_lands_on_the_pixel_that_shows_it(size, target, centre):
     """Paint smooth coordinates into an image: what a result pixel shows is where its ray hits the source image."""
     (width, height), K = size, camera(200, 210, *centre)

@@ -30,8 +30,8 @@ def strip_overlap(names, width=100, step=5):
 
 def make_views(split="train", number=0, count=VIEWS, overlap=strip_overlap, **changes) -> SceneViews:
     names = tuple(f"frame{i:03d}" for i in range(count))
-    record = SceneRecord(f"objects__{number}", f"scenes/objects__{number}.safetensors", f"{number:064d}", count, split, "metre",
-                         1.0, "objects")
+    record = SceneRecord(f"objects__{number}", f"scenes/objects__{number}.safetensors", f"{number:064d}", count, split,
+                         "metre", 1.0, "objects")
     values = {"record": record, "names": names, "content": tuple(f"{number}-{i}" for i in range(count)),
               "frame_number": np.arange(count), "centres": np.random.default_rng(number).normal(size=(count, 3)),
               "overlap": overlap(names)}
@@ -161,7 +161,8 @@ def test_twins_and_unmoved_cameras_are_never_paired(kind):
     views = make_views(content=tuple(content), centres=centres)
     rng = np.random.default_rng(0)
     options = selection(view_selection=kind, num_targets=1)
-    for item in [draw_training_episode(views, options, rng) for _ in range(300)] + evaluation_episodes(views, options)[0]:
+    drawn = [draw_training_episode(views, options, rng) for _ in range(300)]
+    for item in drawn + evaluation_episodes(views, options)[0]:
         check_episode(item, views, "train")
 
 
@@ -188,8 +189,9 @@ def test_written_episodes_are_read_back(tmp_path):
 @pytest.mark.parametrize(("change", "words"), [
     ({"targets": lambda e: (e.contexts[0], *e.targets[1:])}, "repeats a frame"),
     ({"targets": lambda e: (e.targets[1], *e.targets[1:])}, "repeats a frame"),
-    ({"contexts": lambda e: (e.contexts[0],) * 2}, "repeats a frame"), ({"targets": lambda e: ()}, "at least one target"),
-    ({"contexts": lambda e: e.contexts[:1]}, "two contexts"), ({"targets": lambda e: ("nobody",)}, "has not: nobody"),
+    ({"contexts": lambda e: (e.contexts[0],) * 2}, "repeats a frame"),
+    ({"targets": lambda e: ()}, "at least one target"), ({"contexts": lambda e: e.contexts[:1]}, "two contexts"),
+    ({"targets": lambda e: ("nobody",)}, "has not: nobody"),
     ({"scene_sha256": lambda e: "0" * 64}, "another version")])
 def test_rules_hold_when_writing_and_when_reading(tmp_path, change, words):
     scenes = write_dataset(tmp_path)

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from src.overlap import (OverlapError, covisibility, depth_covisibility, focus_point, frustum_covisibility,
                          nothing_to_measure, overlap_matrix, read_overlap, sparse_covisibility, write_overlap)
-from src.scene import View
+from src.scene import Frame, Scene, write_scene
 from tests.conftest import fixture_path
 
 SIZE = (48, 32)
@@ -40,20 +40,20 @@ def ball_in_a_room(c2w: np.ndarray, K: np.ndarray, size=SIZE) -> np.ndarray:
 def orbit():
     """Seven views of the ball, unevenly spaced around it: depths (V, H, W), K (V, 3, 3), c2w (V, 4, 4)."""
     K = np.array([[45.0, 0, 24.5], [0, 44.0, 15.75], [0, 0, 1]])
-    poses = [look_at([4 * math.cos(a), 4 * math.sin(a), 0.3 + 0.3 * a], [0, 0, 0]) for a in (0, 0.2, 0.5, 0.9, 1.6, 2.5, 4)]
+    poses = [look_at([4 * math.cos(a), 4 * math.sin(a), 0.3 + 0.3 * a], [0, 0, 0])
+             for a in (0, 0.2, 0.5, 0.9, 1.6, 2.5, 4)]
     return np.stack([ball_in_a_room(pose, K) for pose in poses]), np.stack([K] * 7), np.stack(poses)
 
 
 def seen_by_loop(depths, K, c2w, i, j, tolerance, relative, step=1):
     """{(row, column) of i: is it seen in j}, every step-th pixel with depth, from the definition."""
     height, width = depths[0].shape
-    seen = {}
+    inverse, i_to_j, seen = np.linalg.inv(K[i]), np.linalg.inv(c2w[j]) @ c2w[i], {}
     for row in range(step // 2, height, step):
         for column in range(step // 2, width, step):
             if (depth := depths[i][row, column]) <= 0:
                 continue
-            point = c2w[i] @ np.append(depth * np.linalg.solve(K[i], [column + 0.5, row + 0.5, 1.0]), 1)
-            q = (np.linalg.inv(c2w[j]) @ point)[:3]
+            q = i_to_j[:3, :3] @ (depth * inverse @ [column + 0.5, row + 0.5, 1.0]) + i_to_j[:3, 3]
             u, v = (K[j] @ q)[:2] / q[2]
             inside = q[2] > 0 and 0 <= u < width and 0 <= v < height
             stored = depths[j][int(v), int(u)] if inside else 0
@@ -166,18 +166,26 @@ def test_frustum_overlap_agrees_with_a_loop(orbit):
     assert frustum_covisibility(K, np.stack([c2w[0]] * 7), SIZE, tuple("abcdefg")) is None
 
 
-def views_of(orbit, parallel=False):
-    depths, K, c2w = (torch.tensor(array).float() for array in orbit)
-    c2w = torch.cat([c2w[:1]] * 7) if parallel else c2w
-    return [View(str(i), torch.zeros(3, 32, 48), depths[i], depths[i] > 0, None, K[i], c2w[i]) for i in range(7)]
+def scene_of(path, orbit, depth=True, parallel=False) -> Scene:
+    depths, K, c2w = orbit
+    rng = np.random.default_rng(0)
+    samples = [(array * 2000).astype(np.uint16) if depth else None for array in depths]
+    frames = [Frame(f"f{i}", rng.integers(1, 255, (32, 48, 3), np.uint8), samples[i], 0.0005, None, None, K[i],
+                    c2w[0 if parallel else i], i) for i in range(7)]
+    write_scene(path, frames, {"id": "a__b", "category": "a", "units": "metre"}, lossless=True)
+    return Scene.open(path)
 
 
-def test_the_best_measure_a_scene_allows_is_taken(orbit):
+def test_the_best_measure_a_scene_allows_is_taken(orbit, tmp_path):
     points = np.random.default_rng(0).normal(size=(300, 3))
-    assert covisibility(views_of(orbit), "metre", 1.0, points).source == "depth"
-    assert covisibility(views_of(orbit), "metre", 0.05, points).source == "sparse"
-    assert covisibility(views_of(orbit), "metre", 0.0).source == "frustum"
-    nothing = covisibility(views_of(orbit, parallel=True), "metre", 0.0)
+    full, blind = scene_of(tmp_path / "full", orbit), scene_of(tmp_path / "blind", orbit, depth=False)
+    parallel = scene_of(tmp_path / "parallel", orbit, depth=False, parallel=True)
+    found = covisibility(full, SIZE, points)
+    assert found.source == "depth" and found.names == tuple(full.names)
+    np.testing.assert_allclose(found.coverage, depth_covisibility(*orbit, "metre").coverage, atol=0.01)
+    assert covisibility(blind, SIZE, points).source == "sparse"
+    assert covisibility(blind, SIZE).source == "frustum"
+    nothing = covisibility(parallel, SIZE)
     assert nothing.source == "gap" and not nothing.coverage.any() and not nothing.union_coverage(0, 1).any()
 
 

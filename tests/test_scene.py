@@ -59,6 +59,7 @@ def test_absent_planes_stay_absent_frame_by_frame(path):
     write_scene(path, frames, ABOUT, lossless=True)
     scene = Scene.open(path)
     assert scene.frame(0).depth is not None and scene.frame(0).fg is not None
+    assert scene.depth_fraction == 0.5
     assert scene.frame(1).depth is None and scene.frame(1).fg is None and scene.frame(1).flags is None
     view = scene.view(1, (40, 32))
     assert view.fg is None and view.valid.all() and not view.depth.any()
@@ -99,6 +100,15 @@ def test_view_at_the_stored_size_is_the_stored_picture(path):
     assert np.array_equal(view.K, frame.K.astype(np.float32)) and np.array_equal(view.c2w, frame.c2w.astype(np.float32))
     assert {view.image.dtype, view.depth.dtype, view.K.dtype, view.c2w.dtype} == {torch.float32}
     assert view.valid.dtype == torch.bool
+
+
+@pytest.mark.parametrize("resolution", [(40, 32), (32, 32), (16, 24)])
+def test_depth_and_camera_alone_are_the_views(path, resolution):
+    write_scene(path, make_frames(depth=np.float16), ABOUT, lossless=True)
+    scene = Scene.open(path)
+    view = scene.view(2, resolution)
+    assert torch.equal(scene.depth("frame002", resolution), view.depth) and view.depth.any()
+    assert np.array_equal(scene.camera(2, resolution).astype(np.float32), view.K) and scene.depth_fraction == 1
 
 
 def test_view_at_another_size_keeps_cameras_and_pixels_together(path):
@@ -183,7 +193,8 @@ def test_unknown_frames_are_refused(path):
 
 
 def test_index_round_trips_sorted(tmp_path):
-    records = [SceneRecord(name, f"scenes/{name}.safetensors", "0" * 64, 12, "test", "metre", 1.0, "rooms") for name in "ba"]
+    records = [SceneRecord(name, f"scenes/{name}.safetensors", "0" * 64, 12, "test", "metre", 1.0, "rooms")
+               for name in "ba"]
     write_index(tmp_path, records)
     assert read_index(tmp_path) == records[::-1]
     assert list(json.loads((tmp_path / "index.jsonl").read_text().splitlines()[0])) == sorted(vars(records[0]))

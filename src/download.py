@@ -1,0 +1,61 @@
+"""Stage `download`: the raw dataset. Procedural scenes are rendered.
+
+reads parameters only; writes data/raw: manifest.json and, per scene, scenes/<id>.safetensors
+"""
+
+from functools import partial
+from pathlib import Path
+
+from src.config import Config, Procedural, run
+from src.datasets.procedural import generate
+from src.folders import fresh_folder
+from src.processes import in_processes
+from src.provenance import fix_computation, write_json
+from src.scene import write_scene
+
+RAW = Path("data/raw")
+FIRST_SEED = {"train": 0, "val": 100_000, "test": 200_000}  # scenes of the bundled network's training start at 900 000
+
+
+def listed_scenes(families: list[str], counts: dict[str, int]) -> list[dict]:
+    """id, category, split and seed of every scene to render; counts: scenes per split and family.
+
+    raises    ValueError when the splits' seeds would meet
+    """
+    if max(counts.values()) > (limit := FIRST_SEED["val"]):
+        raise ValueError(f"datasets.procedural.source.scenes asks for {max(counts.values())} scenes per family; at "
+                         f"most {limit} keep the splits apart.")
+    return [{"id": f"{family}__{seed:06d}", "category": family, "split": split, "seed": seed}
+            for family in families for split, first in FIRST_SEED.items()
+            for seed in range(first, first + counts[split])]
+
+
+def render_scene(folder: Path, views: int, resolution: tuple[int, int], samples: int, scene: dict) -> dict:
+    """Worker: render one listed scene into `folder`, losslessly; the scene with its file and SHA-256."""
+    frames = generate(scene["category"], scene["seed"], views, resolution, samples)
+    file = f"scenes/{scene['id']}.safetensors"
+    about = {"dataset": "procedural", "id": scene["id"], "category": scene["category"], "units": "metre",
+             "license": "none", "source": {"seed": scene["seed"], "samples": samples}}
+    return scene | {"file": file, "sha256": write_scene(folder / file, frames, about, lossless=True)}
+
+
+def render_scenes(dataset: Procedural, folder: Path, workers: int) -> dict:
+    """Render all scenes, `workers` at a time, and list them; the result does not depend on `workers`."""
+    source = dataset.source
+    listed = listed_scenes(source.families, vars(source.scenes))
+    render = partial(render_scene, folder, source.views, tuple(dataset.resolution), source.samples)
+    scenes = in_processes(render, listed, workers, "render scenes")
+    return {"dataset": "procedural", "views": source.views, "scenes": scenes}
+
+
+FETCH = {"procedural": render_scenes}  # (datasets block, folder, workers) -> manifest
+
+
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    with fresh_folder(RAW) as folder:
+        write_json(folder / "manifest.json", FETCH[config.data.dataset](config.dataset, folder, config.threads))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,39 @@
+"""Folders that appear whole or not at all."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+
+@contextmanager
+def fresh_folder(path: str | Path) -> Iterator[Path]:
+    """An empty sibling of `path` to write into; it takes the place of `path` when the block ends well, and is removed,
+    `path` untouched, when the block raises."""
+    path = Path(path)
+    temporary, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+    os.replace(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def existing_root(root: str | None, key: str, holds: str) -> Path:
+    """The folder that parameter `key` names, which must exist and `holds` what the sentence says.
+
+    raises    ValueError when the parameter is empty, FileNotFoundError when there is no such folder
+    """
+    if not root:
+        raise ValueError(f"{key} is empty; set it in params.yaml to the folder that holds {holds}.")
+    if not (path := Path(root).expanduser()).is_dir():
+        raise FileNotFoundError(f"{key} is {root!r}, but there is no such folder; it must hold {holds}.")
+    return path

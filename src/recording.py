@@ -1,0 +1,49 @@
+"""What a dataset hands to `prepare`: its listed scenes, none of them decoded yet."""
+
+from dataclasses import dataclass, field
+from typing import Callable, Iterator
+
+import numpy as np
+
+from src.scene import Frame
+from src.validation import Tally
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One listed scene.
+
+    id         file name in the scene format: <category>__<sequence>
+    split      train | val | test
+    units      metre | scene
+    listed     number of photographs the dataset lists for it
+    frames     yields the decodable ones, one at a time, and tells the tally about every other listed one
+    metadata   JSON values kept in the scene file: license, quality, source, ...
+    details    by frame name, JSON values kept with the frame: source path, sharpness, ...
+    points     (P, 3) reconstructed points in world coordinates, where a dataset has them and no depth
+    """
+
+    id: str
+    category: str
+    split: str
+    units: str
+    listed: int
+    frames: Callable[[Tally], Iterator[Frame]]
+    metadata: dict = field(default_factory=dict)
+    details: dict[str, dict] = field(default_factory=dict)
+    points: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """All listed scenes of a dataset: those to convert, and the ids of those left out, by reason.
+
+    min_frames     a scene with fewer usable photographs is dropped
+    on_bad_frame   skip: an unusable photograph is left out and named in the report; error: it stops the stage
+    """
+
+    dataset: str
+    recordings: list[Recording]
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    min_frames: int = 10
+    on_bad_frame: str = "skip"
