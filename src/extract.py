@@ -27,13 +27,15 @@ BATCH = 16  # photographs at a time
 
 
 def load_geometry(folder: Path) -> Mast3r:
-    """The frozen two-view network of a weights folder, its tensors taken over without a copy."""
+    """The frozen two-view network of a weights folder, its tensors taken over without a copy; Gaussian heads, which a
+    Splatt3R file has as well, are left out."""
     path = folder / "model.safetensors"
     checkpoint = read_checkpoint(path)
+    state = {name: tensor for name, tensor in checkpoint.state_dict.items() if ".gaussian_dpt." not in name}
     with torch.device("meta"):
         network = Mast3r(checkpoint.config)
     try:
-        network.load_state_dict(checkpoint.state_dict, assign=True)
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{path} does not hold the network its sizes describe ({' '.join(str(error).split())[:200]}…); "
                          "run dvc repro -f weights.") from error
@@ -67,8 +69,11 @@ def write_features(scenes: Path, folder: Path, tensor: str, features: Callable[[
     """
     for record in tqdm(read_index(scenes), desc=f"extract {folder.name}"):
         scene = Scene.open(scenes / record.file, record.sha256)
-        images = torch.stack([scene.view(name, size).image for name in scene.names])
-        found = torch.cat([features(batch.to(device)).cpu() for batch in images.split(BATCH)]).half()
+        batches = []
+        for start in range(0, len(scene), BATCH):
+            images = torch.stack([scene.view(name, size).image for name in scene.names[start:start + BATCH]])
+            batches.append(features(images.to(device)).half().cpu())
+        found = torch.cat(batches)
         if not found.isfinite().all():
             raise ValueError(f"Features of scene {scene.id} are not finite in half precision; check the weights that "
                              f"{folder.name} was computed with.")
@@ -88,8 +93,8 @@ def main(config: Config, kind: str) -> None:
     else:
         backbone = load(config.model, WEIGHTS / kind).to(device)
         tensor, features = "features", backbone_features(backbone, size, config.model.feature_grid)
-        about = {"channels": backbone.channels, "patch_size": backbone.patch_size,
-                 "num_parameters": backbone.num_parameters}
+        about = {"label": backbone.label(record["weights"]), "channels": backbone.channels,
+                 "patch_size": backbone.patch_size, "num_parameters": backbone.num_parameters}
     shutil.rmtree(FEATURES / kind, ignore_errors=True)
     if about["channels"]:
         write_features(SCENES, FEATURES / kind, tensor, features, size, device)

@@ -11,7 +11,7 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # bytes; what came of an unfinished piece is lost when a connection breaks
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP states that another try may cure
 DROPPED = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError,
@@ -153,7 +153,7 @@ def download(url: str, path: Path, sha256: str = "", attempts: int = 5, pause: f
                 break
             except Interrupted as error:
                 size = part.stat().st_size if part.exists() else 0
-                failures, kept = (1 if size > kept else failures + 1), size
+                failures, kept = (1 if size > kept else failures + 1), max(size, kept)
                 if failures >= attempts:
                     raise FetchError(str(error)) from error
                 time.sleep(pause * 2 ** (failures - 1))

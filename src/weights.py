@@ -6,6 +6,7 @@ writes data/weights/geometry, backbone, lpips_loss, lpips_eval: record.json, and
 
 import os
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -16,6 +17,7 @@ from src.backbones.files import read_tensors
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
 from src.config import Config, run
 from src.fetch import FetchError, Source, obtain
+from src.official import read_official
 from src.provenance import file_hash, fix_computation, write_json
 
 WEIGHTS = Path("data/weights")
@@ -45,7 +47,9 @@ def cache() -> Path:
 
 
 def fetched(source: Source, config: Config, wanted_by: str, otherwise: str) -> Path:
-    return obtain(source, config.weights.root, config.weights.mirror, cache(), wanted_by, otherwise)
+    path = obtain(source, config.weights.root, config.weights.mirror, cache(), wanted_by, otherwise)
+    print(f"weights: {source.name}; licence: {source.licence}", flush=True)
+    return path
 
 
 def renew(folder: Path, record: dict, tensors: dict[str, Tensor] | None = None) -> None:
@@ -84,22 +88,28 @@ def geometry_file(config: Config) -> tuple[Path, dict]:
 
 
 def geometry(config: Config, folder: Path) -> None:
-    """Safetensors files are copied as they are; others are converted."""
+    """Our own files are copied as they are; official ones (.pth, .ckpt, or of the hub, config.json beside) are converted.
+
+    raises    FetchError, CheckpointError  before anything in `folder` changes
+    """
     path, record = geometry_file(config)
-    checkpoint = read_checkpoint(path)
-    renew(folder, record)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and not path.with_name("config.json").is_file():
+        read_checkpoint(path)
+        renew(folder, record)
         shutil.copyfile(path, folder / MODEL)
     else:
+        checkpoint, splatt3r = read_official(path)
+        renew(folder, record | (asdict(splatt3r) if splatt3r else {}))
         write_geometry(folder / MODEL, checkpoint.config, checkpoint.state_dict)
 
 
 def backbone(config: Config, folder: Path) -> None:
-    """Random weights are a seed in the record; others become safetensors under the network's own names.
+    """Random weights are a seed in the record; others become safetensors under the network's own names. Which of its
+    blocks will be read is no matter here, so that choosing others fetches nothing anew.
 
     raises    FetchError, CheckpointError, FileNotFoundError, ValueError  each says what can be done
     """
-    choice, network = config.model.weights, build(config.model, config.seed)
+    choice, network = config.model.weights, build(replace(config.model, backbone_layers=None), config.seed)
     weights = "none" if network.num_parameters == 0 else choice if choice in ("random", "pretrained") else "file"
     record = {"name": network.name, "weights": weights, "label": network.label(weights), "licence": network.licence,
               "source": "none" if weights == "none" else "drawn from the seed", "sha256": None,

@@ -50,9 +50,15 @@ def build(model: Model, seed: int) -> Backbone:
 
 
 def load(model: Model, folder: str | Path) -> Backbone:
-    """The backbone with the weights that the stage `weights` left in `folder`: tensors, or the seed to draw them from."""
+    """The backbone with the weights that the stage `weights` left in `folder`: tensors, or the seed to draw them from.
+
+    raises    ValueError  when they are another backbone's
+    """
     record = read_json(Path(folder) / "record.json")
     backbone = build(model, record.get("seed", 0))
+    if record["name"] != backbone.name:
+        raise ValueError(f"{folder} holds weights of {record['name']}, but the parameters ask for {backbone.name}; run dvc "
+                         "repro weights.")
     if record["weights"] not in ("none", "random"):
         path = Path(folder) / "model.safetensors"
         backbone.load(read_tensors(path), str(path))
