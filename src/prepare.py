@@ -85,8 +85,11 @@ def convert_all(catalogue: Catalogue, folder: Path, resolution: tuple[int, int],
     """Every recording as a scene in `folder`, and the accounting: listed = kept + skipped by reason, all named. The
     result does not depend on the number of worker processes.
 
-    raises    ValueError when no scene or too few are left
+    raises    ValueError when two scenes share an id, or none or too few are left
     """
+    counts = Counter(recording.id for recording in catalogue.recordings)
+    if doubled := sorted(id for id, count in counts.items() if count > 1):
+        raise ValueError(f"scene {', '.join(doubled)} is listed more than once; repair the raw data's lists.")
     recordings, rules = catalogue.recordings, replace(catalogue, recordings=[], skipped={})
     job = partial(convert, rules, folder, resolution)
     results = in_processes(job, recordings, workers, "prepare scenes")

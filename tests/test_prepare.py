@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from src.episodes import TrainingEpisodes, read_episodes
 from src.folders import fresh_folder
@@ -17,8 +18,16 @@ from tests.test_episodes import selection
 from tests.test_scene import make_frames
 from tests.test_validation import camera, changed
 
-SIZE = (48, 48)
-VIEWS = 12
+SIZE, VIEWS = (48, 48), 12
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in the stage's workers: the views are too small to share."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def wall(seed: int, count: int = VIEWS) -> list[Frame]:
@@ -127,6 +136,13 @@ def test_one_photograph_in_two_splits_stops_the_stage(tmp_path):
     with pytest.raises(LeakError, match=r"walls__5 frame004 .test. and walls__0 frame002 .train."):
         built(tmp_path / "scenes", catalogue({5: leaked}))
     assert not (tmp_path / "scenes").exists()
+
+
+def test_a_scene_listed_twice_stops_the_stage(tmp_path):
+    source = catalogue()
+    source.recordings.append(source.recordings[2])
+    with pytest.raises(ValueError, match="scene walls__2 is listed more than once"):
+        built(tmp_path / "scenes", source)
 
 
 def test_splits_without_episodes_and_scenes_without_draws_stop_the_stage(tmp_path):
