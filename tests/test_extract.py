@@ -106,7 +106,18 @@ def test_random_dinov2_is_drawn_from_the_recorded_seed(dataset):
     expected = build(chosen.model, 5)(images(dataset, "a"))
     assert (expected - build(chosen.model, 6)(images(dataset, "a"))).abs().max() > 0.5
     torch.testing.assert_close(tensors["features"].float(), expected, rtol=2**-10, atol=2e-3)
-    assert read_json(dataset / "data/features/backbone/record.json")["num_parameters"] > 20e6
+    record = read_json(dataset / "data/features/backbone/record.json")
+    assert record["num_parameters"] > 20e6 and record["label"] == "DINOv2 ViT-S/14 (random weights, untrained)"
+
+
+def test_the_label_names_the_blocks_that_were_read(dataset):
+    write_json(dataset / "data/weights/backbone/record.json", {"name": "dinov2_vits14", "weights": "random", "seed": 5})
+    extract.main(config("model.backbone=dinov2", "model.backbone_layers=[2,3]"), "backbone")
+    record = read_json(dataset / "data/features/backbone/record.json")
+    assert record["label"] == "DINOv2 ViT-S/14, block 2+3 (random weights, untrained)" and record["channels"] == 768
+    write_json(dataset / "data/weights/backbone/record.json", {"name": "dinov2_vitb14", "weights": "random", "seed": 5})
+    with pytest.raises(ValueError, match="holds weights of dinov2_vitb14"):
+        extract.main(config("model.backbone=dinov2"), "backbone")
 
 
 def test_without_a_backbone_there_is_a_record_and_nothing_else(dataset):
@@ -150,6 +161,16 @@ def test_weights_of_another_network_are_refused_before_old_features_go(dataset):
     with pytest.raises(ValueError, match="enc_blocks.1"):
         extract.main(config(), "geometry")
     assert (dataset / "data/features/geometry/b.safetensors").exists()
+
+
+def test_a_splatt3r_files_gaussian_heads_do_not_matter(dataset):
+    extract.main(config(), "geometry")
+    path, features = dataset / "data/weights/geometry/model.safetensors", dataset / "data/features/geometry/a.safetensors"
+    tensors, _ = stored(path)
+    write_geometry(path, GEOMETRY, tensors | {"downstream_head1.gaussian_dpt.dpt.head.0.weight": torch.zeros(2, 2)})
+    before = features.read_bytes()
+    extract.main(config(), "geometry")
+    assert features.read_bytes() == before
 
 
 def test_the_command_wants_to_know_which_features(monkeypatch):
