@@ -53,7 +53,7 @@ def draw(gaussians: list[np.ndarray], w2c: np.ndarray, K: np.ndarray, size: tupl
     workers, camera = threads(), camera_numbers(K, width, height)
     footprints = np.empty((len(gaussians[0]), COLUMNS), np.float32)
     tiles = np.empty((len(gaussians[0]), 4), np.int32)
-    project(*gaussians, w2c, camera, width, height, near, footprints, tiles)
+    project(*gaussians, w2c, camera, width, height, float(np.float32(near)), footprints, tiles)
 
     visible = np.flatnonzero(tiles[:, 2])
     bits = footprints[visible, DEPTH].view(np.uint32)  # of positive floats: ordered as the floats are

@@ -10,11 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 SAMPLING_SECONDS = 0.002
-RESIDENT = f"resident set of this process (interpreter, libraries, weights), sampled every {1000 * SAMPLING_SECONDS:g} ms"
+RESIDENT = ("resident set of this process (interpreter, libraries, weights and data), sampled every "
+            f"{1000 * SAMPLING_SECONDS:g} ms")
 ALLOCATED = "memory allocated by torch on the GPU (torch.cuda.max_memory_allocated)"
+
+ATTENTION_ON_CPU = {  # torch counts attention's fused kernels, but not those of the CPU
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        lambda q, k, v, *args, out_shape=None, **options: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        lambda grad, q, k, v, *args, out_shape=None, **options: sdpa_backward_flop_count(grad, q, k, v),
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ def peak_memory(work: Callable[[], object], device: torch.device | str) -> PeakM
 def flops(work: Callable[[], object]) -> int:
     """Floating-point operations of the matrix products, convolutions and attention in one call (a multiplication and an
     addition count as two); element-wise work and the rasteriser are not counted."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
         work()
     return counter.get_total_flops()
 

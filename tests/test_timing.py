@@ -1,0 +1,89 @@
+import os
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from src import timing
+from src.timing import PeakMemory, Timing, cpu_name, flops, hardware, measure, peak_memory
+
+
+def sleeper(seconds: list[float]):
+    """Work that takes these times, one after the other."""
+    left = iter(seconds)
+    return lambda: time.sleep(next(left))
+
+
+def test_the_median_ignores_the_warm_up_and_one_slow_call():
+    result = measure(sleeper([0.3, 0.01, 0.01, 0.25, 0.01, 0.01]), warmup=1, repeats=5, device="cpu")
+    assert result.repeats == 5
+    assert 10 <= result.p10_ms <= result.median_ms < 100 < result.p90_ms
+
+
+def test_percentiles_of_known_times(monkeypatch):
+    clock = iter([0, 1, 10, 13, 20, 22, 30, 34, 40, 45])  # 1, 3, 2, 4 and 5 seconds
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    result = measure(lambda: None, warmup=3, repeats=5, device="cpu")
+    assert result == Timing(3000.0, pytest.approx(1400.0), pytest.approx(4600.0), 5)
+    assert result.per_second == pytest.approx(1 / 3)
+
+
+def test_every_timed_call_is_synchronised(monkeypatch):
+    events = []
+    monkeypatch.setattr(timing, "synchronise", lambda device: events.append(device))
+    measure(lambda: events.append("work"), warmup=1, repeats=2, device="cuda")
+    assert events == ["work", *["cuda", "work", "cuda"] * 2]
+
+
+@pytest.mark.parametrize("warmup, repeats", [(-1, 3), (0, 0)])
+def test_impossible_counts_are_refused(warmup, repeats):
+    with pytest.raises(ValueError, match="benchmark.repeats"):
+        measure(lambda: None, warmup, repeats, "cpu")
+
+
+def test_peak_memory_sees_what_is_gone_at_the_end():
+    def work() -> None:
+        block = torch.ones(60 * 2**20 // 4)
+        time.sleep(0.2)
+        del block
+
+    result = peak_memory(work, "cpu")
+    assert isinstance(result, PeakMemory) and "resident set of this process" in result.what
+    assert 50 * 2**20 < result.peak_bytes - result.before_bytes < 200 * 2**20
+
+
+def test_peak_memory_of_work_that_fails():
+    with pytest.raises(ZeroDivisionError):
+        peak_memory(lambda: 1 / 0, "cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to allocate on")
+def test_peak_memory_on_a_gpu_is_what_torch_allocated():
+    result = peak_memory(lambda: torch.empty(2**20, device="cuda").add_(1), "cuda")
+    assert result.peak_bytes - result.before_bytes == 4 * 2**20 and "max_memory_allocated" in result.what
+
+
+def test_flops_of_products_and_convolutions():
+    linear = nn.Linear(30, 50, bias=False)
+    assert flops(lambda: linear(torch.ones(7, 30))) == 2 * 7 * 30 * 50
+    conv = nn.Conv2d(3, 8, 5, padding=2, bias=False)
+    assert flops(lambda: conv(torch.ones(2, 3, 10, 12))) == 2 * 2 * 10 * 12 * 8 * 3 * 25
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device"))])
+def test_flops_of_attention_are_those_of_its_two_products(device):
+    q, k = torch.ones(1, 2, 6, 4, device=device), torch.ones(1, 2, 9, 4, device=device)
+    attention = 2 * 2 * (2 * 6 * 9 * 4)
+    assert flops(lambda: nn.functional.scaled_dot_product_attention(q, k, k)) == attention
+    q.requires_grad_()  # backward: the scores once more, and two products for each of the two
+    assert flops(lambda: nn.functional.scaled_dot_product_attention(q, k, k).sum().backward()) == attention * 7 // 2
+
+
+def test_hardware_describes_this_machine():
+    found = hardware()
+    assert found["cpu"] == cpu_name() != ""
+    assert 1 <= found["cpu_cores"] <= os.cpu_count() and found["threads"] == torch.get_num_threads()
+    assert found["memory_bytes"] > 2**28
+    assert ("gpu" in found) == torch.cuda.is_available()
