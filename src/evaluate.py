@@ -1,11 +1,11 @@
 """Stage `evaluate`: score the renders of held-out photographs. Reads files only, never a model.
 
-reads data/renders, data/scenes, data/weights/lpips; writes data/eval: records.csv (a row per episode, target, method
-and alignment), cloud.csv (a row per episode and alignment), summary.json (means with spread; what is absent, and why)
+reads data/renders, data/scenes, data/weights/lpips_eval; writes data/eval: records.csv (a row per episode, target,
+method and alignment), cloud.csv (a row per episode and alignment), summary.json (means with spread; what is absent, and why)
 """
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from src.alignment import context_points
 from src.config import Config, run
+from src.folders import fresh_folder
 from src.metrics import Lpips, image_scores, load_lpips
 from src.metrics_geometry import cloud_score, depth_error, scale_error
 from src.metrics_splatt3r import splatt3r_scores
@@ -22,7 +23,7 @@ from src.records import ALIGNMENTS, BINS, METHODS, Row, groups, select, summaris
 from src.rendered import Rendered
 from src.scene import Scene, SceneRecord, View, read_index
 
-SCENES, RENDERS, LPIPS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/weights/lpips"), Path("data/eval")
+SCENES, RENDERS, LPIPS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/weights/lpips_eval"), Path("data/eval")
 
 
 def all_scores(render: Tensor, photo: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
@@ -35,16 +36,16 @@ def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None) -> l
     """Scores of every target, method and alignment of one episode; views are the targets', in order."""
     rows = []
     for number, view in enumerate(views):
-        mask = rendered.tensors["mask"][number].bool()
-        for method in METHODS:
-            for alignment in ALIGNMENTS:
-                depth = None
-                if method == "render":
-                    shown = rendered.picture("depth", alignment)[number].numpy()
-                    depth = depth_error(shown, view.depth.numpy(), mask.numpy())
-                rows.append(rendered.names | {"target": view.name, "method": method, "alignment": alignment}
-                            | all_scores(rendered.picture(method, alignment)[number], view.image, mask, lpips)
-                            | {"depth_abs_rel": depth})
+        mask, known = rendered.tensors["mask"][number].bool(), {}
+        for method, alignment in product(METHODS, ALIGNMENTS):
+            depth, name = None, rendered.tensor_name(method, alignment)
+            if method == "render":
+                shown = rendered.picture("depth", alignment)[number].numpy()
+                depth = depth_error(shown, view.depth.numpy(), mask.numpy())
+            if name not in known:
+                known[name] = all_scores(rendered.tensors[name][number].float(), view.image, mask, lpips)
+            rows.append(rendered.names | {"target": view.name, "method": method, "alignment": alignment} | known[name]
+                        | {"depth_abs_rel": depth})
     return rows
 
 
@@ -89,8 +90,9 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool) -> di
     unmasked = len({(row["episode"], row["target"]) for row in rows if row["psnr_masked"] is None})
     if unmasked:
         reasons[f"Masked scores of {unmasked} targets"] = "no pixel of them is visible in a context photograph"
+    found = {row["bin"] for row in rows}
     for name in BINS:
-        if not any(row["bin"] == name for row in rows):
+        if found & set(BINS) and name not in found:
             reasons[f"Overlap bin {name}"] = "no test pair overlaps that much, n = 0"
     return reasons
 
@@ -130,12 +132,12 @@ def main(config: Config) -> None:
         scored = pool.map(lambda path: episode_rows(path, index, lpips, config.eval.fscore_tau, metric), files)
         tables = list(tqdm(scored, desc="evaluate", total=len(files)))
     rows, clouds = ([row for table in tables for row in table[kind]] for kind in range(2))
-    shutil.rmtree(EVAL, ignore_errors=True)
-    write_rows(EVAL / "records.csv", rows)
-    if clouds:
-        write_rows(EVAL / "cloud.csv", clouds)
     resolution = Rendered.read(files[0]).resolution
-    write_json(EVAL / "summary.json", summary(rows, clouds, resolution, config.eval.lpips, metric))
+    with fresh_folder(EVAL) as folder:
+        write_rows(folder / "records.csv", rows)
+        if clouds:
+            write_rows(folder / "cloud.csv", clouds)
+        write_json(folder / "summary.json", summary(rows, clouds, resolution, config.eval.lpips, metric))
 
 
 if __name__ == "__main__":

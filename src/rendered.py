@@ -21,9 +21,13 @@ class Rendered:
             return cls(json.loads(file.metadata()["episode"]), {name: file.get_tensor(name) for name in file.keys()})
 
     def picture(self, name: str, alignment: str) -> Tensor:
-        """(T, ...) float32. A copied photograph has no alignment: it scores the same under both."""
+        """(T, ...) float32"""
+        return self.tensors[self.tensor_name(name, alignment)].float()
+
+    def tensor_name(self, name: str, alignment: str) -> str:
+        """A copied photograph has no alignment: it is the same tensor under both."""
         aligned = f"{name}_aligned" if alignment == "aligned" else name
-        return self.tensors[aligned if aligned in self.tensors else name].float()
+        return aligned if aligned in self.tensors else name
 
     @property
     def resolution(self) -> tuple[int, int]:

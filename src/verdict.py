@@ -1,0 +1,80 @@
+"""What the numbers say, in words: no more than they do."""
+
+from src.experiments import Result
+from src.statistics import ALPHA, MIN_SCENES, Comparison, Interval
+
+FLOOR_NAMES = {"copy_nearest": "nearest photograph copied", "points": "geometry points, one pixel each",
+               "points_splat": "geometry points, splatted"}
+BASELINE = "MASt3R only"
+CONTROLS = {"shuffled", "constant", "rgb"}  # backbones that are meant not to help
+
+
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """-0.041 -> −0.04, with a true minus and never a signed zero."""
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    zero = float(text) == 0
+    return (("±" if sign else "") + text.lstrip("+-") if zero else text).replace("-", "−")
+
+
+def interval_words(interval: Interval, sign: bool = False) -> str:
+    """+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes"""
+    limits = "" if interval.low is None else f" [{number(interval.low, 2, sign)}, {number(interval.high, 2, sign)}]"
+    return (f"{number(interval.mean, 2, sign)} dB{limits}, n = {interval.n} in {interval.scenes} "
+            f"scene{'' if interval.scenes == 1 else 's'}")
+
+
+def difference_words(label: str, other: str, comparison: Comparison) -> str:
+    """One arm against another, as a sentence."""
+    interval = comparison.interval
+    words = interval_words(interval, sign=True)
+    if interval.low is None:
+        return (f"{label} differs from {other} by {words}: fewer than {MIN_SCENES} scenes cannot tell whether that is "
+                "more than chance.")
+    if not comparison.distinguishable:
+        return f"{label} is not distinguishable from {other}: {words}."
+    return f"{label} is {'better' if interval.mean > 0 else 'worse'} than {other}: {words}."
+
+
+def headline(current: Result, score: Interval, comparison: Comparison | None) -> str:
+    """The one sentence at the top of the page; score: the mean aligned masked PSNR of this run."""
+    if current.is_baseline:
+        return f"{current.label}, the baseline of all comparisons, reaches {interval_words(score)}."
+    if comparison is None:
+        return f"{current.label} reaches {interval_words(score)}; there is no baseline to compare it with yet."
+    return difference_words(current.label, BASELINE, comparison)
+
+
+def power_words(comparison: Comparison) -> str | None:
+    """What the test set could have shown; None when it has too few scenes to say."""
+    if comparison.detectable is None:
+        return None
+    smallest = number(comparison.detectable, 2 if comparison.detectable >= 0.1 else 3)
+    return (f"With these {comparison.interval.scenes} scenes a true difference of {smallest} dB would be found four times "
+            f"out of five; finding 0.1 dB would take {comparison.scenes_for_tenth} scenes. Sign-flip test over scenes: "
+            f"p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's correction (called different below {ALPHA}).")
+
+
+def floor_words(floors: dict[str, Comparison]) -> str:
+    """How the model compares with what needs no training."""
+    parts = []
+    for name, comparison in floors.items():
+        interval = comparison.interval
+        judged = interval.low is not None
+        word = "" if not judged or comparison.distinguishable else ", not distinguishable"
+        limits = f" [{number(interval.low, 2, True)}, {number(interval.high, 2, True)}]" if judged else ""
+        parts.append(f"{number(interval.mean, 2, True)} dB{limits} over {FLOOR_NAMES[name]}{word}")
+    return "Against floors measured in the same run: " + "; ".join(parts) + "."
+
+
+def cautions(current: Result, compared: bool) -> list[str]:
+    """What a reader must know before quoting the headline."""
+    words = []
+    if current.about["backbone"]["weights"] == "random":
+        words.append("The backbone's weights are random: this run is an untrained control. It says nothing about the "
+                     "backbone whose architecture it borrows.")
+    if current.about["backbone"]["name"] in CONTROLS:
+        words.append("The backbone of this run is a control: its features carry no learned knowledge.")
+    if not compared and not current.is_baseline:
+        words.append("No run without a backbone was measured in the same way. dvc exp run -n base "
+                     "-S model.backbone=none makes one; python -m src.report then adds it to this page.")
+    return words

@@ -1,0 +1,59 @@
+import pytest
+
+from src.experiments import Result
+from src.statistics import Comparison, Interval
+from src.verdict import cautions, difference_words, floor_words, headline, interval_words, number, power_words
+
+
+def result(name: str = "dinov2_vits14", weights: str = "pretrained", label: str = "DINOv2") -> Result:
+    return Result("this run", {"label": label, "backbone": {"name": name, "weights": weights}}, {}, [], {}, None)
+
+
+def comparison(mean: float, low: float | None, high: float | None, p: float = 0.5) -> Comparison:
+    return Comparison(Interval(mean, low, high, 96, 12), p, min(1, 2 * p), 0.21, 53)
+
+
+def test_numbers_have_a_true_minus_and_no_signed_zero():
+    assert [number(-0.094), number(-0.001)] == ["−0.09", "0.00"]
+    assert [number(0.041, 2, True), number(-0.001, 2, True)] == ["+0.04", "±0.00"]
+
+
+@pytest.mark.parametrize(("compared", "expected"), [
+    (comparison(0.04, -0.09, 0.17), "is not distinguishable from MASt3R only: +0.04 dB [−0.09, +0.17]"),
+    (comparison(0.40, 0.20, 0.60, 0.001), "is better than MASt3R only: +0.40 dB [+0.20, +0.60]"),
+    (comparison(-0.40, -0.60, -0.20, 0.001), "is worse than MASt3R only: −0.40 dB [−0.60, −0.20]"),
+    (comparison(0.40, 0.20, 0.60, 0.04), "is not distinguishable from MASt3R only: +0.40 dB [+0.20, +0.60]"),
+])
+def test_the_verdict_says_no_more_than_the_test_and_the_interval(compared, expected):
+    words = headline(result(), Interval(20, 19, 21, 96, 12), compared)
+    assert words == f"DINOv2 {expected}, n = 96 in 12 scenes."
+
+
+def test_too_few_scenes_are_said_to_be_too_few():
+    words = difference_words("A", "B", comparison(0.3, None, None))
+    assert words.startswith("A differs from B by +0.30 dB, n = 96 in 12 scenes") and "fewer than 5 scenes" in words
+    few = Comparison(Interval(0.3, None, None, 4, 1), 1, 1, None, None)
+    assert power_words(few) is None and "n = 4 in 1 scene:" in difference_words("A", "B", few)
+
+
+def test_without_a_baseline_the_score_itself_is_the_headline():
+    score = Interval(20.123, 19.5, 20.75, 96, 12)
+    assert headline(result(), score, None) == ("DINOv2 reaches 20.12 dB [19.50, 20.75], n = 96 in 12 scenes; there is "
+                                               "no baseline to compare it with yet.")
+    assert headline(result("none", "none", "MASt3R only"), score, None).startswith("MASt3R only, the baseline of all")
+    assert interval_words(Interval(1, None, None, 3, 1)) == "1.00 dB, n = 3 in 1 scene"
+
+
+def test_untrained_controls_and_missing_baselines_are_cautioned():
+    assert "untrained control" in cautions(result(weights="random"), True)[0]
+    assert "model.backbone=none" in cautions(result(), False)[0]
+    assert "control" in cautions(result("rgb", "none"), True)[0]
+    assert cautions(result(), True) == cautions(result("none", "none"), False) == []
+
+
+def test_power_and_floors_are_told_in_numbers():
+    told = power_words(comparison(0.04, -0.09, 0.17))
+    assert all(words in told for words in ("0.21 dB", "53 scenes", "p = 0.5, 1 after"))
+    words = floor_words({"points": comparison(3.0, 2.0, 4.0, 0.001), "copy_nearest": comparison(0.1, -0.2, 0.4)})
+    assert "+3.00 dB [+2.00, +4.00] over geometry points, one pixel each;" in words
+    assert words.endswith("+0.10 dB [−0.20, +0.40] over nearest photograph copied, not distinguishable.")
