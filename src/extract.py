@@ -3,7 +3,7 @@
     python -m src.extract geometry   reads data/scenes, data/weights/geometry; writes data/features/geometry
     python -m src.extract backbone   reads data/scenes, data/weights/backbone; writes data/features/backbone
 
-Each folder gets record.json and a safetensors per scene: `tokens` (frames, n, E) or `features` (frames, C, gh, gw), f16.
+Each folder gets record.json and a file per scene: `tokens` (frames, n, E) or `features` (frames, C, gh, gw), f16.
 """
 
 import shutil
@@ -37,8 +37,8 @@ def load_geometry(folder: Path) -> Mast3r:
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the network its sizes describe ({' '.join(str(error).split())[:200]}…); "
-                         "run dvc repro -f weights.") from error
+        raise ValueError(f"{path} does not hold the network its sizes describe "
+                         f"({' '.join(str(error).split())[:200]}…); run dvc repro -f weights.") from error
     return network.eval().requires_grad_(False)
 
 

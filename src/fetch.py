@@ -1,4 +1,4 @@
-"""One file from its publisher, a mirror or a folder filled by hand: resumed, retried, verified, and moved in place whole."""
+"""One file from its publisher, a mirror or a folder filled by hand: resumed, retried, verified, put in place whole."""
 
 import hashlib
 import os
@@ -58,8 +58,8 @@ def sha256_of(path: Path) -> str:
 def verify(path: Path, sha256: str, origin: str) -> None:
     """raises FetchError when the file's SHA-256 does not begin with `sha256`"""
     if sha256 and not (found := sha256_of(path)).startswith(sha256):
-        raise FetchError(f"{origin} has SHA-256 {found}, but its publisher states {sha256}…; delete it and fetch it again, "
-                         "from another mirror if it came from one.")
+        raise FetchError(f"{origin} has SHA-256 {found}, but its publisher states {sha256}…; delete it and fetch it "
+                         "again, from another mirror if it came from one.")
 
 
 def part_of(path: Path) -> Path:
@@ -113,7 +113,8 @@ def append(reply: requests.Response, part: Path, start: int, total: int | None) 
     """Write the reply to `part` from byte `start` on; `total` is the whole file's size where the server tells it."""
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - start > free:
-        raise FetchError(f"{reply.url} needs {(total - start) >> 20} MB in {part.parent}, which has {free >> 20} MB left")
+        raise FetchError(f"{reply.url} needs {(total - start) >> 20} MB in {part.parent}, which has {free >> 20} MB "
+                         "left")
     with open(part, "r+b" if start else "wb") as file, tqdm(
             total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, mininterval=1) as bar:
         file.seek(start)
@@ -187,8 +188,8 @@ def obtain(source: Source, root: str | Path | None, mirror: str | None, cache: P
     if path.is_file():
         verify(path, source.sha256, str(path))
         return path
-    remedies = (f"place the file by hand at {path}, or in a folder named by weights.root, or name a server that has it in "
-                f"weights.mirror, or {otherwise}")
+    remedies = (f"place the file by hand at {path}, or in a folder named by weights.root, or name a server that has it "
+                f"in weights.mirror, or {otherwise}")
     url = f"{mirror.rstrip('/')}/{source.name}" if mirror else source.url
     try:
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):

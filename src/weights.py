@@ -1,7 +1,7 @@
 """Stage `weights`: every frozen weight a run needs, fetched or copied, verified, and kept in one format.
 
 reads the bundled geometry network, files in weights.root, or what publishers offer;
-writes data/weights/geometry, backbone, lpips_loss, lpips_eval: record.json, and model.safetensors where there are tensors
+writes data/weights/geometry, backbone, lpips_loss, lpips_eval: record.json, and model.safetensors where there are any
 """
 
 import os
@@ -26,7 +26,8 @@ MODEL = "model.safetensors"
 NAVER = "https://download.europe.naverlabs.com/ComputerVision"
 NAVER_LICENCE = "CC BY-NC-SA 4.0 (Naver), non-commercial, and the terms of its training data"
 GEOMETRIES = {source.name: (label, source) for label, source in (
-    ("MASt3R ViT-L", Source(f"{NAVER}/MASt3R/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric.pth", NAVER_LICENCE, 2754)),
+    ("MASt3R ViT-L", Source(f"{NAVER}/MASt3R/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric.pth", NAVER_LICENCE,
+                            2754)),
     ("DUSt3R ViT-L", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_dpt.pth", NAVER_LICENCE, 2285)),
     ("DUSt3R ViT-L, linear head", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_linear.pth", NAVER_LICENCE,
                                          2129)),
@@ -36,8 +37,10 @@ GEOMETRIES = {source.name: (label, source) for label, source in (
 TORCHVISION = "https://download.pytorch.org/models"
 # torchvision's file names carry the first 8 digits of their SHA-256
 TRUNKS = {
-    "alex": ("AlexNet", Source(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause (torchvision)", 244, sha256="7be5be79")),
-    "vgg": ("VGG-16", Source(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause (torchvision)", 553, sha256="397923af")),
+    "alex": ("AlexNet", Source(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause (torchvision)", 244,
+                               sha256="7be5be79")),
+    "vgg": ("VGG-16", Source(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause (torchvision)", 553,
+                             sha256="397923af")),
 }
 
 
@@ -71,7 +74,8 @@ def geometry_file(config: Config) -> tuple[Path, dict]:
     if (path := Path(file)).is_file():
         bundled = path.parts[:2] == ("data", "bundled")
         label = f"{config.model.geometry} MASt3R" if bundled else f"{config.model.geometry} ({path.name})"
-        about = {"weights": "bundled" if bundled else "file", "label": label, "source": path.as_posix() if bundled else path.name,
+        about = {"weights": "bundled" if bundled else "file", "label": label,
+                 "source": path.as_posix() if bundled else path.name,
                  "licence": "Apache-2.0 (this project)" if bundled else "unknown"}
     elif file in GEOMETRIES:
         label, source = GEOMETRIES[file]
@@ -82,13 +86,13 @@ def geometry_file(config: Config) -> tuple[Path, dict]:
                  "licence": "unknown"}
     else:
         raise FetchError(f"{key} is {file}, which is neither a file of this repository nor one in weights.root "
-                         f"({config.weights.root or 'not set'}); place it there, or choose one of {', '.join(GEOMETRIES)}, or "
-                         "set model.geometry=tiny.")
+                         f"({config.weights.root or 'not set'}); place it there, or choose one of "
+                         f"{', '.join(GEOMETRIES)}, or set model.geometry=tiny.")
     return path, about | {"name": config.model.geometry, "sha256": file_hash(path)}
 
 
 def geometry(config: Config, folder: Path) -> None:
-    """Our own files are copied as they are; official ones (.pth, .ckpt, or of the hub, config.json beside) are converted.
+    """Our own files are copied as they are; official ones (.pth, .ckpt, the hub's with config.json beside) converted.
 
     raises    FetchError, CheckpointError  before anything in `folder` changes
     """
@@ -119,8 +123,8 @@ def backbone(config: Config, folder: Path) -> None:
     if weights == "file":
         path = Path(choice)
         if not path.is_file():
-            raise FileNotFoundError(f"model.weights is {choice!r}, which is no file; choose random, pretrained, or the path "
-                                    "of a weight file.")
+            raise FileNotFoundError(f"model.weights is {choice!r}, which is no file; choose random, pretrained, or the "
+                                    "path of a weight file.")
         record |= {"source": path.name, "licence": "unknown"}
     elif network.source is None:
         raise ValueError(f"model.weights is pretrained, but nobody publishes weights of {network.title}; set "

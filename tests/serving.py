@@ -9,9 +9,9 @@ from threading import Thread
 
 @dataclass
 class Server:
-    """files by path · cuts: bytes after which the next replies' connections break (None = not) · states: the next replies'
-    HTTP states, before any file is served · ranges: whether parts can be asked for · shift: bytes that parts begin too
-    late · requests: (path, Range header) of everything asked so far"""
+    """files by path · cuts: bytes after which the next replies' connections break (None = not) · states: the next
+    replies' HTTP states, before any file is served · ranges: whether parts can be asked for · shift: bytes that parts
+    begin too late · requests: (path, Range header) of everything asked so far"""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)

@@ -31,8 +31,8 @@ def test_every_family_keeps_the_interface(name):
 
 
 def test_the_section_of_params_yaml_is_what_build_takes():
-    model = load(["model.backbone=dinov2", "model.dinov2_model=dinov2_vits14_reg", "model.backbone_layers=[6,12]"]).model
-    backbone = build(model, seed=0)
+    chosen = ["model.backbone=dinov2", "model.dinov2_model=dinov2_vits14_reg", "model.backbone_layers=[6,12]"]
+    backbone = build(load(chosen).model, seed=0)
     assert (backbone.channels, backbone.title) == (768, "DINOv2 ViT-S/14 with registers, block 6+12")
 
 
@@ -43,8 +43,9 @@ def test_untrained_weights_come_from_the_seed():
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("dinov9", "did you mean dinov2"), ("shufled", "did you mean shuffled"), ("timm", "timm:<name>"), ("timm:", "timm:<name>"),
-    ("dinov2:vits14", "Known are none, dinov2, clip, timm:<name>, shuffled, constant, rgb"), ("xyzzy", "Known are")])
+    ("dinov9", "did you mean dinov2"), ("shufled", "did you mean shuffled"), ("timm", "timm:<name>"),
+    ("timm:", "timm:<name>"), ("xyzzy", "Known are"),
+    ("dinov2:vits14", "Known are none, dinov2, clip, timm:<name>, shuffled, constant, rgb")])
 def test_unknown_names_list_the_known_ones(name, words):
     with pytest.raises(ValueError, match=f"model.backbone is '{name}'; .*{words}"):
         build(section(name), seed=0)

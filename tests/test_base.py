@@ -31,7 +31,8 @@ def test_the_own_grid_covers_the_image_and_another_can_be_asked_for():
 
 
 @pytest.mark.parametrize(("layers", "depth", "blocks"), [
-    (None, 12, (12,)), ([3, 12], 12, (3, 12)), ([0.25, 0.5, 1.0], 24, (6, 12, 24)), ([1], 12, (1,)), ([1.0], 12, (12,))])
+    (None, 12, (12,)), ([3, 12], 12, (3, 12)), ([0.25, 0.5, 1.0], 24, (6, 12, 24)), ([1], 12, (1,)),
+    ([1.0], 12, (12,))])
 def test_blocks_are_counted_from_one_or_given_as_fractions(layers, depth, blocks):
     assert chosen_blocks(layers, depth) == blocks
 

@@ -26,12 +26,12 @@ FRAMES = {"a": 3, "b": extract.BATCH + 2}  # the second scene needs two batches
 
 @pytest.fixture()
 def dataset(tmp_path, monkeypatch) -> Path:
-    """Two scenes of noise, a geometry network of random weights and a random DINOv2, as the stages before leave them."""
+    """Two scenes of noise and a geometry network of random weights, as the stages before leave them."""
     rng = np.random.default_rng(0)
     records = []
     for name, count in FRAMES.items():
-        frames = [Frame(f"{i:03d}", rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8), None, 0.001, None, None,
-                        np.array([[40.0, 0, SIZE[0] / 2], [0, 40, SIZE[1] / 2], [0, 0, 1]]), np.eye(4), i)
+        frames = [Frame(f"{i:03d}", rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8), None, 0.001, None,
+                        None, np.array([[40.0, 0, SIZE[0] / 2], [0, 40, SIZE[1] / 2], [0, 0, 1]]), np.eye(4), i)
                   for i in range(count)]
         digest = write_scene(tmp_path / f"data/scenes/scenes/{name}.safetensors", frames,
                              {"id": name, "category": "objects", "units": "metre"}, lossless=True)
@@ -76,8 +76,8 @@ def test_geometry_tokens_are_the_networks_own(dataset):
             one_by_one = torch.cat([network.encode(2 * image[None] - 1) for image in images(dataset, scene)])
         torch.testing.assert_close(tensors["tokens"].float(), one_by_one, rtol=2**-10, atol=1e-4)
     record = read_json(dataset / "data/features/geometry/record.json")
-    assert record == {"name": "tiny", "label": "tiny MASt3R", "weights": "bundled", "licence": "Apache-2.0", "source": "test",
-                      "sha256": "ab" * 32, "channels": 16, "patch_size": 16,
+    assert record == {"name": "tiny", "label": "tiny MASt3R", "weights": "bundled", "licence": "Apache-2.0",
+                      "source": "test", "sha256": "ab" * 32, "channels": 16, "patch_size": 16,
                       "num_parameters": sum(parameter.numel() for parameter in network.parameters())}
 
 
@@ -165,7 +165,8 @@ def test_weights_of_another_network_are_refused_before_old_features_go(dataset):
 
 def test_a_splatt3r_files_gaussian_heads_do_not_matter(dataset):
     extract.main(config(), "geometry")
-    path, features = dataset / "data/weights/geometry/model.safetensors", dataset / "data/features/geometry/a.safetensors"
+    path = dataset / "data/weights/geometry/model.safetensors"
+    features = dataset / "data/features/geometry/a.safetensors"
     tensors, _ = stored(path)
     write_geometry(path, GEOMETRY, tensors | {"downstream_head1.gaussian_dpt.dpt.head.0.weight": torch.zeros(2, 2)})
     before = features.read_bytes()

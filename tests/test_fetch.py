@@ -150,15 +150,16 @@ def test_a_copy_placed_by_hand_is_used_and_verified(server, tmp_path):
 
 
 def test_a_filled_folder_replaces_the_network(server, tmp_path):
-    with pytest.raises(FetchError, match=f"model.weights=pretrained needs model, which is not in weights.root .*{server.url}"):
+    words = f"model.weights=pretrained needs model, which is not in weights.root .*{server.url}"
+    with pytest.raises(FetchError, match=words):
         obtain(source(server), tmp_path, server.url, tmp_path, "model.weights=pretrained", "do that")
     assert server.requests == []
 
 
 def test_a_mirror_serves_the_same_names(server, tmp_path):
     server.files["/mirror/ours.bin"] = DATA
-    path = obtain(source(server, url="http://127.0.0.1:9/theirs", file="ours.bin"), None, f"{server.url}/mirror/", tmp_path,
-                  "key", "other")
+    wanted = source(server, url="http://127.0.0.1:9/theirs", file="ours.bin")
+    path = obtain(wanted, None, f"{server.url}/mirror/", tmp_path, "key", "other")
     assert path == tmp_path / "ours.bin" and path.read_bytes() == DATA
 
 
@@ -166,8 +167,8 @@ def test_failure_names_the_key_and_all_remedies(server, tmp_path, monkeypatch):
     wanted = "model.weights=pretrained", "set model.weights=random for the untrained control"
     with pytest.raises(FetchError) as failure:
         obtain(source(server, url=f"{server.url}/gone", gated=True), None, None, tmp_path, *wanted)
-    for words in ("model.weights=pretrained needs gone", "accept its terms", "404", str(tmp_path / "gone"), "weights.root",
-                  "weights.mirror", "model.weights=random"):
+    for words in ("model.weights=pretrained needs gone", "accept its terms", "404", str(tmp_path / "gone"),
+                  "weights.root", "weights.mirror", "model.weights=random"):
         assert words in str(failure.value)
     assert "\n" not in str(failure.value) and str(failure.value).endswith(".")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

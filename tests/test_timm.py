@@ -42,7 +42,8 @@ def test_weights_published_with_a_classifier_load_strictly():
 
 def test_source_and_licence_come_with_the_name():
     backbone = Timm("vit_tiny_patch16_224.augreg_in21k_ft_in1k")
-    assert backbone.source.url == "https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k/resolve/main/model.safetensors"
+    assert backbone.source.url == ("https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k/resolve/main/"
+                                   "model.safetensors")
     assert backbone.source.name == "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors"
     assert backbone.licence == "apache-2.0"
 

@@ -44,8 +44,8 @@ def build(model: Model, seed: int) -> Backbone:
     if family + colon not in FAMILIES or (colon and not argument):
         known = [f"{name}<name>" if name.endswith(":") else name for name in FAMILIES]
         near = get_close_matches(model.backbone, known, n=3)
-        raise ValueError(f"model.backbone is {model.backbone!r}; " + (f"did you mean {' or '.join(near)}? " if near else "")
-                         + f"Known are {', '.join(known)}.")
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"model.backbone is {model.backbone!r}; {hint}Known are {', '.join(known)}.")
     return FAMILIES[family + colon](model, seed_of(seed, "backbone"))
 
 
@@ -57,8 +57,8 @@ def load(model: Model, folder: str | Path) -> Backbone:
     record = read_json(Path(folder) / "record.json")
     backbone = build(model, record.get("seed", 0))
     if record["name"] != backbone.name:
-        raise ValueError(f"{folder} holds weights of {record['name']}, but the parameters ask for {backbone.name}; run dvc "
-                         "repro weights.")
+        raise ValueError(f"{folder} holds weights of {record['name']}, but the parameters ask for {backbone.name}; run "
+                         "dvc repro weights.")
     if record["weights"] not in ("none", "random"):
         path = Path(folder) / "model.safetensors"
         backbone.load(read_tensors(path), str(path))

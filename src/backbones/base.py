@@ -75,7 +75,8 @@ class Backbone(nn.Module, ABC):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"A backbone takes images (B, 3, H, W); got {tuple(images.shape)}.")
         if images.min() < 0 or images.max() > 1:
-            raise ValueError(f"A backbone takes images in [0, 1]; got values from {images.min():.3f} to {images.max():.3f}.")
+            raise ValueError("A backbone takes images in [0, 1]; got values from "
+                             f"{images.min():.3f} to {images.max():.3f}.")
         rows, columns = grid or self.grid(images)
         images = resize(images, (rows * self.patch_size, columns * self.patch_size))
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
@@ -114,8 +115,8 @@ def chosen_blocks(layers: Sequence[int | float] | None, depth: int) -> tuple[int
         return (depth,)
     numbers = tuple(round(layer * depth) if isinstance(layer, float) else layer for layer in layers)
     if not numbers or min(numbers) < 1 or max(numbers) > depth or any(a >= b for a, b in zip(numbers, numbers[1:])):
-        raise ValueError(f"model.backbone_layers is {list(layers)}; give increasing block numbers from 1 to {depth}, or "
-                         "increasing fractions of the depth such as 0.5 and 1.0.")
+        raise ValueError(f"model.backbone_layers is {list(layers)}; give increasing block numbers from 1 to {depth}, "
+                         "or increasing fractions of the depth such as 0.5 and 1.0.")
     return numbers
 
 

@@ -42,8 +42,8 @@ def check_width(model: str, dinov2_dim: int | None) -> int:
     """Width of `model`; raises ValueError when model.dinov2_dim says another."""
     width = MODELS[model][2]
     if dinov2_dim not in (None, width):
-        raise ValueError(f"model.dinov2_dim is {dinov2_dim}, but {model} is {width} wide; set it to {width} or leave it "
-                         "empty.")
+        raise ValueError(f"model.dinov2_dim is {dinov2_dim}, but {model} is {width} wide; set it to {width} or leave "
+                         "it empty.")
     return width
 
 
@@ -78,7 +78,8 @@ class DinoV2(Backbone):
     patch_size = 14
     mean, std, licence = IMAGENET_MEAN, IMAGENET_STD, LICENCE
 
-    def __init__(self, model: str = "dinov2_vits14", layers: Sequence[int | float] | None = None, seed: int = 0, **sizes):
+    def __init__(self, model: str = "dinov2_vits14", layers: Sequence[int | float] | None = None, seed: int = 0,
+                 **sizes):
         super().__init__()
         if model not in MODELS:
             raise ValueError(f"model.dinov2_model is {model!r}; choose one of {', '.join(MODELS)}.")
@@ -129,8 +130,8 @@ class DinoV2(Backbone):
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """From Meta's layout to timm's; timm's own passes unchanged.
 
-        Meta has a mask token (used in training only), registers in `register_tokens` with the CLS token's position still
-        in `pos_embed`, and in ViT-g the two halves of SwiGLU packed in `mlp.w12`.
+        Meta has a mask token (used in training only), registers in `register_tokens` with the CLS token's position
+        still in `pos_embed`, and in ViT-g the two halves of SwiGLU packed in `mlp.w12`.
         """
         state = {name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): tensor
                  for name, tensor in state.items() if name != "mask_token"}

@@ -25,11 +25,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     with open(path, "rb") as file:
         head = file.read(512)
     if head.lstrip()[:1] == b"<":
-        raise CheckpointError(f"{path} is a web page, not a weight file (a sign-in or error page was saved under that name); "
-                              "delete it and fetch the file again.")
+        raise CheckpointError(f"{path} is a web page, not a weight file (a sign-in or error page was saved under that "
+                              "name); delete it and fetch the file again.")
     if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights it stands for; run git lfs pull where it came "
-                              "from.")
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights it stands for; run git lfs pull where it "
+                              "came from.")
     try:
         if head.startswith(ZIP) and not zipfile.is_zipfile(path):
             raise EOFError("the end is missing")
@@ -38,15 +38,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         elif head[8:9] == b"{":
             state = load_file(path)
         else:
-            raise CheckpointError(f"{path} is neither a safetensors file nor one saved by torch; it begins with {head[:8]!r}.")
+            raise CheckpointError(f"{path} is neither a safetensors file nor one saved by torch; it begins with "
+                                  f"{head[:8]!r}.")
     except (SafetensorError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} is damaged or not whole ({first_line(error)}); delete it and fetch it again.") from error
+        raise CheckpointError(f"{path} is damaged or not whole ({first_line(error)}); delete it and fetch it "
+                              "again.") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} is damaged, or holds more than tensors, which is not read for safety "
                               f"({first_line(error)}); save its state dict alone.") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(f"{path} is no plain state dict: its top level holds {described(state)}; save the network's "
-                              "state dict alone.")
+        raise CheckpointError(f"{path} is no plain state dict: its top level holds {described(state)}; save the "
+                              "network's state dict alone.")
     return state
 
 
@@ -64,13 +66,13 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], complaint: str) 
     complaint  begins the message of the CheckpointError, without a full stop
     """
     wanted = network.state_dict()
-    problems = [f"{len(names)} tensors {what} (e.g. {min(names)})" for what, names in
-                (("are missing", wanted.keys() - state.keys()), ("are left over", state.keys() - wanted.keys())) if names]
+    differences = {"are missing": wanted.keys() - state.keys(), "are left over": state.keys() - wanted.keys()}
+    problems = [f"{len(names)} tensors {what} (e.g. {min(names)})" for what, names in differences.items() if names]
     for name in sorted(wanted.keys() & state.keys()):
         if wanted[name].shape != state[name].shape:
             problems.append(f"{name} is {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}")
             break
     if problems:
-        raise CheckpointError(f"{complaint}: {'; '.join(problems)}; check that model.backbone and model.dinov2_model name the "
-                              "network it was saved from.")
+        raise CheckpointError(f"{complaint}: {'; '.join(problems)}; check that model.backbone and model.dinov2_model "
+                              "name the network it was saved from.")
     network.load_state_dict(state)

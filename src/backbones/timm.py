@@ -1,4 +1,4 @@
-"""Any network of timm that can hand out its intermediate maps, with the statistics and licence its weights came with."""
+"""Any network of timm that can hand out its intermediate maps, with the statistics and licence of its weights."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -49,29 +49,29 @@ class Timm(Backbone):
         self.blocks = chosen_blocks(layers, len(stages))
         chosen = [stages[number - 1] for number in self.blocks]
         if len({stage["reduction"] for stage in chosen}) > 1:
-            raise ValueError(f"model.backbone_layers {list(layers)} of timm:{model} have cells of different sizes; choose "
-                             "blocks of one size.")
+            raise ValueError(f"model.backbone_layers {list(layers)} of timm:{model} have cells of different sizes; "
+                             "choose blocks of one size.")
         self.name, self.patch_size = name or f"timm:{model}", chosen[0]["reduction"]
         self.channels = sum(stage["num_chs"] for stage in chosen)
         self.title = with_blocks(title or model, layers, self.blocks)
         self.mean, self.std = tuple(about["mean"]), tuple(about["std"])
         self.licence = licence or about.get("license") or "see the model's page"
         if hub := about.get("hf_hub_id"):
-            megabytes = self.num_parameters * 4 // 10**6
-            self.source = Source(f"https://huggingface.co/{hub}/resolve/main/model.safetensors", self.licence, megabytes,
+            self.source = Source(f"https://huggingface.co/{hub}/resolve/main/model.safetensors", self.licence,
+                                 megabytes=self.num_parameters * 4 // 10**6,
                                  file=f"{hub.rpartition('/')[2]}.safetensors")
         self.freeze()
 
     def features(self, images: Tensor) -> Tensor:
         indices = [number - 1 for number in self.blocks]
-        maps = self.network.forward_intermediates(images, indices, norm=True, output_fmt="NCHW", intermediates_only=True)
-        return torch.cat(maps, 1)
+        return torch.cat(self.network.forward_intermediates(images, indices, norm=True, output_fmt="NCHW",
+                                                            intermediates_only=True), 1)
 
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Without the classifier, which the network was built without."""
         classifier = self.network.pretrained_cfg.get("classifier") or ()
-        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        return {name: tensor for name, tensor in state.items() if not name.startswith(tuple(f"{head}." for head in heads))}
+        heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
+        return {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
 
 
 def clip(layers: Sequence[int | float] | None, seed: int) -> Timm:
