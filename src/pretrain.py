@@ -29,7 +29,8 @@ from src.alignment import context_points, scale_factor
 from src.geometry import transform, unproject, visible
 from src.losses import confidence_loss, point_errors
 from src.mast3r import Mast3r, Mast3rConfig
-from src.provenance import hardware, numpy_generator, params_hash, torch_generator, versions, write_json
+from src.provenance import numpy_generator, params_hash, torch_generator, versions, write_json
+from src.timing import hardware
 
 FOLDER = Path("data/bundled")
 SCRATCH = Path("scratch/pretrain")

@@ -1,0 +1,158 @@
+"""Stage `benchmark`: how fast the model is, how much memory and arithmetic it takes, and on what hardware.
+
+reads data/scenes, data/weights, data/model; writes reports/benchmark.json, which no two runs share, and the constant
+reports/benchmark_stamp.json, which tells DVC that it was written
+
+    python -m src.benchmark                every piece of the model, on a pair of test photographs at each resolution
+    python -m src.benchmark --rasterizer   the CPU rasteriser against vectorised torch, printed; needs no other stage
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from src import backbones, models, rasterizer_benchmark
+from src.backbones import Backbone
+from src.config import PATCH, Config, run
+from src.episodes import read_episodes
+from src.prediction import predict, render_targets
+from src.provenance import fix_computation, git_revision, params_hash, read_json, versions, write_json
+from src.scene import Scene
+from src.splatt3r import Splatt3R, SplatOutput
+from src.timing import Timing, flops, hardware, measure, peak_memory
+
+SCENES, WEIGHTS, MODEL = Path("data/scenes"), Path("data/weights"), Path("data/model")
+RESULT, STAMP = Path("reports/benchmark.json"), Path("reports/benchmark_stamp.json")
+GROUP_NAMES = {"E": "encoder", "D": "decoder", "G": "gaussian_heads", "P": "point_heads", "F": "fusion"}
+AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Pieces:
+    """The parts of one pass over a pair of photographs, each callable by itself.
+
+    sample   a batch of one: two contexts and one target, keys as in `Samples` but without tokens and features
+    cells    (h, w) of the feature map asked of the backbone; None = its own
+    """
+
+    def __init__(self, network: Splatt3R, backbone: Backbone, sample: dict[str, Tensor], cells: tuple[int, int] | None):
+        self.network, self.backbone, self.sample, self.cells = network, backbone, sample, cells
+        self.pair = sample["images"][0, :2]
+
+    def tokens(self) -> Tensor:
+        """(2, N, E) of the geometry network's encoder."""
+        return self.network.encode(2 * self.pair - 1)
+
+    def features(self) -> Tensor | None:
+        """(2, C, gh, gw) of the backbone; None where it has no channels."""
+        return self.backbone(self.pair, self.cells) if self.backbone.channels else None
+
+    def inputs(self) -> dict[str, Tensor]:
+        """The sample with what the network reads of it, as `Samples` gives it: (1, 2, ...) each."""
+        features = self.features()
+        return self.sample | {"tokens": self.tokens()[None]} | ({} if features is None else {"features": features[None]})
+
+    def encode(self) -> SplatOutput:
+        """Two photographs to Gaussians."""
+        tokens, features = self.tokens(), self.features()
+        maps = (None, None) if features is None else features.split(1)
+        return self.network(*tokens.split(1), *self.pair.split(1), *maps)
+
+    def training_step(self, inputs: dict[str, Tensor]) -> None:
+        """One step on cached features: render the target, mean squared error, Adam. Its rate is 0: nothing changes."""
+        optimizer = torch.optim.Adam([p for p in self.network.parameters() if p.requires_grad], lr=0.0)
+        prediction = predict(self.network, inputs)
+        shown = render_targets(prediction.output.gaussians[0], inputs, 0, prediction.scales[0]).images
+        (shown - inputs["images"][0, 2:]).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def parameters(network: Splatt3R, backbone: Backbone) -> dict[str, int]:
+    """Numbers of parameters by group; `trainable` of those in all."""
+    counts = {GROUP_NAMES[group]: sum(p.numel() for p in members.values())
+              for group, members in network.parameter_groups().items()}
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return counts | {"backbone": backbone.num_parameters, "trainable": trainable}
+
+
+def times(timing: Timing) -> dict[str, float]:
+    return {"median_ms": timing.median_ms, "p10_ms": timing.p10_ms, "p90_ms": timing.p90_ms,
+            "per_second": timing.per_second}
+
+
+def measured(pieces: Pieces, warmup: int, repeats: int, device: torch.device,
+             dtype: torch.dtype | None) -> dict[str, dict | int]:
+    """All numbers of one resolution. What does not exist (the features of no backbone) is absent."""
+    def timed(work: Callable[[], object]) -> dict[str, float]:
+        return times(measure(work, warmup, repeats, device))
+
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        with torch.inference_mode():
+            inputs = pieces.inputs()
+            prediction = predict(pieces.network, inputs)
+            gaussians, scale = prediction.output.gaussians[0], prediction.scales[0]
+
+            def show() -> None:
+                render_targets(gaussians, inputs, 0, scale)
+
+            def infer() -> None:
+                render_targets(pieces.encode().gaussians[0], inputs, 0, scale)
+
+            found = {"gaussians": len(gaussians), "geometry_encoder": timed(pieces.tokens), "encode": timed(pieces.encode),
+                     "render_per_view": timed(show), "encode_flops": flops(pieces.encode),
+                     "inference_memory": asdict(peak_memory(infer, device))}
+            if pieces.backbone.channels:
+                found |= {"backbone_features": timed(pieces.features), "backbone_flops": flops(pieces.features)}
+        pieces.network.train()
+        inputs = {name: tensor.clone() for name, tensor in inputs.items()}  # no longer of inference mode
+        found["training_step_memory"] = asdict(peak_memory(lambda: pieces.training_step(inputs), device))
+        pieces.network.eval()
+    return found
+
+
+def read_sample(side: int, device: torch.device) -> dict[str, Tensor]:
+    """The first test episode's contexts and first target at side x side pixels, a batch of one."""
+    episode = read_episodes(SCENES, "test")[0]
+    scene = Scene.open(SCENES / "scenes" / f"{episode.scene}.safetensors", episode.scene_sha256)
+    views = [scene.view(name, (side, side)) for name in (*episode.contexts, episode.targets[0])]
+    names = {"images": "image", "depth": "depth", "valid": "valid", "K": "K", "c2w": "c2w"}
+    return {key: torch.stack([getattr(view, name) for view in views])[None].to(device) for key, name in names.items()}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """raises ValueError when params.yaml asks for CUDA where there is none"""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("benchmark.device is cuda, but torch sees no CUDA device; set it to cpu or auto.")
+    return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    settings = config.benchmark
+    device, dtype = choose_device(settings.device), AUTOCAST[settings.precision]
+    backbone = backbones.load(config.model, WEIGHTS / "backbone").to(device)
+    network = models.load(config.model, WEIGHTS / "geometry", MODEL, config.seed)[0].to(device)
+    resolutions = {}
+    for side in settings.resolutions:
+        cells = (side // PATCH, side // PATCH) if config.model.feature_grid == "aligned" else None
+        pieces = Pieces(network, backbone, read_sample(side, device), cells)
+        resolutions[str(side)] = measured(pieces, settings.warmup, settings.repeats, device, dtype)
+    record = read_json(WEIGHTS / "backbone" / "record.json")
+    write_json(RESULT, {
+        "backbone": backbone.label(record["weights"]), "geometry": config.model.geometry, "device": device.type,
+        "precision": settings.precision, "warmup": settings.warmup, "repeats": settings.repeats,
+        "unit": "one pair of photographs; render_per_view: one target", "parameters": parameters(network, backbone),
+        "resolutions": resolutions, "hardware": hardware(), "versions": versions(), "git_revision": git_revision(),
+        "params": params_hash(config.seed, config.threads, config.model, settings)})
+    write_json(STAMP, {"written": str(RESULT)})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--rasterizer"]:
+        rasterizer_benchmark.main()
+    else:
+        run(main)

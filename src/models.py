@@ -1,0 +1,46 @@
+"""Build the model an experiment describes; write and read the part of it that training changed."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from src.checkpoints import read_checkpoint
+from src.config import Model
+from src.fusion import FusionConfig
+from src.provenance import read_json, torch_generator, write_json
+from src.splatt3r import Splatt3R, load_trained, trained_state_dict
+
+TRAINED = "trained.safetensors"
+
+
+def build(model: Model, geometry: str | Path, feature_channels: int, seed: int, train_points: bool = False) -> Splatt3R:
+    """The geometry network of folder `geometry`, a fresh Gaussian head, and, where the backbone has channels, a fresh
+    fusion adapter; frozen as model.strategy says. The head's initial values depend on `seed` alone, never on the
+    backbone. `train_points` unfreezes the point heads too, for a loss on the points."""
+    checkpoint = read_checkpoint(Path(geometry) / "model.safetensors")
+    fusion = None
+    if feature_channels:
+        fusion = FusionConfig(channels=feature_channels, mode=model.fusion_mode, site=model.fusion_site,
+                              hooks=None if model.fusion_hooks is None else tuple(model.fusion_hooks), identity_init=model.identity_init)
+    network = Splatt3R(checkpoint.config, sh_degree=model.sh_degree, use_offsets=model.use_offsets, fusion=fusion,
+                       generator=torch_generator(seed, "head"))
+    network.load_geometry(checkpoint.state_dict)
+    network.apply_strategy(model.strategy, freeze_encoder=model.freeze_encoder, freeze_decoder=model.freeze_decoder,
+                           freeze_fusion=model.freeze_fusion, train_points=train_points)
+    return network.eval()
+
+
+def save_trained(network: Splatt3R, folder: str | Path, record: dict) -> None:
+    """Tensors that training may have changed, and a record of what they belong to."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(trained_state_dict(network), folder / TRAINED)
+    write_json(folder / "record.json", record)
+
+
+def load(model: Model, geometry: str | Path, trained: str | Path, seed: int) -> tuple[Splatt3R, dict]:
+    """The trained model of folder `trained` on the geometry network of folder `geometry`, and its record."""
+    record = read_json(Path(trained) / "record.json")
+    network = build(model, geometry, record["feature_channels"], seed, record["train_points"])
+    load_trained(network, load_file(Path(trained) / TRAINED))
+    return network, record

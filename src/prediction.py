@@ -1,0 +1,51 @@
+"""What the model makes of a batch of samples: Gaussians from the contexts, their scale, and renders of the targets."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from src.alignment import camera_in_prediction, context_points, scale_factor
+from src.gaussians import Gaussians
+from src.loss_mask import loss_mask
+from src.render import Rendering, render
+from src.splatt3r import Splatt3R, SplatOutput
+
+METRIC_TOLERANCE, RELATIVE_TOLERANCE = 0.1, 0.05  # of the loss mask: metres, or share of the depth without a metric
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """output of the network, batch size B; scales (B,): predicted over true size of each pair."""
+
+    output: SplatOutput
+    scales: Tensor
+
+
+def predict(network: Splatt3R, sample: dict[str, Tensor]) -> Prediction:
+    """Gaussians and points of a batch of samples (see `Samples`), in the frame of each first context."""
+    tokens, images, features = sample["tokens"], sample["images"], sample.get("features")
+    if network.encoder_trainable:  # cached tokens are the frozen encoder's
+        tokens = torch.stack([network.encode(images[:, v] * 2 - 1) for v in range(2)], 1)
+    features1, features2 = (None, None) if features is None else (features[:, 0], features[:, 1])
+    output = network(tokens[:, 0], tokens[:, 1], images[:, 0], images[:, 1], features1, features2)
+    truth = context_points(*(sample[key][:, :2] for key in ("depth", "K", "c2w")))
+    points = torch.stack([output.points1.pts3d, output.points2.pts3d], 1)
+    valid = sample["depth"][:, :2] > 0
+    return Prediction(output, torch.stack([scale_factor(*pair) for pair in zip(points, truth, valid)]))
+
+
+def render_targets(gaussians: Gaussians, sample: dict[str, Tensor], index: int, scale: Tensor | float) -> Rendering:
+    """Targets of sample number `index` seen through one set of Gaussians in its first context's frame; `scale`
+    multiplies the true camera translations (1 trusts the prediction's metres)."""
+    cameras = camera_in_prediction(sample["c2w"][index, 0], sample["c2w"][index, 2:], scale)
+    height, width = sample["images"].shape[-2:]
+    return render(gaussians, cameras, sample["K"][index, 2:], (width, height))
+
+
+def target_mask(sample: dict[str, Tensor], metric: bool, mode: str) -> Tensor:
+    """Target pixels that a context has seen, (B, T, H, W) bool; `metric` says whether depths are metres."""
+    targets, contexts = ([sample[key][:, part] for key in ("depth", "K", "c2w")] for part in (slice(2, None), slice(2)))
+    tolerance = METRIC_TOLERANCE if metric else RELATIVE_TOLERANCE
+    mask = loss_mask(*targets, *contexts, mode=mode, tolerance=tolerance, relative=not metric)
+    return mask & sample["valid"][:, 2:]

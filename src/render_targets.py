@@ -1,0 +1,92 @@
+"""Stage `render`: the test episodes' held-out views as the model and the floors show them.
+
+reads data/scenes, data/features, data/weights/geometry, data/model; writes data/renders: a safetensors per episode and
+a few .ply files
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from src.baselines import nearest_context, points_as_gaussians, splat_points
+from src.alignment import camera_in_prediction
+from src.config import Config, run
+from src.episodes import Episode, read_episodes
+from src.gaussians import Gaussians
+from src.models import load
+from src.ply import write_ply
+from src.prediction import predict, render_targets, target_mask
+from src.provenance import fix_computation
+from src.samples import Features, Samples
+from src.scene import read_index
+from src.splatt3r import Splatt3R
+
+SCENES, FEATURES, RENDERS = Path("data/scenes"), Path("data/features"), Path("data/renders")
+GEOMETRY, MODEL = Path("data/weights/geometry"), Path("data/model")
+
+
+def geometry_points(prediction, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Points (2HW, 3) of both contexts in view 1's frame and their pixels' colours (2HW, 3) of a batch of one."""
+    points = torch.stack([prediction.output.points1.pts3d[0], prediction.output.points2.pts3d[0]]).reshape(-1, 3)
+    return points, sample["images"][0, :2].permute(0, 2, 3, 1).reshape(-1, 3)
+
+
+def episode_renders(network: Splatt3R, sample: dict[str, Tensor], metric: bool, masks: str) -> tuple[dict[str, Tensor], Gaussians]:
+    """All pictures of one episode, each (T, ...); names without a suffix trust the prediction's scale, `_aligned` ones
+    have the true cameras multiplied by `scale`. `depth_aligned` is in the dataset's units."""
+    batch = {key: value[None] for key, value in sample.items()}
+    prediction = predict(network, batch)
+    gaussians, scale = prediction.output.gaussians[0], prediction.scales[0]
+    points, colours = geometry_points(prediction, batch)
+    splats = points_as_gaussians(points, colours, sample["K"][0, 0, 0])
+    height, width = sample["images"].shape[-2:]
+    nearest = nearest_context(sample["c2w"][:2], sample["c2w"][2:])
+    pictures = {"copy_nearest": sample["images"][:2][nearest], "mask": target_mask(batch, metric, masks)[0]}
+    for suffix, factor in (("", 1.0), ("_aligned", scale)):
+        rendering = render_targets(gaussians, batch, 0, factor)
+        cameras = camera_in_prediction(sample["c2w"][0], sample["c2w"][2:], factor)
+        pictures |= {f"render{suffix}": rendering.images, f"alpha{suffix}": rendering.alphas,
+                     f"depth{suffix}": rendering.depths / factor,
+                     f"points{suffix}": splat_points(points, colours, cameras, sample["K"][2:], (width, height)),
+                     f"points_splat{suffix}": render_targets(splats, batch, 0, factor).images}
+    return pictures | {"means": gaussians.means, "scale": scale.double().reshape(1)}, gaussians
+
+
+def stored(name: str, tensor: Tensor) -> Tensor:
+    """As written: half precision, except masks (uint8) and the scale (float64)."""
+    return tensor.to({"mask": torch.uint8, "scale": torch.float64}.get(name, torch.float16)).contiguous()
+
+
+def write_episode(folder: Path, episode: Episode, pictures: dict[str, Tensor]) -> None:
+    about = {"episode": episode.id, "scene": episode.scene, "contexts": list(episode.contexts),
+             "targets": list(episode.targets), "bin": episode.bin, "category": episode.category}
+    save_file({name: stored(name, tensor) for name, tensor in pictures.items()}, folder / f"{episode.id}.safetensors",
+              {"episode": json.dumps(about, sort_keys=True)})
+
+
+@torch.inference_mode()
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    network, _ = load(config.model, GEOMETRY, MODEL, config.seed)
+    episodes = read_episodes(SCENES, "test", config.dataset.test_category)
+    metric = all(record.units == "metre" for record in read_index(SCENES))
+    samples = Samples(SCENES, Features(FEATURES / "geometry", "tokens"), Features(FEATURES / "backbone", "features"),
+                      config.dataset.resolution, episodes.__getitem__, len(episodes))
+    shutil.rmtree(RENDERS, ignore_errors=True)
+    RENDERS.mkdir(parents=True)
+    exported = set()
+    for number, episode in enumerate(tqdm(episodes, desc="render")):
+        pictures, gaussians = episode_renders(network, samples[number], metric, config.eval.masks)
+        write_episode(RENDERS, episode, pictures)
+        if episode.scene not in exported and len(exported) < config.eval.num_plys:
+            exported.add(episode.scene)
+            write_ply(RENDERS / f"{episode.id}.ply", gaussians)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,84 @@
+"""Episodes as tensors: the photographs, depths and cameras of their views, and the cached features of their contexts."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Callable, Iterator
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from src.episodes import Episode
+from src.provenance import read_json
+from src.scene import Scene
+
+OPEN_FILES = 64  # per process
+
+
+class Features:
+    """One folder of cached features, `data/features/geometry` or `data/features/backbone`: a safetensors per scene."""
+
+    def __init__(self, folder: str | Path, tensor: str):
+        self.folder, self.tensor = Path(folder), tensor
+        self.record = read_json(self.folder / "record.json")
+
+    @property
+    def channels(self) -> int:
+        """Width of the features; 0 when there is no backbone and so no file."""
+        return self.record["channels"]
+
+    def read(self, scene: Scene, names: tuple[str, ...]) -> Tensor:
+        """Features of the named frames, (len(names), ...), as float32."""
+        path = self.folder / f"{scene.id}.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing, but scene {scene.id} is in the index; run dvc repro.")
+        with safe_open(path, framework="pt") as file:
+            rows = file.get_slice(self.tensor)
+            return torch.stack([rows[index] for index in map(scene.names.index, names)]).float()
+
+
+class Samples(Dataset):
+    """Episode number i as a dict of tensors, first the two contexts, then the T targets.
+
+    images (2+T, 3, H, W) [0, 1] · depth (2+T, H, W) 0 = invalid · valid (2+T, H, W) bool · K (2+T, 3, 3) ·
+    c2w (2+T, 4, 4) · tokens (2, n, E) of the contexts · features (2, C, gh, gw) of the contexts, absent without a backbone
+    """
+
+    def __init__(self, scenes: str | Path, geometry: Features, backbone: Features, resolution: tuple[int, int],
+                 episode: Callable[[int], Episode], length: int):
+        self.scenes, self.geometry, self.backbone = Path(scenes), geometry, backbone
+        self.resolution, self.episode, self.length = tuple(resolution), episode, length
+        self.open = lru_cache(OPEN_FILES)(lambda name: Scene.open(self.scenes / "scenes" / f"{name}.safetensors"))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        episode = self.episode(index)
+        scene = self.open(episode.scene)
+        views = [scene.view(name, self.resolution) for name in (*episode.contexts, *episode.targets)]
+        sample = {key: torch.stack([getattr(view, key) for view in views])
+                  for key in ("image", "depth", "valid", "K", "c2w")}
+        sample["images"] = sample.pop("image")
+        sample["tokens"] = self.geometry.read(scene, episode.contexts)
+        if self.backbone.channels:
+            sample["features"] = self.backbone.read(scene, episode.contexts)
+        return sample
+
+
+class EpochSampler(Sampler):
+    """Indices epoch * length ... (epoch + 1) * length - 1, in order: what a step sees depends on its number alone, so a
+    resumed run sees what an uninterrupted one would have."""
+
+    def __init__(self, length: int):
+        self.length, self.epoch = length, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))

@@ -1,0 +1,200 @@
+"""Stage `train`: fit the Gaussian head and the fusion adapter (and what the strategy unfreezes) on rendered targets.
+
+reads data/scenes, data/features, data/weights; writes data/model and the training curves data/train
+
+A killed run goes on where its last checkpoint in scratch/ left off and ends with the same bytes.
+"""
+
+import logging
+import math
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from dvclive import Live
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from src.alignment import context_points
+from src.config import Config, Opt, run
+from src.episodes import TrainingEpisodes, read_episodes
+from src.losses import mast3r_loss, photometric_loss
+from src.metrics import load_lpips, psnr
+from src.models import build, save_trained
+from src.prediction import predict, render_targets, target_mask
+from src.provenance import file_hash, fix_computation, params_hash, read_json
+from src.samples import EpochSampler, Features, Samples
+from src.scene import read_index
+from src.splatt3r import SplatOutput, Splatt3R
+
+SCENES, FEATURES, WEIGHTS = Path("data/scenes"), Path("data/features"), Path("data/weights")
+MODEL, CURVES = Path("data/model"), Path("data/train")
+
+
+class Fit(lightning.LightningModule):
+    """One network, its loss and its optimiser. Checkpoints hold the trainable tensors alone."""
+
+    strict_loading = False
+
+    def __init__(self, network: Splatt3R, config: Config, metric: bool, lpips: torch.nn.Module | None):
+        super().__init__()
+        self.network, self.config, self.metric = network, config, metric
+        self.lpips = [lpips]  # in a list: not a part of this module's state
+
+    def renders(self, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor, object]:
+        """Targets as rendered (B, T, 3, H, W), their mask (B, T, H, W), and the prediction behind them."""
+        prediction = predict(self.network, sample)
+        images = [render_targets(prediction.output.gaussians[b], sample, b, scale).images
+                  for b, scale in enumerate(prediction.scales)]
+        return torch.stack(images), target_mask(sample, self.metric, self.config.loss.masks), prediction
+
+    def training_step(self, sample: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+        images, mask, prediction = self.renders(sample)
+        weights = self.config.loss
+        parts = photometric_loss(images, sample["images"][:, 2:], mask, weights.mse_loss_weight,
+                                 weights.lpips_loss_weight, self.lpips[0], weights.apply_mask, weights.average_over_mask)
+        if weights.mast3r_loss_weight:
+            parts["mast3r"] = self.geometry_loss(prediction.output, sample)
+            parts["loss"] = parts["loss"] + weights.mast3r_loss_weight * parts["mast3r"]
+        return parts
+
+    def geometry_loss(self, output: SplatOutput, sample: dict[str, Tensor]) -> Tensor:
+        """MASt3R's loss on the context views' points."""
+        maps = output.points1, output.points2
+        points, confidence = torch.stack([m.pts3d for m in maps], 1), torch.stack([m.conf for m in maps], 1)
+        contexts = {key: sample[key][:, :2] for key in ("depth", "K", "c2w", "valid")}
+        valid = contexts["valid"] & (contexts["depth"] > 0)
+        truth = context_points(contexts["depth"], contexts["K"], contexts["c2w"])
+        metric = torch.full((len(points),), self.metric, device=points.device)
+        return mast3r_loss(points, confidence, truth, valid, contexts["valid"] & ~valid, metric)
+
+    def validation_step(self, sample: dict[str, Tensor], _: int) -> None:
+        images, mask, _ = self.renders(sample)
+        for render, truth, seen in zip(images.flatten(0, 1), sample["images"][:, 2:].flatten(0, 1), mask.flatten(0, 1)):
+            if seen.any():
+                self.log("val/psnr_masked", psnr(render, truth, seen), on_epoch=True, batch_size=1)
+
+    def configure_optimizers(self) -> dict:
+        opt = self.config.opt
+        trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[opt.optimizer]
+        optimizer = family(trainable, lr=opt.lr, weight_decay=opt.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, opt))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trainable}
+
+
+def rate(step: int, opt: Opt) -> float:
+    """Learning rate of a step as a share of opt.lr: constant, tenfold lower after half of the steps, or half a cosine."""
+    if opt.scheduler == "constant":
+        return 1.0
+    if opt.scheduler == "multistep":
+        return 1.0 if step < opt.steps // 2 else 0.1
+    return 0.5 * (1 + math.cos(math.pi * min(1, step / opt.steps)))
+
+
+class Curves(Callback):
+    """Training curves through DVCLive; their history travels in the checkpoint, so a resumed run writes whole curves."""
+
+    def __init__(self, live: Live, every: int):
+        self.live, self.every, self.points, self.sums, self.count = live, every, [], {}, 0
+
+    def add(self, step: int, name: str, value: float) -> None:
+        self.points.append([step, name, value])
+        self.live.step = step
+        self.live.log_metric(name, value)
+
+    def on_train_batch_end(self, trainer, module, outputs: dict[str, Tensor], batch, batch_idx: int) -> None:
+        for name, value in outputs.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+        self.count += 1
+        if trainer.global_step % self.every == 0:
+            for name, total in self.sums.items():
+                self.add(trainer.global_step, f"train/{name}", total / self.count)
+            self.sums, self.count = {}, 0
+
+    def on_validation_end(self, trainer, module) -> None:
+        if "val/psnr_masked" in trainer.callback_metrics:
+            self.add(trainer.global_step, "val/psnr_masked", trainer.callback_metrics["val/psnr_masked"].item())
+
+    def state_dict(self) -> dict:
+        return {"points": self.points, "sums": self.sums, "count": self.count}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.sums, self.count = state["sums"], state["count"]
+        for point in state["points"]:
+            self.add(*point)
+
+
+def fingerprint(config: Config) -> str:
+    """Names a run by all that decides its result: parameters, scenes, features and code."""
+    code = [file_hash(path) for path in sorted(Path("src").rglob("*.py"))]
+    inputs = [file_hash(SCENES / "index.jsonl"), *(read_json(FEATURES / kind / "record.json")
+                                                   for kind in ("geometry", "backbone"))]
+    sections = (config.seed, config.threads, config.data, config.dataset, config.model, config.opt, config.loss)
+    return params_hash(*sections, code, inputs)
+
+
+def loaders(config: Config) -> tuple[DataLoader, DataLoader, Features]:
+    """Batches of training draws, and of the frozen validation episodes; and the backbone's features."""
+    features = Features(FEATURES / "geometry", "tokens"), Features(FEATURES / "backbone", "features")
+    batch, epoch = config.data.batch_size, min(config.opt.val_every, config.opt.steps) * config.data.batch_size
+    draw = TrainingEpisodes(SCENES, config.dataset.episodes, config.dataset.train_category, config.seed)
+    training = Samples(SCENES, *features, config.dataset.resolution, draw, config.opt.steps * batch)
+    frozen = read_episodes(SCENES, "val", config.dataset.train_category)
+    validation = Samples(SCENES, *features, config.dataset.resolution, frozen.__getitem__, len(frozen))
+    workers = {"num_workers": config.data.num_workers, "persistent_workers": config.data.num_workers > 0}
+    return (DataLoader(training, batch, sampler=EpochSampler(epoch), **workers),
+            DataLoader(validation, 1, **workers), features[1])
+
+
+def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader: DataLoader) -> None:
+    """Train `network` in place, resuming from scratch/ if a run with the same fingerprint was cut short."""
+    scratch = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"train-{fingerprint(config)}"
+    last = scratch / "last.ckpt"
+    lpips = load_lpips(WEIGHTS / "lpips_loss") if config.loss.lpips_loss_weight else None
+    metric = all(record.units == "metre" for record in read_index(SCENES))
+    module = Fit(network, config, metric, lpips)
+    with Live(str(CURVES), save_dvc_exp=False, dvcyaml=None) as live:
+        curves = Curves(live, config.opt.log_every)
+        saver = ModelCheckpoint(scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True,
+                                enable_version_counter=False)
+        trainer = lightning.Trainer(
+            max_steps=config.opt.steps, precision=config.opt.precision, devices=config.opt.devices,
+            num_nodes=config.opt.num_nodes, gradient_clip_val=config.opt.gradient_clip_val, logger=False,
+            callbacks=[curves, saver, TQDMProgressBar(refresh_rate=config.opt.log_every)], num_sanity_val_steps=0,
+            enable_model_summary=False, deterministic=True, default_root_dir=scratch)
+        if last.exists():
+            print(f"train: resuming from {last}")
+        else:
+            trainer.validate(module, val_loader, verbose=False)
+        trainer.fit(module, train_loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
+    shutil.rmtree(scratch)
+
+
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    train_loader, val_loader, backbone = loaders(config)
+    network = build(config.model, WEIGHTS / "geometry", backbone.channels, config.seed,
+                    train_points=config.loss.mast3r_loss_weight > 0)
+    network.gradient_checkpointing = config.opt.gradient_checkpointing
+    fit(config, network, train_loader, val_loader)
+    geometry = read_json(FEATURES / "geometry" / "record.json")
+    save_trained(network, MODEL, {
+        "backbone": backbone.record, "geometry": geometry, "feature_channels": backbone.channels,
+        "steps": config.opt.steps, "train_category": config.dataset.train_category or "all",
+        "train_points": config.loss.mast3r_loss_weight > 0,
+        "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad)})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,171 @@
+"""House rules, and the whole pipeline on a miniature configuration."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = {"download": "download", "weights": "weights", "prepare": "prepare", "extract_geometry": "extract",
+          "extract_backbone": "extract", "train": "train", "render": "render_targets", "evaluate": "evaluate",
+          "benchmark": "benchmark", "report": "report"}
+UNHASHED = {"src/config.py"}  # `check` alone depends on it, so that a new key re-runs nothing else
+MINIATURE = ["datasets.procedural.source.scenes.train=2", "datasets.procedural.source.scenes.val=1",
+             "datasets.procedural.source.scenes.test=1", "datasets.procedural.source.views=6",
+             "datasets.procedural.source.samples=1", "datasets.procedural.resolution=[64,64]",
+             "datasets.procedural.episodes.per_bin=1", "opt.steps=4", "opt.val_every=2", "opt.log_every=1",
+             "eval.num_plys=1", "eval.bootstrap.resamples=100", "benchmark.resolutions=[64]", "benchmark.repeats=3",
+             "benchmark.warmup=1"]
+
+
+def module_file(name: str) -> str | None:
+    """Project file of a dotted module name, relative to the root; None for other modules and for names inside one."""
+    path = ROOT / Path(*name.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.exists():
+            return candidate.relative_to(ROOT).as_posix()
+    return None
+
+
+def imports(file: str) -> set[str]:
+    """Project files that `file` imports, wherever in it the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively; write src.…"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {found for name in names if name.split(".")[0] == "src" and (found := module_file(name))} - {file}
+
+
+def reached(file: str) -> set[str]:
+    seen, waiting = set(), [file]
+    while waiting:
+        if (current := waiting.pop()) not in seen:
+            seen.add(current)
+            waiting += imports(current)
+    return seen
+
+
+def pipeline() -> dict:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_files_it_reaches(stage):
+    data_files = {"src/report.html"} if stage == "report" else set()
+    declared = {dep for dep in pipeline()[stage]["deps"] if dep.startswith("src/")}
+    assert declared - data_files == reached(f"src/{STAGES[stage]}.py") - UNHASHED - {"src/__init__.py"}
+
+
+def test_no_stage_imports_a_stage():
+    stages = {f"src/{module}.py" for module in STAGES.values()}
+    assert {stage: imports(stage) & stages for stage in stages if imports(stage) & stages} == {}
+
+
+def test_imports_run_in_no_circle():
+    files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*.py"))
+    assert [file for file in files if any(file in reached(other) for other in imports(file))] == []
+
+
+def flat_keys(tree: dict, prefix: str = "") -> set[str]:
+    return {key for name, value in tree.items()
+            for key in (flat_keys(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name})}
+
+
+def test_each_parameter_is_read_by_some_stage():
+    tracked = set()
+    for stage in pipeline().values():
+        for entry in stage.get("params", []):
+            if isinstance(entry, str):
+                tracked.add(entry.replace("${data.dataset}", "procedural").replace("${model.geometry}", "tiny"))
+    keys = flat_keys(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    other = re.compile(r"(datasets\.(?!procedural)|geometries\.(?!tiny))")
+    assert {key for key in keys if not other.match(key)
+            and not any(key == name or key.startswith(f"{name}.") for name in tracked)} == set()
+
+
+def test_no_file_holds_an_absolute_path_or_an_index_address():
+    words = re.compile("|".join(("/work" + "/", "/root" + "/", "--(extra-)?index" + "-url", "/tmp" + "/")))
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True,
+                           text=True).stdout.split()
+    text = [file for file in files if Path(file).suffix in {".py", ".yaml", ".md", ".txt", ".toml", ".html", ".json", ".lock"}]
+    assert [file for file in text if (ROOT / file).exists() and words.search((ROOT / file).read_text())] == []
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                                "DVC_NO_ANALYTICS": "1"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A clone of the work tree with the miniature parameters, reproduced once."""
+    folder = tmp_path_factory.mktemp("clone") / "backsplat"
+    files = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").stdout.split()
+    for file in files:
+        if (ROOT / file).exists():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, folder / file)
+    for words in (["init", "-q", "-b", "main"], ["config", "user.email", "a@example.org"], ["config", "user.name", "A"],
+                  ["add", "-A"], ["commit", "-qm", "start"]):
+        assert run(folder, "git", *words).returncode == 0
+    result = run(folder, "dvc", "exp", "run", "-q", *(word for value in MINIATURE for word in ("-S", value)))
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert run(folder, "git", "commit", "-qam", "miniature").returncode == 0
+    return folder
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "reports/metrics.json").read_text())
+
+
+def test_the_miniature_pipeline_runs_and_is_then_up_to_date(clone):
+    assert run(clone, "dvc", "status", "-q").returncode == 0
+    assert "up to date" in run(clone, "dvc", "repro").stdout
+
+
+def stages_run(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '(\w+)'", output))
+
+
+def test_another_fusion_mode_runs_again_from_train_on(clone):
+    output = run(clone, "dvc", "repro", "--dry").stdout
+    assert stages_run(output) == set()
+    result = run(clone, "dvc", "exp", "run", "-n", "add", "-S", "model.fusion_mode=add")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert stages_run(result.stdout) == {"check", "train", "render", "evaluate", "benchmark", "report"}
+
+
+def test_the_baseline_runs_neither_prepare_nor_the_geometry_features(clone):
+    result = run(clone, "dvc", "exp", "run", "-n", "baseline", "-S", "model.backbone=none")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert not stages_run(result.stdout) & {"download", "prepare", "extract_geometry"}
+
+
+def test_experiments_are_shown_and_compared(clone):
+    shown = run(clone, "dvc", "exp", "show", "--csv").stdout
+    assert "add" in shown and "baseline" in shown and "psnr" in shown
+    difference = run(clone, "dvc", "metrics", "diff", "add", "baseline", "--json")
+    assert difference.returncode == 0 and json.loads(difference.stdout)
+    plots = run(clone, "dvc", "plots", "diff", "add", "baseline", "-o", "plots")
+    assert plots.returncode == 0 and list((clone / "plots").rglob("*.png"))
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("model.backbone=dinov9", "model.backbone"),
+    ("model.dinov2_dim=100", "model.dinov2_dim"),
+    ("datasets.procedural.resolution=[100,128]", "resolution"),
+])
+def test_a_wrong_parameter_stops_the_pipeline_before_it_starts(clone, override, words):
+    result = run(clone, sys.executable, "-m", "src.config", override)
+    assert result.returncode != 0 and words in result.stderr and len(result.stderr.strip().splitlines()) == 1
