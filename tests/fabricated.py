@@ -94,7 +94,7 @@ def write_results(folder: Path, seed: int = 0, scenes_per_family: int = 3, gain:
 def write_training(folder: Path, backbone: str, weights: str, steps: int) -> None:
     """The record and the curves of a training run."""
     channels = 0 if backbone == "none" else 384
-    labels = {"none": "MASt3R only", "dinov2_vits14": "DINOv2 ViT-S/14"}
+    labels = {"none": "no backbone", "dinov2_vits14": "DINOv2 ViT-S/14 (random weights, untrained)"}
     record = {"name": backbone, "label": labels.get(backbone, backbone),
               "weights": weights, "channels": channels, "patch_size": 14, "licence": "Apache-2.0",
               "source": "timm vit_small_patch14_dinov2", "sha256": None}

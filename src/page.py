@@ -1,0 +1,268 @@
+"""The report as one HTML page that opens from disk: everything inside it, nothing fetched."""
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from src import figures
+from src.experiments import METRIC, Result, protocol_differences
+from src.gallery import Chosen
+from src.records import ALIGNMENTS, FLOORS, METHODS, Row, column, groups, select, summarise
+from src.statistics import Comparison, Interval, rank_intervals
+from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline, interval_words,
+                         number, power_words)
+
+TEMPLATE = Path(__file__).with_name("report.html")
+METHOD_NAMES = {"render": "this model's renders"} | FLOOR_NAMES
+CHART_NAMES = {"render": "render", "copy_nearest": "copied photograph", "points": "points",
+               "points_splat": "points, splatted"}
+NOT_MEASURED = "not measured"
+PICTURE_SIDE = 384  # pixels; larger pictures are made smaller for the page
+DIGITS = {"psnr": 2}  # three for everything else
+SCORES = {"psnr_masked": "PSNR, masked (dB)", "psnr": "PSNR, whole (dB)", "ssim_masked": "SSIM, masked",
+          "ssim": "SSIM, whole", "lpips_masked": "LPIPS, masked", "lpips": "LPIPS, whole",
+          "depth_abs_rel": "relative depth error"}
+COMPATIBLE = {"psnr_splatt3r": "PSNR (dB)", "psnr_splatt3r_masked": "PSNR, masked (dB)", "ssim_splatt3r": "SSIM",
+              "ssim_splatt3r_masked": "SSIM, masked (up to 3)", "lpips_splatt3r": "LPIPS",
+              "lpips_splatt3r_masked": "LPIPS, masked"}
+CURVE_NAMES = {"train_loss": "Training loss", "val_psnr_masked": "Validation PSNR, masked (dB)"}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything the page shows.
+
+    results      this run first, then the others
+    summary      data/eval/summary.json
+    rows         data/eval/records.csv, all methods
+    score        mean aligned masked PSNR of this run
+    floors       this run against each floor
+    comparisons  runs against the baseline, by name
+    bins         overlap bin -> method -> interval of the aligned masked PSNR, None without scores
+    pictures     chosen targets and their panels
+    provenance   heading -> (name, value) pairs
+    """
+
+    results: list[Result]
+    summary: dict
+    rows: list[Row]
+    score: Interval
+    floors: dict[str, Comparison]
+    comparisons: dict[str, Comparison]
+    bins: dict[str, dict[str, Interval | None]]
+    pictures: list[tuple[Chosen, dict[str, np.ndarray]]]
+    provenance: dict[str, list[tuple[str, str]]]
+
+    @property
+    def current(self) -> Result:
+        return self.results[0]
+
+
+def plus_minus(entry: dict | None, metric: str) -> str:
+    """22.10 ± 3.01, or the words for an absent score."""
+    if entry is None:
+        return NOT_MEASURED
+    digits = DIGITS.get(metric.split("_")[0], 3)
+    return number(entry["mean"], digits) + (f" ± {number(entry['std'], digits)}" if "std" in entry else "")
+
+
+def limits(interval: Interval) -> str:
+    """+0.04 [−0.09, +0.17]"""
+    ends = "" if interval.low is None else f" [{number(interval.low, 2, True)}, {number(interval.high, 2, True)}]"
+    return number(interval.mean, 2, True) + ends
+
+
+def ranks(results: list[Result]) -> dict[str, str]:
+    """Ranks that the pairwise tests leave open, where three or more results can be compared."""
+    if len(results) < 3:
+        return {}
+    reference = results[0].scores()
+    arms = {each.name: np.array([each.scores()[key][METRIC] for key in sorted(reference)]) for each in results}
+    scenes = [reference[key]["scene"] for key in sorted(reference)]
+    intervals = rank_intervals(arms, scenes, np.random.default_rng(0))
+    return {name: f"{best}" if best == worst else f"{best}–{worst}" for name, (best, worst) in intervals.items()}
+
+
+def leaderboard(findings: Findings) -> list[dict]:
+    """A row per run: run, backbone, detail, psnr, ssim, lpips, fps, memory, difference, rank, refused."""
+    refused = {each.name: protocol_differences(findings.current, each) for each in findings.results}
+    ranked = ranks([each for each in findings.results if not refused[each.name]])
+    rows = []
+    for each in findings.results:
+        scores, compared = summarise(select(each.rows, alignment="aligned")), findings.comparisons.get(each.name)
+        difference = limits(compared.interval) if compared else ""
+        rows.append({
+            "run": each.name, "backbone": each.label, "detail": each.about["detail"], "refused": refused[each.name],
+            "rank": ranked.get(each.name, ""),
+            "difference": "baseline" if each.is_baseline and not refused[each.name] else difference,
+            "fps": NOT_MEASURED, "memory": NOT_MEASURED}
+            | {name: plus_minus(scores.get(f"{name}_masked"), name) for name in ("psnr", "ssim", "lpips")})
+    return rows
+
+
+def floor_board(findings: Findings) -> list[dict]:
+    """The same columns for what needs no training."""
+    entries = {floor: findings.summary["methods"][floor]["aligned"] for floor in FLOORS}
+    return [{"backbone": FLOOR_NAMES[floor]}
+            | {name: plus_minus(scores.get(f"{name}_masked"), name) for name in ("psnr", "ssim", "lpips")}
+            for floor, scores in entries.items()]
+
+
+def score_table(tree: dict, names: dict[str, str]) -> dict:
+    """method -> alignment -> metric -> mean, std, n  as head and rows of words; metrics nobody has are left out."""
+    present = [metric for metric in names if any(metric in tree[method][alignment] for method in METHODS
+                                                 for alignment in ALIGNMENTS)]
+    rows = []
+    for method in METHODS:
+        for alignment in ALIGNMENTS:
+            scores = tree[method][alignment]
+            if scores and not (method == "copy_nearest" and alignment == "raw"):
+                shown = "any" if method == "copy_nearest" else alignment
+                count = max(entry["n"] for entry in scores.values())
+                rows.append([METHOD_NAMES[method], shown, *(plus_minus(scores.get(m), m) if m in scores else "–"
+                                                            for m in present), str(count)])
+    return {"head": ["", "scale", *(names[metric] for metric in present), "n"], "rows": rows}
+
+
+def cloud_table(cloud: dict) -> dict:
+    """alignment -> metric -> mean, std, n  as head and rows."""
+    metrics = list(cloud["aligned"])
+    named = {"chamfer": "Chamfer (m)", "accuracy": "accuracy (m)", "completeness": "completeness (m)",
+             "scale": "predicted / true scale", "scale_error": "scale error"}
+    head = [named.get(metric, metric.replace("fscore_", "F-score at ") + (" m" if "fscore" in metric else ""))
+            for metric in metrics]
+    rows = [[alignment, *(plus_minus(cloud[alignment].get(metric), metric) for metric in metrics),
+             str(cloud[alignment][metrics[0]]["n"])] for alignment in ALIGNMENTS]
+    return {"head": ["scale", *head, "pairs"], "rows": rows}
+
+
+def group_table(tree: dict[str, dict], heading: str) -> dict:
+    """group -> method -> alignment -> metric as rows of aligned masked PSNR, a column per method."""
+    rows = []
+    for group, methods in tree.items():
+        entries = [methods[method]["aligned"].get(METRIC) for method in METHODS]
+        rows.append([group.replace("_", " "), *(plus_minus(entry, METRIC) for entry in entries),
+                     str(entries[0]["n"] if entries[0] else 0)])
+    return {"head": [heading, *(METHOD_NAMES[method] for method in METHODS), "n"], "rows": rows}
+
+
+def data_uri(picture: np.ndarray) -> str:
+    image = Image.fromarray(picture)
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=92, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def cards(findings: Findings) -> list[dict]:
+    """A card per chosen target: pictures as data URIs and what is known of them."""
+    made = []
+    for chosen, pictures in findings.pictures:
+        row = chosen.row
+        uris = {name: data_uri(picture) for name, picture in pictures.items()}
+        made.append({
+            "family": chosen.family, "rule": chosen.rule, "photograph": uris.pop("photograph"),
+            "render": uris.pop("render"), "thumbs": list(uris.items()), "width": pictures["render"].shape[1],
+            "height": pictures["render"].shape[0],
+            "note": f"{row['scene']} · view {row['target']} · {row['bin'].replace('_', ' ')} overlap",
+            "score": f"{number(row['psnr_masked'])} dB masked"})
+    return made
+
+
+def curve_of(text: str) -> figures.Curve:
+    """Columns of a curve's CSV."""
+    rows = [list(map(float, line.split(","))) for line in text.splitlines()[1:]]
+    return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def charts(findings: Findings) -> list[dict]:
+    """Figures with a title and a caption each."""
+    current, made = findings.current, []
+    comparable = [each for each in findings.results if not protocol_differences(current, each)]
+    for name, label in CURVE_NAMES.items():
+        shown = [each for each in comparable if name in each.curves][:4]
+        if shown:
+            series = {each.name: curve_of(each.curves[name]) for each in shown}
+            made.append({"title": label, "svg": figures.curves(series, label, f"{label} over training steps"),
+                         "caption": "; ".join(f"{each.name}: {each.label}" for each in shown) + "."})
+    overlaps = list(findings.bins)
+    points = {CHART_NAMES[method]: [findings.bins[name][method] for name in overlaps] for method in METHODS}
+    estimates = {name: [interval and (interval.mean, interval.low, interval.high) for interval in intervals]
+                 for name, intervals in points.items()}
+    made.append({"title": "By overlap of the two photographs",
+                 "svg": figures.bands([name.replace("_", " ") for name in overlaps], estimates, "PSNR, masked (dB)",
+                                      "masked PSNR by overlap bin"),
+                 "caption": f"{current.label}. Bars: 95 % intervals over scenes, where there are enough of them."})
+    made.append({"title": "Scene by scene", "svg": figures.dots(scene_means(findings), "PSNR, masked (dB)",
+                                                               "masked PSNR of each test scene"),
+                 "caption": f"{current.label}; means over the targets of a scene, aligned."})
+    return made
+
+
+def scene_means(findings: Findings) -> dict[str, dict[str, float]]:
+    """scene -> method's name -> mean aligned masked PSNR; beside the floors, the baseline where there is one."""
+    baseline = next((each for each in findings.results[1:] if each.is_baseline
+                     and not protocol_differences(findings.current, each)), None)
+    tables = {CHART_NAMES[method]: select(findings.rows, method=method, alignment="aligned")
+              for method in ("render", "points_splat", "copy_nearest")}
+    if baseline and not findings.current.is_baseline:
+        tables[baseline.label] = select(baseline.rows, alignment="aligned")
+    means = {}
+    for scene in groups(findings.rows, "scene"):
+        scores = {name: column(select(rows, scene=scene), METRIC)[0] for name, rows in tables.items()}
+        means[scene] = {name: float(np.mean(values)) for name, values in scores.items() if values}
+    return {scene: values for scene, values in means.items() if CHART_NAMES["render"] in values}
+
+
+def forest(findings: Findings) -> dict | None:
+    """Differences from the baseline, or without one from the floors; None when there is nothing to differ from."""
+    current, found, against = findings.current, findings.comparisons, BASELINE
+    if not found:
+        found, against = {CHART_NAMES[name]: each for name, each in findings.floors.items()}, "each floor"
+    if not found:
+        return None
+    estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
+    title = f"masked PSNR minus that of {against} (dB)"
+    return {"svg": figures.forest(estimates, title, f"{current.label}: {title}"),
+            "caption": f"Paired differences with 95 % intervals over scenes. {current.label}."}
+
+
+def context(findings: Findings) -> dict:
+    """What the template shows."""
+    current, summary = findings.current, findings.summary
+    comparison = findings.comparisons.get(current.name)
+    others = [difference_words(each.label, BASELINE, findings.comparisons[each.name])
+              for each in findings.results[1:] if each.name in findings.comparisons]
+    methods = summary["methods"]["render"]["aligned"]
+    key_figures = [(SCORES[metric], plus_minus(methods.get(metric), metric))
+                   for metric in ("psnr_masked", "ssim_masked", "lpips_masked") if metric in methods]
+    cloud = summary["cloud"]["aligned"]
+    if "chamfer" in cloud:
+        key_figures.append(("Chamfer distance (m)", plus_minus(cloud["chamfer"], "chamfer")))
+    return {
+        "label": current.label, "detail": current.about["detail"], "counts": summary["counts"],
+        "resolution": summary["resolution"], "others": others,
+        "headline": headline(current, findings.score, comparison),
+        "cautions": cautions(current, comparison is not None),
+        "power": power_words(comparison) if comparison else None,
+        "floors": floor_words(findings.floors) if findings.floors else None, "score": interval_words(findings.score),
+        "untrained": current.about["backbone"]["weights"] == "random", "key_figures": key_figures,
+        "leaderboard": leaderboard(findings), "floor_board": floor_board(findings), "forest": forest(findings),
+        "cards": cards(findings), "charts": charts(findings), "scores": score_table(summary["methods"], SCORES),
+        "compatible": score_table(summary["methods"], COMPATIBLE),
+        "bins": group_table(summary["bins"], "overlap"), "categories": group_table(summary["categories"], "scenes"),
+        "clouds": cloud_table(summary["cloud"]) if cloud else None, "absent": summary["absent"],
+        "provenance": findings.provenance,
+    }
+
+
+def page(findings: Findings) -> str:
+    """The whole page."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(TEMPLATE.name).render(context(findings))

@@ -1,0 +1,204 @@
+"""Stage `report`: the small results that Git tracks, and one page that shows them.
+
+reads data/eval, data/train, data/model, data/renders, data/scenes, data/weights; writes reports/metrics.json,
+experiment.json, records.csv, plots, images (the same bytes on every run), and reports/summary/index.html, which shows
+other experiments and timings too
+
+`python -m src.report` brings the page up to date after new experiments.
+"""
+
+import os
+from pathlib import Path
+
+from src.config import Config, run
+from src.experiments import METRIC, REPORTS, against_baseline, gather
+from src.folders import fresh_folder
+from src.gallery import choose, panels, strip
+from src.page import Findings, page
+from src.provenance import (file_hash, fix_computation, git_revision, numpy_generator, params_hash, read_json, versions,
+                            write_json)
+from src.records import FLOORS, METHODS, Row, column, groups, read_rows, select, write_rows
+from src.scene import read_index
+from src.statistics import Comparison, Interval, bootstrap_interval, compare
+from src.verdict import number
+
+EVAL, TRAIN, MODEL, RENDERS = Path("data/eval"), Path("data/train"), Path("data/model"), Path("data/renders")
+SCENES, WEIGHTS = Path("data/scenes"), Path("data/weights")
+# keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
+FREE = {"model": ("backbone", "dinov2_model", "dinov2_dim", "weights", "backbone_layers", "feature_grid", "fusion_site",
+                  "fusion_hooks", "fusion_mode", "identity_init", "freeze_dinov2", "freeze_fusion"),
+        "opt": ("log_every", "val_every", "gradient_checkpointing")}
+
+
+def held_still(config: Config, summary: dict, geometry: dict, train_category: str) -> dict:
+    """What two runs must share for their scores to be compared; hashes stand for files."""
+    sections = {}
+    for name in ("model", "opt", "loss"):
+        values = vars(getattr(config, name))
+        sections[name] = {key: value for key, value in values.items() if key not in FREE.get(name, ())}
+    return sections | {
+        "scenes": file_hash(SCENES / "index.jsonl"), "episodes": file_hash(SCENES / "episodes_test.jsonl"),
+        "geometry": geometry["sha256"] or geometry["label"], "seed": config.seed, "eval.masks": config.eval.masks,
+        "data.batch_size": config.data.batch_size, "train_category": train_category,
+        "resolution": "x".join(map(str, summary["resolution"])), "eval.lpips": config.eval.lpips}
+
+
+def about(config: Config, summary: dict, curves: list[str]) -> dict:
+    """reports/experiment.json: what was run, and what it may be compared with."""
+    record = read_json(MODEL / "record.json")
+    backbone, model = record["backbone"], config.model
+    bare = backbone["name"] == "none"
+    sections = config.seed, config.data, config.dataset, config.model, config.opt, config.loss, config.eval
+    return {
+        "label": "MASt3R only (no backbone)" if bare else backbone["label"],
+        "detail": "" if bare else f"{model.fusion_mode} at {model.fusion_site}, {model.strategy}",
+        "backbone": backbone, "geometry": record["geometry"], "trainable_parameters": record["trainable_parameters"],
+        "protocol": held_still(config, summary, record["geometry"], record["train_category"]), "curves": curves,
+        "counts": summary["counts"], "absent": summary["absent"], "versions": versions(),
+        "params": params_hash(*sections)}
+
+
+def rounded(value: float) -> float:
+    return round(value, 6)
+
+
+def headline_metrics(summary: dict, parameters: int) -> dict:
+    """reports/metrics.json: scores are means over targets, aligned unless named raw; absent ones are left out."""
+    render = summary["methods"]["render"]
+    aligned, cloud = render["aligned"], summary["cloud"]["aligned"]
+    wanted = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel",
+              "psnr_splatt3r_masked")
+    metrics = {name: rounded(aligned[name]["mean"]) for name in wanted if name in aligned}
+    metrics["psnr_masked_std"] = rounded(aligned[METRIC].get("std", 0.0)) if METRIC in aligned else None
+    metrics["psnr_masked_raw"] = rounded(render["raw"][METRIC]["mean"]) if METRIC in render["raw"] else None
+    metrics |= {name: rounded(entry["mean"]) for name, entry in cloud.items()
+                if name in ("chamfer", "scale_error") or name.startswith("fscore")}
+    floors = {name: summary["methods"][name]["aligned"] for name in FLOORS}
+    metrics["floors"] = {name: rounded(scores[METRIC]["mean"]) for name, scores in floors.items() if METRIC in scores}
+    for heading in ("bins", "categories"):
+        entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
+        metrics[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
+    metrics |= {name: summary["counts"][name] for name in ("targets", "scenes")} | {"trainable_parameters": parameters}
+    return {name: value for name, value in metrics.items() if value not in (None, {})}
+
+
+def published_curves(folder: Path) -> list[str]:
+    """DVCLive's curves as CSV, train/loss.tsv -> train_loss.csv; their names without the ending."""
+    root = TRAIN / "plots" / "metrics"
+    names = []
+    for path in sorted(root.rglob("*.tsv")):
+        names.append("_".join(path.relative_to(root).with_suffix("").parts))
+        text = path.read_text("utf8").replace("\t", ",")
+        (folder / f"{names[-1]}.csv").write_text(text, "utf8")
+    return names
+
+
+def wide(groups_of: dict[str, list[Row]], heading: str) -> list[Row]:
+    """Mean aligned masked PSNR, a row per group and a column per method, with the number of targets."""
+    table = []
+    for name, rows in groups_of.items():
+        values = {method: column(select(rows, method=method, alignment="aligned"), METRIC)[0] for method in METHODS}
+        means = {method: sum(scores) / len(scores) if scores else None for method, scores in values.items()}
+        table.append({heading: name} | means | {"n": len(values["render"])})
+    return table
+
+
+def intervals_by_bin(rows: list[Row], config: Config) -> dict[str, dict[str, Interval | None]]:
+    """Overlap bin -> method -> interval of the mean aligned masked PSNR."""
+    found = {}
+    for name in groups(rows, "bin"):
+        found[name] = {}
+        for method in METHODS:
+            values, scenes = column(select(rows, bin=name, method=method, alignment="aligned"), METRIC)
+            found[name][method] = interval(values, scenes, config, name, method) if values else None
+    return found
+
+
+def interval(values: list[float], scenes: list[str], config: Config, *purpose: str) -> Interval:
+    settings = config.eval.bootstrap
+    rng = numpy_generator(config.seed, "interval", *purpose)
+    return bootstrap_interval(values, scenes, rng, settings.resamples, settings.confidence)
+
+
+def against_floors(rows: list[Row], config: Config) -> dict[str, Comparison]:
+    """This run's renders minus each floor, paired by target."""
+    tables = {method: {(row["episode"], row["target"]): row for row in select(rows, method=method, alignment="aligned")
+                       if row[METRIC] is not None} for method in METHODS}
+    keys = sorted(tables["render"])
+    if not keys:
+        return {}
+    gains = {floor: [tables["render"][key][METRIC] - tables[floor][key][METRIC] for key in keys] for floor in FLOORS}
+    settings = config.eval.bootstrap
+    return compare(gains, 0.0, [tables["render"][key]["scene"] for key in keys], numpy_generator(config.seed, "floors"),
+                   settings.resamples, settings.confidence)
+
+
+def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interval | None]]) -> list[str]:
+    """CSVs for `dvc plots`; returns the names of the training curves among them."""
+    table = wide({name: select(rows, bin=name) for name in bins}, "bin")
+    for row in table:
+        found = bins[row["bin"]]["render"]
+        row |= {"render_low": found and found.low, "render_high": found and found.high}
+    write_rows(folder / "bins.csv", table)
+    write_rows(folder / "scenes.csv", wide({name: select(rows, scene=name) for name in groups(rows, "scene")}, "scene"))
+    write_rows(folder / "families.csv",
+               wide({name: select(rows, category=name) for name in groups(rows, "category")}, "family"))
+    return published_curves(folder)
+
+
+def weights_words(record: dict) -> str:
+    """What some weights are, whose, and from where."""
+    digest = f", sha256 {record['sha256'][:16]}" if record.get("sha256") else ""
+    return (f"{record['label']}: {record['weights']} weights, licence {record['licence']}, source {record['source']}"
+            f"{digest}")
+
+
+def provenance(config: Config, record: dict) -> dict[str, list[tuple[str, str]]]:
+    """Headings -> names and values, for the page alone: the revision is not known to reproducible files."""
+    protocol = record["protocol"]
+    weights = [("geometry", record["geometry"]), ("backbone", record["backbone"])]
+    if (lpips := WEIGHTS / "lpips_eval" / "record.json").exists():
+        weights.append(("LPIPS trunk", read_json(lpips)))
+    return {
+        "This run": [("revision", git_revision() or "not in a Git repository"), ("parameters", record["params"]),
+                     ("protocol", params_hash(protocol)), ("seed", str(config.seed)),
+                     ("optimiser steps", str(config.opt.steps)),
+                     ("trainable parameters", f"{record['trainable_parameters']:,}"),
+                     ("training scenes", protocol["train_category"]), ("visibility masks", config.eval.masks)],
+        "Data": [("data set", config.data.dataset), ("scenes", protocol["scenes"][:16]),
+                 ("test episodes", protocol["episodes"][:16]), ("resolution", protocol["resolution"])],
+        "Weights and licences": [(use, weights_words(entry)) for use, entry in weights],
+        "Versions": list(record["versions"].items())}
+
+
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    summary, rows = read_json(EVAL / "summary.json"), read_rows((EVAL / "records.csv").read_text("utf8"))
+    index = {record.id: record for record in read_index(SCENES)}
+    bins = intervals_by_bin(rows, config)
+    with fresh_folder(REPORTS / "plots") as folder:
+        curves = write_plots(folder, rows, bins)
+    record = about(config, summary, curves)
+    pictures = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]
+    with fresh_folder(REPORTS / "images") as folder:
+        for chosen, panel in pictures:
+            title = f"{chosen.rule} of {chosen.family} · {record['label']}"
+            note = f"{chosen.row['scene']}, view {chosen.row['target']}, {chosen.row['bin']} overlap · " \
+                   f"masked PSNR {chosen.row[METRIC]:.2f} dB"
+            strip(panel, title, note).save(folder / f"{chosen.name}.png", optimize=True)
+    write_rows(REPORTS / "records.csv", select(rows, method="render"))
+    write_json(REPORTS / "metrics.json", headline_metrics(summary, record["trainable_parameters"]))
+    write_json(REPORTS / "experiment.json", record)
+    results = gather(os.environ.get("DVC_ROOT", "."))
+    settings = config.eval.bootstrap
+    values, scenes = column(select(rows, method="render", alignment="aligned"), METRIC)
+    findings = Findings(results, summary, rows, interval(values, scenes, config, "score"), against_floors(rows, config),
+                        against_baseline(results, settings.resamples, settings.confidence, config.seed), bins, pictures,
+                        provenance(config, record))
+    target = REPORTS / "summary" / "index.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page(findings), "utf8")
+
+
+if __name__ == "__main__":
+    run(main)

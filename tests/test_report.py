@@ -1,0 +1,195 @@
+import csv
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src import evaluate, report
+from src.config import load
+from src.records import read_rows, select
+from tests.fabricated import write_results
+
+ROOT = Path(__file__).resolve().parents[1]
+DECLARED = ("metrics.json", "experiment.json", "records.csv", "plots", "images")
+
+
+def run(folder: Path, *overrides: str, **results) -> None:
+    """The stages evaluate and report on fabricated results."""
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    write_results(folder, **results)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("DVC_ROOT", raising=False)
+        config = load(["eval.bootstrap.resamples=200", *overrides], root=ROOT)
+        evaluate.main(config)
+        report.main(config)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Bytes of everything that must repeat."""
+    files = [path for name in DECLARED for path in (folder / "reports" / name, *(folder / "reports" / name).rglob("*"))]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """A committed MASt3R-only baseline, one experiment that changed fusion, one that trained longer, and this run."""
+    folder = tmp_path_factory.mktemp("reported")
+
+    def git(*words):
+        done = subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    git("config", "user.email", "a@example.org")
+    git("config", "user.name", "A")
+    (folder / ".gitignore").write_text("data/\n")
+    run(folder, "model.backbone=none", backbone="none", weights="none")
+    git("add", "-A")
+    git("commit", "-qm", "baseline")
+    head = git("rev-parse", "HEAD")
+    for name, override, gain in (("add", "model.fusion_mode=add", 0.3), ("long", "opt.steps=900", 0.4)):
+        run(folder, override, gain=gain)
+        git("add", "-A")
+        git("commit", "-qm", name)
+        git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", "HEAD")
+        git("reset", "-q", "--hard", head)
+    run(folder, gain=0.001)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(reported) -> str:
+    return (reported / "reports/summary/index.html").read_text("utf8")
+
+
+def test_headline_numbers_agree_with_the_records(reported):
+    metrics = json.loads((reported / "reports/metrics.json").read_text())
+    rows = read_rows((reported / "data/eval/records.csv").read_text())
+
+    def mean(metric, **wanted):
+        return np.mean([row[metric] for row in rows if all(row[key] == word for key, word in wanted.items())])
+
+    for metric in ("psnr_masked", "psnr", "ssim", "ssim_masked", "depth_abs_rel", "psnr_splatt3r_masked"):
+        assert metrics[metric] == pytest.approx(mean(metric, method="render", alignment="aligned"), abs=2e-6)
+    assert metrics["psnr_masked_raw"] == pytest.approx(mean("psnr_masked", method="render", alignment="raw"), abs=2e-6)
+    for group, column in (("bins", "bin"), ("categories", "category")):
+        for name, value in metrics[group].items():
+            wanted = {column: name, "method": "render", "alignment": "aligned"}
+            assert value == pytest.approx(mean("psnr_masked", **wanted), abs=2e-6)
+    for name, value in metrics["floors"].items():
+        assert value == pytest.approx(mean("psnr_masked", method=name, alignment="aligned"), abs=2e-6)
+    assert (metrics["targets"], metrics["scenes"], metrics["trainable_parameters"]) == (24, 6, 123456)
+    flat = [value for entry in metrics.values() for value in (entry.values() if isinstance(entry, dict) else [entry])]
+    assert 15 <= len(flat) <= 27 and all(math.isfinite(value) for value in flat)
+    assert "lpips" not in metrics
+
+
+def test_plots_agree_with_the_records(reported):
+    plots = reported / "reports/plots"
+    rows = select(read_rows((reported / "data/eval/records.csv").read_text()), alignment="aligned")
+    for file, column in (("bins", "bin"), ("scenes", "scene"), ("families", "category")):
+        with open(plots / f"{file}.csv") as text:
+            table = list(csv.DictReader(text))
+        assert [line[next(iter(line))] for line in table] == sorted({row[column] for row in rows})
+        for line in table:
+            for method in ("render", "points"):
+                scores = [row["psnr_masked"] for row in rows
+                          if row[column] == next(iter(line.values())) and row["method"] == method]
+                assert float(line[method]) == pytest.approx(np.mean(scores), abs=2e-6) and int(line["n"]) == len(scores)
+            if file == "bins":
+                assert float(line["render_low"]) < float(line["render"]) < float(line["render_high"])
+    assert (plots / "train_loss.csv").read_text().splitlines()[:2] == ["step,loss", "0,0.09"]
+    assert {path.name for path in plots.glob("*_*.csv")} == {"train_loss.csv", "train_mse.csv", "val_psnr_masked.csv"}
+
+
+def test_pictures_have_stable_names(reported):
+    names = {f"{family}_{rule}.png" for family in ("objects", "rooms") for rule in ("first", "best", "median", "worst")}
+    images = {path.name: Image.open(path) for path in (reported / "reports/images").iterdir()}
+    assert set(images) == names and len({image.size for image in images.values()}) == 1
+
+
+def test_published_records_are_of_the_model_alone(reported):
+    rows = read_rows((reported / "reports/records.csv").read_text())
+    assert {row["method"] for row in rows} == {"render"} and len(rows) == 48
+
+
+def test_declared_files_repeat_byte_for_byte_and_know_no_other_revision(reported, tmp_path):
+    shutil.copytree(reported / "data", tmp_path / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        report.main(load(["eval.bootstrap.resamples=200", "threads=1"], root=ROOT))
+    assert contents(tmp_path) == contents(reported)
+
+
+class Balance(HTMLParser):
+    """Open elements, and every address the page would fetch."""
+
+    VOID = {"meta", "link", "img", "input", "br"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses, self.ids = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.addresses += [found[key] for key in ("src", "href", "xlink:href", "srcset", "action") if key in found]
+        self.ids += [found["id"]] if "id" in found else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.addresses += [value for key, value in attributes if key in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing(html):
+    parser = Balance()
+    parser.feed(html)
+    assert parser.open == []
+    assert all(address.startswith(("data:", "#")) for address in parser.addresses)
+    assert "default-src 'none'" in html and "@import" not in html
+    assert set(re.findall(r"url\((.)", html)) <= {"#"}
+
+
+def words_of(html: str) -> str:
+    """The page as a reader sees it."""
+    text = re.sub(r"<(style|script|svg).*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", text)
+
+
+def test_the_page_has_a_row_per_experiment_and_says_why_one_is_not_compared(html):
+    table = re.search(r'<table class="board">.*?</table>', html, re.DOTALL).group()
+    assert re.findall(r'<th scope="row">([^<]*)</th>', table) == ["this run", "main", "add", "long", *["floor"] * 3]
+    assert "Not compared: opt.steps 900 instead of 300" in words_of(table)
+    assert "baseline" in words_of(table) and "add at head" in words_of(table)
+
+
+def test_the_page_tells_the_verdict_and_what_was_not_measured(html):
+    words = words_of(html)
+    headline = re.search(r"<h1>(.*?)</h1>", html).group(1)
+    assert headline.startswith("DINOv2 ViT-S/14 (random weights, untrained) is ") and "n = 24 in 6 scenes" in headline
+    assert "this run is an untrained control" in words
+    assert "LPIPS eval.lpips is none" in words and "Overlap bin medium no test pair overlaps that much" in words
+    assert "not measured" in words and "scikit" not in words
+    assert "nan" not in words.lower().split() and "None" not in words
+
+
+def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
+    run(tmp_path, scenes_per_family=1, weights="pretrained")
+    html = (tmp_path / "reports/summary/index.html").read_text("utf8")
+    words = words_of(html)
+    assert "there is no baseline to compare it with yet" in words and "not in a Git repository" in words
+    assert "dvc exp run -n base -S model.backbone=none" in words
+    assert "[" not in re.search("<h1>(.*?)</h1>", html).group(1)
+    bins = (tmp_path / "reports/plots/bins.csv").read_text().splitlines()
+    assert bins[1].endswith(",4,,")  # two scenes are too few for an interval: the cells are empty
