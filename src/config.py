@@ -6,6 +6,7 @@ Run alone (`python -m src.config`), it is the stage `check`: it validates `param
 import os
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Callable
 
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 PATCH = 16  # the geometry networks' patch size
 FAMILIES = ("objects", "rooms")
 DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
+BACKBONES = ("none", "dinov2", "clip", "timm:", "shuffled", "constant", "rgb")  # a colon: a name follows
 DINOV2_DIMS |= {f"{name}_reg": dim for name, dim in DINOV2_DIMS.items()}
 
 
@@ -170,6 +172,11 @@ class Model:
     sh_degree: int = MISSING
 
     def __post_init__(self):
+        family, colon, name = self.backbone.partition(":")
+        near = get_close_matches(self.backbone, BACKBONES, n=1)
+        require(family + colon in BACKBONES and bool(colon) == bool(name),
+                f"model.backbone is {self.backbone!r}{f' (did you mean {near[0]}?)' if near else ''}; choose one of "
+                f"{', '.join(known + '<name>' if known.endswith(':') else known for known in BACKBONES)}.")
         require_choice("model.dinov2_model", self.dinov2_model, tuple(DINOV2_DIMS))
         width = DINOV2_DIMS[self.dinov2_model]
         require(self.dinov2_dim in (None, width),

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from src.config import ConfigError, load, one_sentence
+from src.backbones import FAMILIES
+from src.config import BACKBONES, ConfigError, load, one_sentence
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +29,8 @@ def test_an_override_changes_one_value():
     ("data.dataset=kitti", "choose one of procedural"),
     ("model.geometry=colmap", "choose one of tiny, mast3r, dust3r"),
     ("model.dinov2_model=dinov2_vitx14", "dinov2_vits14"),
+    ("model.backbone=dinov9", r"model.backbone is 'dinov9' \(did you mean dinov2\?\)"),
+    ("model.backbone=timm:", "timm:<name>"),
     ("model.dinov2_dim=768", "dinov2_vits14 is 384 wide"),
     ("datasets.procedural.resolution=[120,128]", "multiple of the geometry network's patch size 16"),
     ("datasets.procedural.resolution=[128]", r"\[width, height\]"),
@@ -68,3 +71,7 @@ def test_one_sentence_follows_the_cause():
     outer = RuntimeError("outer")
     outer.__cause__ = ValueError("inner\nsecond line")
     assert one_sentence(outer) == "params.yaml or an override is wrong: inner."
+
+
+def test_the_accepted_backbones_are_the_registered_ones():
+    assert set(BACKBONES) == set(FAMILIES)
