@@ -25,7 +25,7 @@ class Rendering:
 
 def render(gaussians: Gaussians, c2w: Tensor, K: Tensor, size: tuple[int, int], background: Tensor | None = None,
            near: float = NEAR) -> Rendering:
-    """Gaussians seen by V cameras; differentiable in the Gaussians, not in the cameras. Computed in float32.
+    """Gaussians seen by V cameras; differentiable in the Gaussians, not in the cameras. Computed in float32, under autocast too.
 
     gaussians              without batch dimension; N may be 0
     c2w         (V, 4, 4)  rigid camera poses, OpenCV axes, in the frame of the means
@@ -50,8 +50,9 @@ def render(gaussians: Gaussians, c2w: Tensor, K: Tensor, size: tuple[int, int], 
     c2w, K = c2w.detach().double(), K.detach()
     background = None if background is None else background.detach().float()
     draw = rasterize_cuda if means.is_cuda else rasterize
-    images, alphas, accumulated = draw(means, quats, scales, opacities, colours(sh, means, c2w[:, :3, 3].float()),
-                                       invert_se3(c2w), K, *size, near, background)
+    with torch.autocast(means.device.type, enabled=False):
+        images, alphas, accumulated = draw(means, quats, scales, opacities, colours(sh, means, c2w[:, :3, 3].float()),
+                                           invert_se3(c2w), K, *size, near, background)
     covered = alphas > 0
     depths = torch.where(covered, accumulated / torch.where(covered, alphas, 1), 0)
     return Rendering(images, alphas, depths)

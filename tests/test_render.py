@@ -130,6 +130,19 @@ def test_half_precision_gaussians_are_drawn_in_float32():
     assert torch.equal(render(half, c2w, K, (WIDTH, HEIGHT)).images, wanted.images)
 
 
+@pytest.mark.parametrize("degree", [0, 1])
+def test_autocast_and_inference_mode_change_nothing(degree):
+    scene, (c2w, K) = gaussians(degree=degree), cameras()
+    wanted = render(scene, c2w, K, (WIDTH, HEIGHT))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = render(scene, c2w, K, (WIDTH, HEIGHT))
+    with torch.inference_mode():
+        inferred = render(Gaussians(*(getattr(scene, name).clone() for name in ("means", "quats", "scales", "opacities",
+                                                                               "sh"))), c2w, K, (WIDTH, HEIGHT))
+    for other in (mixed, inferred):
+        assert all(torch.equal(getattr(other, name), getattr(wanted, name)) for name in ("images", "alphas", "depths"))
+
+
 def test_an_empty_set_is_background():
     c2w, K = cameras()
     rendering = render(gaussians(0), c2w, K, (WIDTH, HEIGHT), torch.tensor([0.1, 0.2, 0.3]))
