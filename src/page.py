@@ -13,6 +13,7 @@ from src import figures
 from src.experiments import METRIC, Result, protocol_differences
 from src.gallery import Chosen
 from src.records import ALIGNMENTS, FLOORS, METHODS, Row, column, groups, select, summarise
+from src.speed import fps_and_memory, speed_facts, time_table, timings, why_absent
 from src.statistics import Comparison, Interval, rank_intervals
 from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline, interval_words,
                          number, power_words)
@@ -96,11 +97,12 @@ def leaderboard(findings: Findings) -> list[dict]:
     for each in findings.results:
         scores, compared = summarise(select(each.rows, alignment="aligned")), findings.comparisons.get(each.name)
         difference = limits(compared.interval) if compared else ""
+        fps, memory = fps_and_memory(each, findings.current) or (NOT_MEASURED, NOT_MEASURED)
         rows.append({
             "run": each.name, "backbone": each.label, "detail": each.about["detail"], "refused": refused[each.name],
             "rank": ranked.get(each.name, ""),
             "difference": "baseline" if each.is_baseline and not refused[each.name] else difference,
-            "fps": NOT_MEASURED, "memory": NOT_MEASURED}
+            "fps": fps, "memory": memory}
             | {name: plus_minus(scores.get(f"{name}_masked"), name) for name in ("psnr", "ssim", "lpips")})
     return rows
 
@@ -241,7 +243,8 @@ def context(findings: Findings) -> dict:
     methods = summary["methods"]["render"]["aligned"]
     key_figures = [(SCORES[metric], plus_minus(methods.get(metric), metric))
                    for metric in ("psnr_masked", "ssim_masked", "lpips_masked") if metric in methods]
-    cloud = summary["cloud"]["aligned"]
+    cloud, benchmark = summary["cloud"]["aligned"], timings(current)
+    absent = summary["absent"] | ({} if benchmark else {"Speed and memory of this run": why_absent(current)})
     if "chamfer" in cloud:
         key_figures.append(("Chamfer distance (m)", plus_minus(cloud["chamfer"], "chamfer")))
     return {
@@ -256,7 +259,9 @@ def context(findings: Findings) -> dict:
         "cards": cards(findings), "charts": charts(findings), "scores": score_table(summary["methods"], SCORES),
         "compatible": score_table(summary["methods"], COMPATIBLE),
         "bins": group_table(summary["bins"], "overlap"), "categories": group_table(summary["categories"], "scenes"),
-        "clouds": cloud_table(summary["cloud"]) if cloud else None, "absent": summary["absent"],
+        "clouds": cloud_table(summary["cloud"]) if cloud else None, "absent": absent,
+        "times": time_table(benchmark) if benchmark else None,
+        "speed_facts": speed_facts(benchmark) if benchmark else None,
         "provenance": findings.provenance,
     }
 

@@ -55,7 +55,8 @@ def about(config: Config, summary: dict, curves: list[str]) -> dict:
         "backbone": backbone, "geometry": record["geometry"], "trainable_parameters": record["trainable_parameters"],
         "protocol": held_still(config, summary, record["geometry"], record["train_category"]), "curves": curves,
         "counts": summary["counts"], "absent": summary["absent"], "versions": versions(),
-        "params": params_hash(*sections)}
+        "params": params_hash(*sections),
+        "benchmark_params": params_hash(config.seed, config.threads, config.model, config.benchmark)}
 
 
 def rounded(value: float) -> float:

@@ -125,7 +125,7 @@ def test_declared_files_repeat_byte_for_byte_and_know_no_other_revision(reported
     shutil.copytree(reported / "data", tmp_path / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        report.main(load(["eval.bootstrap.resamples=200", "threads=1"], root=ROOT))
+        report.main(load(["eval.bootstrap.resamples=200"], root=ROOT))
     assert contents(tmp_path) == contents(reported)
 
 

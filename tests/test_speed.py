@@ -1,0 +1,48 @@
+from src.experiments import Result
+from src.speed import MISSING, STALE, bytes_words, fps_and_memory, speed_facts, time_table, timings, why_absent
+
+TIMING = {"median_ms": 50.0, "p10_ms": 45.0, "p90_ms": 61.0, "per_second": 20.0}
+MEMORY = {"peak_bytes": 3 * 2**29, "before_bytes": 2**29, "what": "resident set"}
+BENCHMARK = {
+    "backbone": "DINOv2", "device": "cpu", "precision": "32-true", "warmup": 2, "repeats": 7, "params": "p",
+    "parameters": {"encoder": 1200, "fusion": 0}, "hardware": {"cpu": "Some CPU", "cpu_cores": 2, "threads": 2},
+    "resolutions": {side: {"geometry_encoder": TIMING, "encode": TIMING | {"per_second": rate},
+                           "render_per_view": TIMING, "encode_flops": 2_500_000_000, "inference_memory": MEMORY,
+                           "training_step_memory": MEMORY}
+                    for side, rate in (("128", 20.0), ("224", 5.0))}}
+
+
+def result(benchmark: dict | None, params: str = "p", resolution: str = "224x224") -> Result:
+    about = {"benchmark_params": params, "protocol": {"resolution": resolution}}
+    return Result("this run", about, {}, [], {}, benchmark)
+
+
+def test_timings_of_another_configuration_are_not_shown():
+    assert timings(result(BENCHMARK)) == BENCHMARK
+    assert timings(result(BENCHMARK, "q")) is timings(result(None)) is None
+    assert why_absent(result(BENCHMARK, "q")) == STALE and why_absent(result(None)) == MISSING
+    assert fps_and_memory(result(None), result(BENCHMARK)) is None
+
+
+def test_the_table_shows_the_speed_at_the_scored_resolution():
+    assert fps_and_memory(result(BENCHMARK), result(BENCHMARK)) == ("5.0", "1.50 GB")
+    assert fps_and_memory(result(BENCHMARK, resolution="512x384"), result(BENCHMARK, resolution="512x384"))[0] == "20.0"
+
+
+def test_other_hardware_is_said_to_be_other():
+    gpu = BENCHMARK | {"device": "cuda", "hardware": {"cpu": "x", "cpu_cores": 8, "threads": 8, "gpu": "H100"}}
+    assert fps_and_memory(result(gpu), result(BENCHMARK))[0] == "5.0 (cuda, 224 px)"
+    assert fps_and_memory(result(gpu), result(None))[0] == "5.0 (cuda, 224 px)"
+    assert speed_facts(gpu)[0][1].startswith("H100") and speed_facts(BENCHMARK)[0][1].startswith("Some CPU")
+
+
+def test_times_have_a_spread_and_absent_pieces_no_row():
+    table = time_table(BENCHMARK)
+    assert table["head"][1:] == ["128 × 128", "224 × 224"] and all(len(row) == 3 for row in table["rows"])
+    rows = {row[0]: row[1] for row in table["rows"]}
+    assert rows["one render"] == "50.0 [45.0, 61.0]" and rows["arithmetic of a pair"] == "2.5 GFLOP"
+    assert not any("backbone" in name for name in rows)
+
+
+def test_memory_is_in_the_unit_that_fits():
+    assert [bytes_words(count) for count in (5 * 2**20, 2**29, 10**10)] == ["5 MB", "0.50 GB", "9.31 GB"]
