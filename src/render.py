@@ -25,7 +25,7 @@ class Rendering:
 
 def render(gaussians: Gaussians, c2w: Tensor, K: Tensor, size: tuple[int, int], background: Tensor | None = None,
            near: float = NEAR) -> Rendering:
-    """Gaussians seen by V cameras; differentiable in the Gaussians, not in the cameras. Computed in float32, under autocast too.
+    """Gaussians seen by V cameras; differentiable in the Gaussians, not in the cameras. In float32, under autocast too.
 
     gaussians              without batch dimension; N may be 0
     c2w         (V, 4, 4)  rigid camera poses, OpenCV axes, in the frame of the means
