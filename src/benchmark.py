@@ -52,8 +52,8 @@ class Pieces:
 
     def inputs(self) -> dict[str, Tensor]:
         """The sample with what the network reads of it, as `Samples` gives it: (1, 2, ...) each."""
-        features = self.features()
-        return self.sample | {"tokens": self.tokens()[None]} | ({} if features is None else {"features": features[None]})
+        read = {"tokens": self.tokens(), "features": self.features()}
+        return self.sample | {name: maps[None] for name, maps in read.items() if maps is not None}
 
     def encode(self) -> SplatOutput:
         """Two photographs to Gaussians."""
@@ -102,9 +102,9 @@ def measured(pieces: Pieces, warmup: int, repeats: int, device: torch.device,
             def infer() -> None:
                 render_targets(pieces.encode().gaussians[0], inputs, 0, scale)
 
-            found = {"gaussians": len(gaussians), "geometry_encoder": timed(pieces.tokens), "encode": timed(pieces.encode),
-                     "render_per_view": timed(show), "encode_flops": flops(pieces.encode),
-                     "inference_memory": asdict(peak_memory(infer, device))}
+            found = {"gaussians": len(gaussians), "geometry_encoder": timed(pieces.tokens),
+                     "encode": timed(pieces.encode), "render_per_view": timed(show),
+                     "encode_flops": flops(pieces.encode), "inference_memory": asdict(peak_memory(infer, device))}
             if pieces.backbone.channels:
                 found |= {"backbone_features": timed(pieces.features), "backbone_flops": flops(pieces.features)}
         pieces.network.train()

@@ -27,18 +27,21 @@ def footprints(means: Tensor, quats: Tensor, scales: Tensor, w2c: Tensor, K: Ten
     return slopes * focal + middle, projected @ covariances(quats, scales) @ projected.mT + blur, z
 
 
-def composite_tile(pixels: Tensor, centres: Tensor, conics: Tensor, opacities: Tensor, features: Tensor,
-                   background: Tensor) -> tuple[Tensor, Tensor]:
-    """Composite M footprints, nearest first, on P pixels: features (P, C) and alphas (P,)."""
-    offsets = centres - pixels[:, None]  # (P, M, 2)
-    sigma = 0.5 * torch.einsum("pmi,mij,pmj->pm", offsets, conics, offsets)
-    alphas = (opacities * torch.exp(-sigma)).clamp(max=MAX_ALPHA)
+def composite_tile(x: Tensor, y: Tensor, prints: Tensor, background: Tensor) -> Tensor:
+    """Composite M footprints, nearest first, on P pixels: (P, 5), the four features and alpha.
+
+    prints (M, 10): centre 2, inverse covariance xx, xy, yy, opacity, features 4
+    """
+    u, v, xx, xy, yy, opacity = prints[:, :6].unbind(1)
+    dx, dy = u - x[:, None], v - y[:, None]  # (P, M)
+    sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+    alphas = (opacity * torch.exp(-sigma)).clamp(max=MAX_ALPHA)
     alphas = torch.where((sigma >= 0) & (alphas >= MIN_ALPHA), alphas, 0)
     after = torch.cumprod(1 - alphas, 1)
     weights = alphas * torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], 1)
     weights = torch.where(after > MIN_TRANSMITTANCE, weights, 0)  # `after` never rises again
-    covered = weights.sum(1)
-    return weights @ features + (1 - covered)[:, None] * background, covered
+    covered = weights.sum(1, keepdim=True)
+    return torch.cat([weights @ prints[:, 6:] + (1 - covered) * background, covered], 1)
 
 
 def rasterize(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, w2c: Tensor, K: Tensor,
@@ -58,23 +61,19 @@ def draw(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors
     means, quats, scales, opacities, colors = (t[seen] for t in (means, quats, scales, opacities, colors))
     centres, covs, depths = footprints(means, quats, scales, w2c, K, width, height)
     order = depths.detach().argsort(stable=True)
-    centres, covs, depths, opacities, colors = (t[order] for t in (centres, covs, depths, opacities, colors))
-    conics, features = torch.linalg.inv(covs), torch.cat([colors, depths[:, None]], 1)
+    conics = torch.linalg.inv(covs).flatten(1)[:, [0, 1, 3]]
+    prints = torch.cat([centres, conics, opacities[:, None], colors, depths[:, None]], 1)[order]
     with torch.no_grad():
         extent = torch.sqrt(2 * torch.log(opacities / MIN_ALPHA))[:, None] * covs.diagonal(dim1=1, dim2=2).sqrt() + 0.01
-        low, high = centres - extent, centres + extent
-    rows = []
-    for top in range(0, height, TILE):
-        row = []
-        for left in range(0, width, TILE):
-            h, w = min(TILE, height - top), min(TILE, width - left)
-            corner, opposite = means.new_tensor([left, top]), means.new_tensor([left + w, top + h])
-            touched = ((high > corner) & (low < opposite)).all(1).nonzero()[:, 0]
-            y, x = torch.meshgrid(torch.arange(top, top + h) + 0.5, torch.arange(left, left + w) + 0.5, indexing="ij")
-            pixels = torch.stack([x, y], -1).reshape(-1, 2).to(means)
-            drawn, covered = composite_tile(pixels, centres[touched], conics[touched], opacities[touched],
-                                            features[touched], background)
-            row.append(torch.cat([drawn, covered[:, None]], 1).T.unflatten(1, (h, w)))
-        rows.append(torch.cat(row, 2))
-    picture = torch.cat(rows, 1)
+        low, high = (centres - extent)[order], (centres + extent)[order]
+        corners = [(left, top) for top in range(0, height, TILE) for left in range(0, width, TILE)]
+        lists = [((high > means.new_tensor(corner)) & (low < means.new_tensor(corner) + TILE)).all(1).nonzero()[:, 0]
+                 for corner in corners]
+    tiles = []
+    for (left, top), chosen in zip(corners, prints[torch.cat(lists)].split([len(found) for found in lists])):
+        y, x = torch.meshgrid(*(torch.arange(start, min(start + TILE, end)).to(means) + 0.5
+                                for start, end in ((top, height), (left, width))), indexing="ij")
+        tiles.append(composite_tile(x.flatten(), y.flatten(), chosen, background).T.unflatten(1, x.shape))
+    columns = -(-width // TILE)
+    picture = torch.cat([torch.cat(tiles[i:i + columns], 2) for i in range(0, len(tiles), columns)], 1)
     return picture[:3], picture[4], picture[3]

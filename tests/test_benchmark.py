@@ -1,0 +1,161 @@
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from src import benchmark
+from src.backbones.controls import Nothing, Rgb
+from src.benchmark import Pieces, choose_device, main, measured, parameters
+from src.fusion import FusionConfig
+from src.mast3r import Mast3rConfig
+from src.splatt3r import Splatt3R
+
+TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=2, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
+                    head="catmlp+dpt", dpt_feature_dim=8, dpt_last_dim=6, dpt_layer_dims=(4, 6, 8, 10))
+SIDE = 32
+TIMES = {"median_ms", "p10_ms", "p90_ms", "per_second"}
+
+
+def network(channels: int) -> Splatt3R:
+    fusion = FusionConfig(channels=channels) if channels else None
+    model = Splatt3R(TINY, fusion=fusion, generator=torch.Generator().manual_seed(0))
+    model.apply_strategy("feature_extraction")
+    with torch.no_grad():
+        for head in (model.downstream_head1, model.downstream_head2):  # all points in front of the cameras
+            head.dpt.head[4].weight.zero_()
+            head.dpt.head[4].bias.copy_(torch.tensor([0, 0, 1.0, 0]))
+    return model.eval()
+
+
+def sample(side: int = SIDE) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(1)
+    K = torch.tensor([[1.1 * side, 0, side / 2], [0, 1.1 * side, side / 2], [0, 0, 1]])
+    return {"images": torch.rand(1, 3, 3, side, side, generator=g), "depth": torch.full((1, 3, side, side), 2.0),
+            "valid": torch.ones(1, 3, side, side, dtype=torch.bool), "K": K.expand(1, 3, 3, 3),
+            "c2w": torch.eye(4).expand(1, 3, 4, 4)}
+
+
+def run_measured(backbone) -> dict:
+    return measured(Pieces(network(backbone.channels), backbone, sample(), None), 1, 2, torch.device("cpu"), None)
+
+
+def test_every_piece_is_measured():
+    found = run_measured(Rgb())
+    pieces = ("geometry_encoder", "encode", "render_per_view", "backbone_features")
+    for name in pieces:
+        assert found[name].keys() == TIMES and 0 < found[name]["p10_ms"] <= found[name]["median_ms"]
+        assert found[name]["per_second"] == pytest.approx(1000 / found[name]["median_ms"])
+    assert found["gaussians"] == 2 * SIDE * SIDE
+    assert found["encode_flops"] > 0 and found["backbone_flops"] == 0  # pixels need no product
+    for name in ("inference_memory", "training_step_memory"):
+        assert found[name]["peak_bytes"] >= found[name]["before_bytes"] > 2**20 and "resident" in found[name]["what"]
+    assert found.keys() == {*pieces, "gaussians", "encode_flops", "backbone_flops", "inference_memory",
+                            "training_step_memory"}
+
+
+def test_flops_of_the_encoder_agree_with_a_count_by_hand():
+    """Patch embedding, and per block: queries, keys, values and output 4 N E^2, attention 2 N^2 E, MLP 8 N E^2."""
+    pieces = Pieces(network(0), Nothing(), sample(), None)
+    n, e = (SIDE // 16) ** 2, TINY.enc_embed_dim
+    products = n * 3 * 256 * e + TINY.enc_depth * (12 * n * e * e + 2 * n * n * e)
+    assert benchmark.flops(pieces.tokens) == 2 * 2 * products  # two photographs, two operations per product
+
+
+def test_what_a_missing_backbone_does_not_have_is_absent():
+    found = run_measured(Nothing())
+    assert not any(name.startswith("backbone") for name in found) and "encode" in found
+
+
+def test_the_pieces_make_what_the_network_makes():
+    backbone, inputs = Rgb(), sample()
+    pieces = Pieces(network(backbone.channels), backbone, inputs, None)
+    with torch.no_grad():
+        image1, image2 = inputs["images"][:, 0], inputs["images"][:, 1]
+        model = pieces.network
+        wanted = model(model.encode(2 * image1 - 1), model.encode(2 * image2 - 1), image1, image2, backbone(image1),
+                       backbone(image2))
+        torch.testing.assert_close(pieces.encode().gaussians.means, wanted.gaussians.means)
+        assert pieces.inputs()["features"].shape[:3] == (1, 2, backbone.channels)
+
+
+def test_measuring_changes_no_weight():
+    pieces = Pieces(network(Rgb().channels), Rgb(), sample(), None)
+    before = copy.deepcopy(pieces.network.state_dict())
+    measured(pieces, 0, 1, torch.device("cpu"), None)
+    assert all(torch.equal(before[name], value) for name, value in pieces.network.state_dict().items())
+    assert not pieces.network.training and all(p.grad is None for p in pieces.network.parameters())
+
+
+def test_a_training_step_reaches_every_trainable_group():
+    pieces = Pieces(network(Rgb().channels), Rgb(), sample(), None)
+    gradients = {}
+    for name, parameter in pieces.network.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda g, name=name: gradients.__setitem__(name, float(g.abs().sum())))
+    with torch.no_grad():
+        inputs = pieces.inputs()
+    pieces.training_step(inputs)
+    for group in ("G", "F"):
+        assert sum(gradients.get(name, 0) for name in pieces.network.parameter_groups()[group]) > 0, group
+
+
+def test_parameters_are_counted_by_group():
+    backbone = Rgb()
+    model = network(backbone.channels)
+    counts = parameters(model, backbone)
+    wanted = {"encoder": ("patch_embed.", "enc_blocks.", "enc_norm."), "fusion": ("fusion.",)}
+    for name, starts in wanted.items():
+        assert counts[name] == sum(p.numel() for key, p in model.named_parameters() if key.startswith(starts)) > 0
+    every = sum(p.numel() for key, p in model.named_parameters() if key != "mask_token")
+    assert sum(counts[name] for name in ("encoder", "decoder", "gaussian_heads", "point_heads", "fusion")) == every
+    assert counts["backbone"] == 0 and counts["trainable"] < every
+
+
+def test_cuda_where_there_is_none_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="benchmark.device is cuda"):
+        choose_device("cuda")
+
+
+@dataclasses.dataclass
+class Settings:
+    """The part of the configuration that `main` reads."""
+
+    resolutions: tuple = (48,)
+    warmup: int = 1
+    repeats: int = 3
+    device: str = "cpu"
+    precision: str = "bf16-mixed"
+    seed: int = 0
+    threads: int = 2
+    feature_grid: str = "aligned"
+    geometry: str = "tiny"
+
+    @property
+    def benchmark(self):
+        return self
+
+    @property
+    def model(self):
+        return self
+
+
+def test_the_stage_writes_its_numbers_and_a_constant_stamp(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, "fix_computation", lambda threads: None)
+    monkeypatch.setattr(benchmark.backbones, "load", lambda model, folder: Rgb())
+    monkeypatch.setattr(benchmark.models, "load", lambda *arguments: (network(Rgb().channels), {}))
+    monkeypatch.setattr(benchmark, "read_sample", lambda side, device: sample(side))
+    (tmp_path / "data/weights/backbone").mkdir(parents=True)
+    (tmp_path / "data/weights/backbone/record.json").write_text('{"weights": "none"}')
+    main(Settings())
+    written = json.loads((tmp_path / "reports/benchmark.json").read_text())
+    assert written["resolutions"].keys() == {"48"} and written["backbone"] == "RGB pixels"
+    assert written["resolutions"]["48"]["gaussians"] == 2 * 48 * 48
+    assert written["hardware"]["cpu"] and written["versions"]["torch"] and len(written["params"]) == 16
+    stamp = (tmp_path / "reports/benchmark_stamp.json").read_bytes()
+    main(Settings())
+    assert (tmp_path / "reports/benchmark_stamp.json").read_bytes() == stamp
