@@ -1,7 +1,7 @@
 """Stage `evaluate`: score the renders of held-out photographs. Reads files only, never a model.
 
 reads data/renders, data/scenes, data/weights/lpips_eval; writes data/eval: records.csv (a row per episode, target,
-method and alignment), cloud.csv (a row per episode and alignment), summary.json (means with spread; what is absent, and why)
+method and alignment), cloud.csv (a row per episode and alignment), summary.json (means, spread, what is absent and why)
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,8 @@ from src.records import ALIGNMENTS, BINS, METHODS, Row, groups, select, summaris
 from src.rendered import Rendered
 from src.scene import Scene, SceneRecord, View, read_index
 
-SCENES, RENDERS, LPIPS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/weights/lpips_eval"), Path("data/eval")
+SCENES, RENDERS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/eval")
+LPIPS = Path("data/weights/lpips_eval")
 
 
 def all_scores(render: Tensor, photo: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floo
 
 TEMPLATE = Path(__file__).with_name("report.html")
 METHOD_NAMES = {"render": "this model's renders"} | FLOOR_NAMES
-CHART_NAMES = {"render": "render", "copy_nearest": "copied photograph", "points": "points",
-               "points_splat": "points, splatted"}
+CHART_NAMES = {"render": "render", "copy_nearest": "copied photograph", "points_splat": "points, splatted",
+               "points": "points"}
 NOT_MEASURED = "not measured"
 PICTURE_SIDE = 384  # pixels; larger pictures are made smaller for the page
 DIGITS = {"psnr": 2}  # three for everything else
@@ -76,6 +77,11 @@ def limits(interval: Interval) -> str:
     """+0.04 [−0.09, +0.17]"""
     ends = "" if interval.low is None else f" [{number(interval.low, 2, True)}, {number(interval.high, 2, True)}]"
     return number(interval.mean, 2, True) + ends
+
+
+def unbroken(words: str) -> str:
+    """No line may end inside the brackets of an interval."""
+    return re.sub(r"\[(.*?), (.*?)\]", "[\\1,\u00a0\\2]", words)
 
 
 def ranks(results: list[Result]) -> dict[str, str]:
@@ -172,7 +178,7 @@ def cards(findings: Findings) -> list[dict]:
             "render": uris.pop("render"), "thumbs": list(uris.items()), "width": pictures["render"].shape[1],
             "height": pictures["render"].shape[0],
             "note": f"{row['scene']} · view {row['target']} · {row['bin'].replace('_', ' ')} overlap",
-            "score": f"{number(row['psnr_masked'])} dB masked"})
+            "score": f"{number(row['psnr_masked'])} dB"})
     return made
 
 
@@ -193,7 +199,7 @@ def charts(findings: Findings) -> list[dict]:
             made.append({"title": label, "svg": figures.curves(series, label, f"{label} over training steps"),
                          "caption": "; ".join(f"{each.name}: {each.label}" for each in shown) + "."})
     overlaps = list(findings.bins)
-    points = {CHART_NAMES[method]: [findings.bins[name][method] for name in overlaps] for method in METHODS}
+    points = {name: [findings.bins[overlap][method] for overlap in overlaps] for method, name in CHART_NAMES.items()}
     estimates = {name: [interval and (interval.mean, interval.low, interval.high) for interval in intervals]
                  for name, intervals in points.items()}
     made.append({"title": "By overlap of the two photographs",
@@ -211,7 +217,7 @@ def scene_means(findings: Findings) -> dict[str, dict[str, float]]:
     baseline = next((each for each in findings.results[1:] if each.is_baseline
                      and not protocol_differences(findings.current, each)), None)
     tables = {CHART_NAMES[method]: select(findings.rows, method=method, alignment="aligned")
-              for method in ("render", "points_splat", "copy_nearest")}
+              for method in ("render", "copy_nearest", "points_splat")}
     if baseline and not findings.current.is_baseline:
         tables[baseline.label] = select(baseline.rows, alignment="aligned")
     means = {}
@@ -238,7 +244,7 @@ def context(findings: Findings) -> dict:
     """What the template shows."""
     current, summary = findings.current, findings.summary
     comparison = findings.comparisons.get(current.name)
-    others = [difference_words(each.label, BASELINE, findings.comparisons[each.name])
+    others = [f"{each.name}: " + difference_words(each.label, BASELINE, findings.comparisons[each.name])
               for each in findings.results[1:] if each.name in findings.comparisons]
     methods = summary["methods"]["render"]["aligned"]
     key_figures = [(SCORES[metric], plus_minus(methods.get(metric), metric))
@@ -250,7 +256,7 @@ def context(findings: Findings) -> dict:
     return {
         "label": current.label, "detail": current.about["detail"], "counts": summary["counts"],
         "resolution": summary["resolution"], "others": others,
-        "headline": headline(current, findings.score, comparison),
+        "headline": unbroken(headline(current, findings.score, comparison)),
         "cautions": cautions(current, comparison is not None),
         "power": power_words(comparison) if comparison else None,
         "floors": floor_words(findings.floors) if findings.floors else None, "score": interval_words(findings.score),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rendered:
-    """One file of data/renders. about: episode, scene, contexts, targets, bin, category; tensors: see render_targets."""
+    """One file of data/renders. about: episode, scene, contexts, targets, bin, category; tensors: of render_targets."""
 
     about: dict
     tensors: dict[str, Tensor]

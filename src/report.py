@@ -20,7 +20,6 @@ from src.provenance import (file_hash, fix_computation, git_revision, numpy_gene
 from src.records import FLOORS, METHODS, Row, column, groups, read_rows, select, write_rows
 from src.scene import read_index
 from src.statistics import Comparison, Interval, bootstrap_interval, compare
-from src.verdict import number
 
 EVAL, TRAIN, MODEL, RENDERS = Path("data/eval"), Path("data/train"), Path("data/model"), Path("data/renders")
 SCENES, WEIGHTS = Path("data/scenes"), Path("data/weights")

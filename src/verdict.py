@@ -49,9 +49,10 @@ def power_words(comparison: Comparison) -> str | None:
     if comparison.detectable is None:
         return None
     smallest = number(comparison.detectable, 2 if comparison.detectable >= 0.1 else 3)
-    return (f"With these {comparison.interval.scenes} scenes a true difference of {smallest} dB would be found four times "
-            f"out of five; finding 0.1 dB would take {comparison.scenes_for_tenth} scenes. Sign-flip test over scenes: "
-            f"p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's correction (called different below {ALPHA}).")
+    return (f"With these {comparison.interval.scenes} scenes a true difference of {smallest} dB would be found four "
+            f"times out of five; finding 0.1 dB would take {comparison.scenes_for_tenth} scenes. Sign-flip test over "
+            f"scenes: p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's correction (called different below "
+            f"{ALPHA}).")
 
 
 def floor_words(floors: dict[str, Comparison]) -> str:

@@ -5,9 +5,11 @@ import pytest
 
 from src.figures import bands, curves, dots, forest
 
+LINES = {"a": ([0, 10, 20], [3.0, 2.0, 1.0]), "b": ([0, 20], [3.0, 2.5])}
+ESTIMATES = {"x": [(20, 19, 21), None], "y": [(10, None, None), (12, 11, 13)]}
 DRAWN = {
-    "curves": lambda: curves({"a": ([0, 10, 20], [3.0, 2.0, 1.0]), "b": ([0, 20], [3.0, 2.5])}, "loss <dB>", 'a "b" & c'),
-    "bands": lambda: bands(["close", "wide"], {"x": [(20, 19, 21), None], "y": [(10, None, None), (12, 11, 13)]}, "dB", "d"),
+    "curves": lambda: curves(LINES, "loss <dB>", 'a "b" & c'),
+    "bands": lambda: bands(["close", "wide"], ESTIMATES, "dB", "d"),
     "dots": lambda: dots({"room 1": {"x": 20.0, "y": 3.0}, "room 2": {"x": 21.0}}, "dB", "d"),
     "forest": lambda: forest({"one": (0.1, -0.1, 0.3), "two": (0.4, None, None)}, "dB", "d"),
 }

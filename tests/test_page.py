@@ -1,0 +1,59 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.experiments import Result
+from src.page import curve_of, data_uri, group_table, limits, plus_minus, ranks, score_table, unbroken
+from src.statistics import Interval
+
+SCORES = {"psnr_masked": {"mean": 20.126, "std": 3.0, "n": 9}, "ssim_masked": {"mean": 0.5, "n": 1}}
+TREE = {method: {"raw": SCORES, "aligned": SCORES} for method in ("render", "copy_nearest", "points", "points_splat")}
+NAMES = {"psnr_masked": "PSNR", "ssim_masked": "SSIM", "lpips_masked": "LPIPS"}
+
+
+def test_scores_are_shown_with_their_spread_and_absent_ones_in_words():
+    assert plus_minus(SCORES["psnr_masked"], "psnr") == "20.13 ± 3.00"
+    assert plus_minus(SCORES["ssim_masked"], "ssim") == "0.500"
+    assert plus_minus(None, "lpips") == "not measured"
+    assert limits(Interval(-0.04, -0.1, 0.02, 9, 6)) == "−0.04 [−0.10, +0.02]"
+    assert limits(Interval(0.04, None, None, 9, 3)) == "+0.04"
+
+
+def test_tables_leave_out_what_nobody_measured_and_the_second_copy_of_a_photograph():
+    table = score_table(TREE, NAMES)
+    assert table["head"] == ["", "scale", "PSNR", "SSIM", "n"] and len(table["rows"]) == 7
+    assert ["nearest photograph copied", "any", "20.13 ± 3.00", "0.500", "9"] in table["rows"]
+    empty = TREE | {"points": {"raw": {}, "aligned": {}}}
+    assert len(score_table(empty, NAMES)["rows"]) == 5
+    rows = group_table({"very_wide": TREE, "close": empty}, "overlap")["rows"]
+    assert rows[0] == ["very wide", *["20.13 ± 3.00"] * 4, "9"] and rows[1][3] == "not measured"
+
+
+def result(name: str, gain: float) -> Result:
+    wobble = np.random.default_rng(ord(name)).normal(0, 0.01, 10)
+    rows = [{"episode": str(i), "target": "1", "scene": f"s{i // 2}", "alignment": "aligned",
+             "psnr_masked": 20 + i % 3 + gain + wobble[i]} for i in range(10)]
+    return Result(name, {}, {}, rows, {}, None)
+
+
+def test_ranks_are_given_for_three_or_more_runs():
+    assert ranks([result("a", 0), result("b", 1)]) == {}
+    found = ranks([result("a", 0), result("b", 0), result("c", 1)])
+    assert found == {"a": "1–3", "b": "1–3", "c": "1–3"}  # five scenes can never reach p < 0.05
+
+
+@pytest.mark.parametrize(("size", "shown"), [((40, 32), (40, 32)), ((800, 400), (384, 192))])
+def test_pictures_are_embedded_and_large_ones_made_smaller(size, shown):
+    picture = np.full((size[1], size[0], 3), (200, 30, 60), np.uint8)
+    head, data = data_uri(picture).split(",")
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert head == "data:image/webp;base64" and image.size == shown
+    assert np.abs(np.asarray(image).astype(int) - (200, 30, 60)).max() < 12
+
+
+def test_curves_are_read_and_intervals_kept_on_one_line():
+    assert curve_of("step,loss\n0,0.5\n10,0.25\n") == ([0, 10], [0.5, 0.25])
+    assert unbroken("x [−0.09, +0.17], n = 9, y") == "x [−0.09,\u00a0+0.17], n = 9, y"
