@@ -19,6 +19,11 @@ from src.statistics import Comparison, Interval, compare
 
 REPORTS = Path("reports")
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
+SCHEMA = 1  # of reports/experiment.json and records.csv
+
+
+class OtherSchema(ValueError):
+    """Results that another version of this code published."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,17 @@ def git(root: str | Path, *words: str) -> str | None:
 
 
 def result(name: str, read: Callable[[str], str | None]) -> Result | None:
-    """A result from `read`, which maps a path under reports/ to its text or None; None where nothing was published."""
+    """A result from `read`, which maps a path under reports/ to its text or None; None where nothing was published.
+
+    raises OtherSchema
+    """
     texts = {path: read(path) for path in ("experiment.json", "metrics.json", "records.csv", "benchmark.json")}
     if any(text is None for path, text in texts.items() if path != "benchmark.json"):
         return None
     about = json.loads(texts["experiment.json"])
+    if about.get("schema") != SCHEMA:
+        raise OtherSchema(f"The results of {name} were published by another version of this code (schema "
+                          f"{about.get('schema')}, this is {SCHEMA}); run it again to compare it.")
     curves = {curve: text for curve in about["curves"] if (text := read(f"plots/{curve}.csv")) is not None}
     benchmark = texts["benchmark.json"]
     return Result(name, about, json.loads(texts["metrics.json"]), read_rows(texts["records.csv"]), curves,
@@ -110,7 +121,12 @@ def gather(root: str | Path, folder: str | Path = REPORTS) -> list[Result]:
     head = git(root, "branch", "--show-current") or git(root, "rev-parse", "--short", "HEAD") or ""
     others = [("HEAD", head.strip())] if head else []
     others += [(commit, name) for name, commit in experiments(root)]
-    found = [other for revision, name in others if (other := read_revision(root, revision, name))]
+    found = []
+    for revision, name in others:
+        try:
+            found += [other] if (other := read_revision(root, revision, name)) else []
+        except OtherSchema as error:
+            print(f"report: {error}", file=sys.stderr)
     same = [other.name for other in found if (other.about, other.rows) == (current.about, current.rows)]
     current = replace(current, name=f"{current.name} ({same[0]})" if same else current.name)
     return [current, *(other for other in found if other.name not in same)]
@@ -180,9 +196,12 @@ def markdown(results: list[Result], comparisons: dict[str, Comparison]) -> str:
 
 
 def main(words: list[str]) -> None:
-    results = gather(".")
-    if words:
+    try:
+        results = gather(".")
         named = {word: read_revision(".", word, word) for word in words}
+    except (FileNotFoundError, OtherSchema) as error:
+        sys.exit(f"error: {error}")
+    if words:
         if missing := [word for word, found in named.items() if found is None]:
             sys.exit(f"error: {', '.join(missing)}: no such revision or experiment, or it has no results in reports/.")
         results = [results[0], *named.values()]

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from src.config import Config, run
-from src.experiments import METRIC, REPORTS, against_baseline, gather
+from src.experiments import METRIC, REPORTS, SCHEMA, against_baseline, gather
 from src.folders import fresh_folder
 from src.gallery import choose, panels, strip
 from src.page import Findings, page
@@ -49,7 +49,7 @@ def about(config: Config, summary: dict, curves: list[str]) -> dict:
     bare = backbone["name"] == "none"
     sections = config.seed, config.data, config.dataset, config.model, config.opt, config.loss, config.eval
     return {
-        "label": "MASt3R only (no backbone)" if bare else backbone["label"],
+        "schema": SCHEMA, "label": "MASt3R only (no backbone)" if bare else backbone["label"],
         "detail": "" if bare else f"{model.fusion_mode} at {model.fusion_site}, {model.strategy}",
         "backbone": backbone, "geometry": record["geometry"], "trainable_parameters": record["trainable_parameters"],
         "protocol": held_still(config, summary, record["geometry"], record["train_category"]), "curves": curves,

@@ -1,3 +1,4 @@
+import json
 import subprocess
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def publish(folder: Path, backbone: str, gain: float, seed: int = 0, **protocol)
     write_rows(folder / "reports/records.csv", rows)
     write_json(folder / "reports/metrics.json", {"psnr_masked": 20 + gain})
     write_json(folder / "reports/experiment.json", {
-        "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone), "detail": "",
+        "schema": 1, "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone), "detail": "",
         "backbone": {"name": backbone, "weights": "random"}, "curves": ["train_loss"],
         "protocol": {"scenes": HASH, "opt": {"steps": 300}} | protocol})
     (folder / "reports/plots").mkdir(exist_ok=True)
@@ -78,6 +79,15 @@ def test_revisions_are_found_by_any_name(repository):
     assert read_revision(repository, "main", "x").is_baseline
     assert read_revision(repository, "main~1", "x") is None and read_revision(repository, "nowhere", "x") is None
     assert [name for name, _ in experiments(repository, "main~1")] == ["old"]
+
+
+def test_results_of_another_version_are_left_out_with_a_sentence(repository, capsys, monkeypatch):
+    monkeypatch.setattr("src.experiments.SCHEMA", 2)
+    publish(repository, "vit", 0.0)
+    about = json.loads((repository / "reports/experiment.json").read_text())
+    write_json(repository / "reports/experiment.json", about | {"schema": 2})
+    assert [each.name for each in gather(repository, repository / "reports")] == ["this run"]
+    assert capsys.readouterr().err.count("another version of this code (schema 1, this is 2)") == 3
 
 
 def test_without_git_or_results_there_is_only_this_run(tmp_path):
