@@ -1,4 +1,7 @@
-"""The CPU rasteriser against vectorised torch with autograd: the same Gaussians, the same run, taking turns."""
+"""The CPU rasteriser against vectorised torch with autograd: the same Gaussians, the same run, taking turns.
+
+    python -m src.rasterizer_benchmark
+"""
 
 import time
 
@@ -47,6 +50,22 @@ def intersections(arguments: tuple) -> int:
     return len(images.grad_fn.views[0].ids)
 
 
+def same_bits(arguments: tuple, weights: list[Tensor]) -> bool | None:
+    """Whether one thread and two give the same pictures and gradients to the last bit; None without a second thread."""
+    before, results = torch.get_num_threads(), []
+    inputs = [tensor.requires_grad_() for tensor in arguments[:5]]
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            if rasterize_cpu.threads() < count:
+                return None
+            outputs = rasterize_cpu.rasterize(*inputs, *arguments[5:])
+            results.append([*outputs, *torch.autograd.grad(outputs, inputs, weights)])
+    finally:
+        torch.set_num_threads(before)
+    return all(torch.equal(a, b) for a, b in zip(*results))
+
+
 def disagreement(ours: list[Tensor], theirs: list[Tensor]) -> float:
     """Largest relative distance of a gradient from its twin."""
     return max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs))
@@ -72,6 +91,7 @@ def compare(side: int, spread: float = 1.0, against_torch: bool = True) -> str:
     fast = median(ours, 0), median(ours, 1)
     line = (f"{side:4d}  {count:9d}  {spread:6g}  {pairs:13d}  {fast[0]:7.1f}  {fast[1]:8.1f}  "
             f"{1e6 * sum(fast) / pairs:5.0f}")
+    line += f"  {({True: 'same', False: 'DIFFERENT', None: '-'}[same_bits(arguments, weights)]):>9}"
     if not against_torch:
         return line
     if not theirs:
@@ -84,10 +104,14 @@ def compare(side: int, spread: float = 1.0, against_torch: bool = True) -> str:
 def main() -> None:
     found = hardware()
     print(f"{found['cpu']}, {found['cpu_cores']} cores, {found['threads']} threads; medians in ms; spread: pixels per "
-          "standard deviation; ns: forward + backward per intersection\n"
-          "side  Gaussians  spread  intersections  forward  backward     ns   torch fwd   torch bwd  speed-up  "
-          "gradients differ")
+          "standard deviation; ns: forward + backward per intersection; bits: of 1 and 2 threads\n"
+          "side  Gaussians  spread  intersections  forward  backward     ns       bits   torch fwd   torch bwd  "
+          "speed-up  gradients differ")
     for side in SIDES:
         print(compare(side), flush=True)
     for spread in (0.5, 2.0, 4.0):  # the time grows with the intersections
         print(compare(224, spread, against_torch=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()

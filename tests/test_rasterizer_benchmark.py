@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src import rasterize_cpu, rasterize_torch, rasterizer_benchmark
-from src.rasterizer_benchmark import compare, disagreement, forward_and_backward, intersections, scene
+from src.rasterizer_benchmark import compare, disagreement, forward_and_backward, intersections, same_bits, scene
 
 
 def test_the_scene_has_two_gaussians_per_pixel_and_fills_the_picture():
@@ -26,6 +26,19 @@ def test_the_two_rasterisers_agree_on_it():
                     for r in (rasterize_cpu.rasterize, rasterize_torch.rasterize))
     assert disagreement(ours[2], theirs[2]) < 1e-3
     assert min(*ours[:2], *theirs[:2]) > 0
+
+
+def test_threads_that_drew_other_bits_would_be_noticed(monkeypatch):
+    arguments = scene(32)
+    weights = [torch.ones(shape) for shape in ((1, 3, 32, 32), (1, 32, 32), (1, 32, 32))]
+    before, honest = torch.get_num_threads(), rasterize_cpu.rasterize
+    if same_bits(arguments, weights) is None:
+        pytest.skip("no second thread to test with")
+    assert same_bits(arguments, weights)
+    monkeypatch.setattr(rasterize_cpu, "rasterize", lambda means, *rest: honest(
+        means * (1 + 1e-6 * torch.get_num_threads()), *rest))
+    assert not same_bits(arguments, weights)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("available, pattern", [(2**40, r"\d+\.\dx  \de-0\d$"), (0, "torch not run")])
