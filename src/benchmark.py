@@ -135,7 +135,7 @@ def main(config: Config) -> None:
     settings = config.benchmark
     device, dtype = choose_device(settings.device), AUTOCAST[settings.precision]
     backbone = backbones.load(config.model, WEIGHTS / "backbone").to(device)
-    network = models.load(config.model, WEIGHTS / "geometry", MODEL, config.seed)[0].to(device)
+    network = models.load(config, WEIGHTS / "geometry", MODEL)[0].to(device)
     resolutions = {}
     for side in settings.resolutions:
         cells = (side // PATCH, side // PATCH) if config.model.feature_grid == "aligned" else None

@@ -142,6 +142,13 @@ class Datasets:
 @dataclass
 class Geometry:
     file: str = MISSING
+    initial_scale: float = MISSING
+    initial_opacity: float = MISSING
+
+    def __post_init__(self):
+        require_positive("geometries.<name>.initial_scale", self.initial_scale)
+        require(0 < self.initial_opacity < 1,
+                f"geometries.<name>.initial_opacity is {self.initial_opacity}; it must lie strictly between 0 and 1.")
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from src.checkpoints import read_checkpoint
-from src.config import Model
+from src.config import Config
 from src.fusion import FusionConfig
 from src.provenance import read_json, torch_generator, write_json
 from src.splatt3r import Splatt3R, load_trained, trained_state_dict
@@ -13,17 +13,20 @@ from src.splatt3r import Splatt3R, load_trained, trained_state_dict
 TRAINED = "trained.safetensors"
 
 
-def build(model: Model, geometry: str | Path, feature_channels: int, seed: int, train_points: bool = False) -> Splatt3R:
+def build(config: Config, geometry: str | Path, feature_channels: int, train_points: bool = False) -> Splatt3R:
     """The geometry network of folder `geometry`, a fresh Gaussian head, and, where the backbone has channels, a fresh
-    fusion adapter; frozen as model.strategy says. The head's initial values depend on `seed` alone, never on the
+    fusion adapter; frozen as model.strategy says. The head's initial values depend on the seed alone, never on the
     backbone. `train_points` unfreezes the point heads too, for a loss on the points."""
     checkpoint = read_checkpoint(Path(geometry) / "model.safetensors")
+    model, start = config.model, config.geometries[config.model.geometry]
     fusion = None
     if feature_channels:
         fusion = FusionConfig(channels=feature_channels, mode=model.fusion_mode, site=model.fusion_site,
-                              hooks=None if model.fusion_hooks is None else tuple(model.fusion_hooks), identity_init=model.identity_init)
+                              hooks=None if model.fusion_hooks is None else tuple(model.fusion_hooks),
+                              identity_init=model.identity_init)
     network = Splatt3R(checkpoint.config, sh_degree=model.sh_degree, use_offsets=model.use_offsets, fusion=fusion,
-                       generator=torch_generator(seed, "head"))
+                       generator=torch_generator(config.seed, "head"), initial_scale=start.initial_scale,
+                       initial_opacity=start.initial_opacity)
     network.load_geometry(checkpoint.state_dict)
     network.apply_strategy(model.strategy, freeze_encoder=model.freeze_encoder, freeze_decoder=model.freeze_decoder,
                            freeze_fusion=model.freeze_fusion, train_points=train_points)
@@ -38,9 +41,9 @@ def save_trained(network: Splatt3R, folder: str | Path, record: dict) -> None:
     write_json(folder / "record.json", record)
 
 
-def load(model: Model, geometry: str | Path, trained: str | Path, seed: int) -> tuple[Splatt3R, dict]:
+def load(config: Config, geometry: str | Path, trained: str | Path) -> tuple[Splatt3R, dict]:
     """The trained model of folder `trained` on the geometry network of folder `geometry`, and its record."""
     record = read_json(Path(trained) / "record.json")
-    network = build(model, geometry, record["feature_channels"], seed, record["train_points"])
+    network = build(config, geometry, record["feature_channels"], record["train_points"])
     load_trained(network, load_file(Path(trained) / TRAINED))
     return network, record

@@ -72,7 +72,7 @@ def write_episode(folder: Path, episode: Episode, pictures: dict[str, Tensor]) -
 @torch.inference_mode()
 def main(config: Config) -> None:
     fix_computation(config.threads)
-    network, _ = load(config.model, GEOMETRY, MODEL, config.seed)
+    network, _ = load(config, GEOMETRY, MODEL)
     episodes = read_episodes(SCENES, "test", config.dataset.test_category)
     metric = all(record.units == "metre" for record in read_index(SCENES))
     samples = Samples(SCENES, Features(FEATURES / "geometry", "tokens"), Features(FEATURES / "backbone", "features"),

@@ -30,6 +30,7 @@ GROUPS = {  # parameter groups by the start of their names; what is in none (mas
     "P": ("downstream_head1.", "downstream_head2."),
     "F": ("fusion.",),
 }
+OFFICIAL_SCALE, OFFICIAL_OPACITY = math.exp(-7), 1 / (1 + math.exp(2))  # of an untrained Splatt3R: 0.9 mm, 0.12
 # No loss reaches these: the coarsest refinement has no skip connection to process, and nothing reads descriptors.
 UNREACHED = ("refinenet4.resConfUnit1.", "head_local_features.")
 
@@ -89,9 +90,11 @@ def activate(raw: Tensor, points: Tensor, images: Tensor, use_offsets: bool = Tr
 class GaussianHead(nn.Module):
     """A second DPT, with weights of its own, whose output is a pixel's raw Gaussian; one per view."""
 
-    def __init__(self, config: Mast3rConfig, sh_degree: int, generator: torch.Generator):
+    def __init__(self, config: Mast3rConfig, sh_degree: int, generator: torch.Generator,
+                 initial_scale: float = OFFICIAL_SCALE, initial_opacity: float = OFFICIAL_OPACITY):
         super().__init__()
         self.coefficients = (sh_degree + 1) ** 2
+        self.initial_scale, self.initial_opacity = initial_scale, initial_opacity
         widths = (config.enc_embed_dim, *[config.dec_embed_dim] * 3)
         self.dpt = DPT(widths, config.dpt_layer_dims, config.dpt_feature_dim, config.dpt_last_dim,
                        11 + 3 * self.coefficients)
@@ -99,7 +102,7 @@ class GaussianHead(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Small, nearly transparent Gaussians on the points: scale exp(-7), opacity 0.12, offset about 4e-6.
+        """Equal Gaussians on the points: initial_scale wide, initial_opacity opaque, offset by about 4e-6.
 
         Rows of the last layer are Xavier-uniform (Glorot & Bengio 2010) each quantity by itself, times a gain.
         """
@@ -109,7 +112,8 @@ class GaussianHead(nn.Module):
         last, row = self.dpt.head[-1], 0
         fan_in = last.weight.shape[1]
         colours = 3 * self.coefficients
-        for rows, gain, bias in ((3, 0.001, 0.001), (3, 0.00003, -7), (4, 1, 0), (colours, 1, 0), (1, 1, -2)):
+        log_scale, logit = math.log(self.initial_scale), math.log(self.initial_opacity / (1 - self.initial_opacity))
+        for rows, gain, bias in ((3, 0.001, 0.001), (3, 0.00003, log_scale), (4, 1, 0), (colours, 1, 0), (1, 1, logit)):
             part = slice(row, row + rows)
             draw_uniform(last.weight[part], gain * math.sqrt(6 / (fan_in + rows)), generator)
             last.bias[part] = bias
@@ -123,6 +127,7 @@ class Splatt3R(Mast3r):
     strategy feature_extraction says. The Gaussian heads' initial values depend on the generator alone, not on `fusion`.
 
     sh_degree    0 to 3, of the Gaussians' colours
+    initial_scale, initial_opacity  of the untrained heads' Gaussians; by default the official ones, made for 512 pixels
     use_offsets  whether Gaussians may leave their pixel's point
     fusion       None = no features are fused
     generator    draws the initial values of the Gaussian heads, then of the adapters
@@ -130,13 +135,14 @@ class Splatt3R(Mast3r):
     """
 
     def __init__(self, mast3r: Mast3rConfig, sh_degree: int = 0, use_offsets: bool = True,
-                 fusion: FusionConfig | None = None, *, generator: torch.Generator):
+                 fusion: FusionConfig | None = None, *, generator: torch.Generator,
+                 initial_scale: float = OFFICIAL_SCALE, initial_opacity: float = OFFICIAL_OPACITY):
         super().__init__(mast3r)
         if sh_degree not in (0, 1, 2, 3):
             raise ValueError(f"model.sh_degree is {sh_degree}; choose 0, 1, 2 or 3.")
         self.use_offsets, self.fusion_config, self.head_loaded = use_offsets, fusion, False
         for head in (self.downstream_head1, self.downstream_head2):
-            head.gaussian_dpt = GaussianHead(mast3r, sh_degree, generator)
+            head.gaussian_dpt = GaussianHead(mast3r, sh_degree, generator, initial_scale, initial_opacity)
         if fusion is not None:
             self.fusion = nn.ModuleDict({
                 site: DINOv2FeatureFusionAdapter(fusion.channels, width, fusion_mode=fusion.mode,

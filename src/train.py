@@ -138,7 +138,8 @@ def fingerprint(config: Config) -> str:
     code = [file_hash(path) for path in sorted(Path("src").rglob("*.py"))]
     inputs = [file_hash(SCENES / "index.jsonl"), *(read_json(FEATURES / kind / "record.json")
                                                    for kind in ("geometry", "backbone"))]
-    sections = (config.seed, config.threads, config.data, config.dataset, config.model, config.opt, config.loss)
+    sections = (config.seed, config.threads, config.data, config.dataset, config.model, config.opt, config.loss,
+                config.geometries[config.model.geometry])
     return params_hash(*sections, code, inputs)
 
 
@@ -184,8 +185,7 @@ def main(config: Config) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     train_loader, val_loader, backbone = loaders(config)
-    network = build(config.model, WEIGHTS / "geometry", backbone.channels, config.seed,
-                    train_points=config.loss.mast3r_loss_weight > 0)
+    network = build(config, WEIGHTS / "geometry", backbone.channels, train_points=config.loss.mast3r_loss_weight > 0)
     network.gradient_checkpointing = config.opt.gradient_checkpointing
     fit(config, network, train_loader, val_loader)
     geometry = read_json(FEATURES / "geometry" / "record.json")
