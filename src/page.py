@@ -237,7 +237,7 @@ def forest(findings: Findings) -> dict | None:
     estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
     title = f"masked PSNR minus that of {against} (dB)"
     return {"svg": figures.forest(estimates, title, f"{current.label}: {title}"),
-            "caption": f"Paired differences with 95 % intervals over scenes. {current.label}."}
+            "caption": f"Paired differences; 95 % intervals over scenes, where there are enough. {current.label}."}
 
 
 def context(findings: Findings) -> dict:

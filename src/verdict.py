@@ -63,8 +63,8 @@ def floor_words(floors: dict[str, Comparison]) -> str:
         judged = interval.low is not None
         word = "" if not judged or comparison.distinguishable else ", not distinguishable"
         limits = f" [{number(interval.low, 2, True)}, {number(interval.high, 2, True)}]" if judged else ""
-        parts.append(f"{number(interval.mean, 2, True)} dB{limits} over {FLOOR_NAMES[name]}{word}")
-    return "Against floors measured in the same run: " + "; ".join(parts) + "."
+        parts.append(f"{number(interval.mean, 2, True)} dB{limits} against {FLOOR_NAMES[name]}{word}")
+    return "Floors measured in the same run: " + "; ".join(parts) + "."
 
 
 def cautions(current: Result, compared: bool) -> list[str]:

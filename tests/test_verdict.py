@@ -55,5 +55,5 @@ def test_power_and_floors_are_told_in_numbers():
     told = power_words(comparison(0.04, -0.09, 0.17))
     assert all(words in told for words in ("0.21 dB", "53 scenes", "p = 0.5, 1 after"))
     words = floor_words({"points": comparison(3.0, 2.0, 4.0, 0.001), "copy_nearest": comparison(0.1, -0.2, 0.4)})
-    assert "+3.00 dB [+2.00, +4.00] over geometry points, one pixel each;" in words
-    assert words.endswith("+0.10 dB [−0.20, +0.40] over nearest photograph copied, not distinguishable.")
+    assert "+3.00 dB [+2.00, +4.00] against geometry points, one pixel each;" in words
+    assert words.endswith("+0.10 dB [−0.20, +0.40] against nearest photograph copied, not distinguishable.")
