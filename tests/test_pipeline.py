@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,8 @@ def clone(tmp_path_factory) -> Path:
         assert run(folder, "git", *words).returncode == 0
     result = run(folder, "dvc", "exp", "run", "-q", *(word for value in MINIATURE for word in ("-S", value)))
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert run(folder, "git", "commit", "-qam", "miniature").returncode == 0
+    assert run(folder, "git", "add", "-A").returncode == 0
+    assert run(folder, "git", "commit", "-qm", "miniature").returncode == 0
     return folder
 
 
@@ -136,6 +138,23 @@ def test_the_miniature_pipeline_runs_and_is_then_up_to_date(clone):
 
 def stages_run(output: str) -> set[str]:
     return set(re.findall(r"Running stage '(\w+)'", output))
+
+
+def test_a_killed_training_run_ends_with_the_same_bytes(clone):
+    """kill -9 after the first checkpoint, start again: trained tensors and curves as without the interruption."""
+    results = [clone / "data/model/trained.safetensors", *sorted((clone / "data/train/plots").rglob("*.tsv"))]
+    expected = [path.read_bytes() for path in results]
+    process = subprocess.Popen([sys.executable, "-m", "src.train"], cwd=clone, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    while not list((clone / "scratch").glob("train-*/last.ckpt")):
+        assert process.poll() is None, "the run ended before it was killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    resumed = run(clone, sys.executable, "-m", "src.train")
+    assert "resuming" in resumed.stdout, resumed.stderr[-2000:]
+    assert [path.read_bytes() for path in results] == expected
+    assert not list((clone / "scratch").glob("train-*"))
 
 
 def test_another_fusion_mode_runs_again_from_train_on(clone):
@@ -162,7 +181,7 @@ def test_experiments_are_shown_and_compared(clone):
 
 
 @pytest.mark.parametrize(("override", "words"), [
-    ("model.backbone=dinov9", "model.backbone"),
+    ("model.backbone=dinov9", "did you mean dinov2"),
     ("model.dinov2_dim=100", "model.dinov2_dim"),
     ("datasets.procedural.resolution=[100,128]", "resolution"),
 ])

@@ -1,0 +1,68 @@
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from src.episodes import Episode
+from src.provenance import write_json
+from src.samples import EpochSampler, Features, Samples
+from src.scene import Frame, write_scene
+
+NAMES = tuple(f"v{i}" for i in range(5))
+
+
+def tiny_dataset(folder, channels: int) -> Samples:
+    """One scene of five 16 x 16 photographs, frame i filled with the value 10 i, and features that name their frame."""
+    frames = [Frame(name, np.full((16, 16, 3), 10 * i, np.uint8), np.full((16, 16), 1000 + i, np.uint16), 0.001, None, None,
+                    np.array([[16.0, 0, 8], [0, 16, 8], [0, 0, 1]]), np.eye(4), i)
+              for i, name in enumerate(NAMES)]
+    about = {"dataset": "test", "id": "one", "category": "test", "units": "metre", "license": "none", "source": {}}
+    write_scene(folder / "scenes" / "one.safetensors", frames, about, lossless=True)
+    numbers = torch.arange(5).half()
+    for kind, width in (("geometry", 4), ("backbone", channels)):
+        (folder / kind).mkdir()
+        write_json(folder / kind / "record.json", {"channels": width})
+    save_file({"tokens": numbers.view(5, 1, 1).expand(5, 1, 4).contiguous()}, folder / "geometry" / "one.safetensors")
+    if channels:
+        save_file({"features": numbers.view(5, 1, 1, 1).expand(5, channels, 2, 2).contiguous()},
+                  folder / "backbone" / "one.safetensors")
+    episode = Episode("e", "one", ("v3", "v1"), ("v2", "v0"), "wide", 0.6, "depth", "", False, "test")
+    return Samples(folder, Features(folder / "geometry", "tokens"), Features(folder / "backbone", "features"), (16, 16),
+                   lambda index: episode, 3)
+
+
+def test_a_sample_holds_contexts_then_targets_in_the_episodes_order(tmp_path):
+    sample = tiny_dataset(tmp_path, 6)[0]
+    assert [round(image.mean().item() * 255) for image in sample["images"]] == [30, 10, 20, 0]
+    torch.testing.assert_close(sample["depth"][:, 0, 0], torch.tensor([1.003, 1.001, 1.002, 1.0]))
+    assert sample["images"].shape == (4, 3, 16, 16) and sample["valid"].all()
+    assert sample["K"].shape == (4, 3, 3) and sample["c2w"].shape == (4, 4, 4)
+
+
+def test_features_are_those_of_the_contexts_as_float32(tmp_path):
+    sample = tiny_dataset(tmp_path, 6)[0]
+    assert sample["tokens"].dtype == sample["features"].dtype == torch.float32
+    assert sample["tokens"][:, 0, 0].tolist() == [3, 1] and sample["features"][:, 0, 0, 0].tolist() == [3, 1]
+    assert sample["features"].shape == (2, 6, 2, 2)
+
+
+def test_without_a_backbone_there_are_no_features(tmp_path):
+    assert "features" not in tiny_dataset(tmp_path, 0)[0]
+
+
+def test_missing_features_name_the_remedy(tmp_path):
+    samples = tiny_dataset(tmp_path, 6)
+    (tmp_path / "backbone" / "one.safetensors").unlink()
+    try:
+        samples[0]
+    except FileNotFoundError as error:
+        assert "run dvc repro" in str(error)
+    else:
+        raise AssertionError("read features that are not there")
+
+
+def test_an_epoch_continues_where_the_last_one_ended():
+    sampler, seen = EpochSampler(3), []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        seen += list(sampler)
+    assert seen == list(range(9)) and len(sampler) == 3
