@@ -28,7 +28,7 @@ def results(tmp_path_factory) -> Path:
 def evaluated(results) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(results)
-        evaluate.main(load(root=ROOT))
+        evaluate.main(load(["eval.lpips=none"], root=ROOT))
     return results
 
 
@@ -94,7 +94,7 @@ def test_the_summary_holds_means_with_spread_and_says_what_is_absent(evaluated):
 def test_a_second_run_writes_the_same_bytes(evaluated, monkeypatch):
     files = {path: path.read_bytes() for path in (evaluated / "data/eval").iterdir()}
     monkeypatch.chdir(evaluated)
-    evaluate.main(load(["threads=1"], root=ROOT))
+    evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
     assert {path: path.read_bytes() for path in (evaluated / "data/eval").iterdir()} == files
     assert sorted(path.name for path in files) == ["cloud.csv", "records.csv", "summary.json"]
 
@@ -142,6 +142,6 @@ def test_missing_renders_and_a_missing_lpips_trunk_stop_with_a_sentence(results,
     monkeypatch.chdir(results)
     monkeypatch.setattr(evaluate, "RENDERS", tmp_path)
     with pytest.raises(FileNotFoundError, match="run dvc repro render"):
-        evaluate.main(load(root=ROOT))
+        evaluate.main(load(["eval.lpips=none"], root=ROOT))
     with pytest.raises(FileNotFoundError, match="eval.lpips"):
         evaluate.main(load(["eval.lpips=vgg"], root=ROOT))

@@ -17,6 +17,8 @@ from src.records import read_rows, select
 from tests.fabricated import write_results
 
 ROOT = Path(__file__).resolve().parents[1]
+PINNED = ["eval.bootstrap.resamples=200", "opt.steps=300", "model.fusion_mode=concat", "model.fusion_site=head",
+          "eval.lpips=none"]
 DECLARED = ("metrics.json", "experiment.json", "records.csv", "plots", "images")
 
 
@@ -27,7 +29,7 @@ def run(folder: Path, *overrides: str, **results) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("DVC_ROOT", raising=False)
-        config = load(["eval.bootstrap.resamples=200", *overrides], root=ROOT)
+        config = load([*PINNED, *overrides], root=ROOT)
         evaluate.main(config)
         report.main(config)
 
@@ -125,7 +127,7 @@ def test_declared_files_repeat_byte_for_byte_and_know_no_other_revision(reported
     shutil.copytree(reported / "data", tmp_path / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        report.main(load(["eval.bootstrap.resamples=200"], root=ROOT))
+        report.main(load(PINNED, root=ROOT))
     assert contents(tmp_path) == contents(reported)
 
 
