@@ -171,7 +171,7 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
             max_steps=config.opt.steps, precision=config.opt.precision, devices=config.opt.devices,
             num_nodes=config.opt.num_nodes, gradient_clip_val=config.opt.gradient_clip_val, logger=False,
             callbacks=[curves, saver, TQDMProgressBar(refresh_rate=config.opt.log_every)], num_sanity_val_steps=0,
-            enable_model_summary=False, deterministic=True, default_root_dir=scratch)
+            enable_model_summary=False, default_root_dir=scratch)
         if last.exists():
             print(f"train: resuming from {last}")
         else:

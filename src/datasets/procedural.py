@@ -122,9 +122,10 @@ def lit(world: World, lamp: Lamp, points: np.ndarray, normals: np.ndarray, towar
 
 
 def subpixels(samples: int) -> np.ndarray:
-    """A fixed well-spread set of positions inside a pixel, (samples, 2) (Roberts 2018, the R2 sequence)."""
-    golden = 1.32471795724474602596
-    return (0.5 + np.arange(1, samples + 1)[:, None] / np.array([golden, golden**2])) % 1
+    """Positions (samples, 2) within a pixel, one in each row and column of a grid, their mean the pixel's centre."""
+    number = np.arange(samples)
+    rows = np.argsort(np.argsort((0.5 + number * 0.6180339887498949) % 1))
+    return (np.stack([number, rows], 1) + 0.5) / samples
 
 
 def photograph(world: World, K: np.ndarray, c2w: np.ndarray, size: tuple[int, int], samples: int
