@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.checkpoints import write_geometry
+from src.config import load as load_config
+from src.gaussians import Gaussians
+from src.mast3r import Mast3r, Mast3rConfig
+from src.models import build, load, save_trained
+from src.prediction import predict, render_targets, target_mask
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = Mast3rConfig(enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2,
+                     head="dpt", dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8))
+
+
+@pytest.fixture()
+def geometry(tmp_path) -> Path:
+    network = Mast3r(SMALL)
+    network.init_weights(torch.Generator().manual_seed(0))
+    write_geometry(tmp_path / "geometry" / "model.safetensors", SMALL, network.state_dict())
+    return tmp_path / "geometry"
+
+
+def sample(geometry: Path, channels: int = 0) -> dict[str, torch.Tensor]:
+    """Two contexts and a target, 1 m before a wall; the target stands where the first context does."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(1, 3, 3, 32, 32, generator=generator)
+    c2w = torch.eye(4).repeat(1, 3, 1, 1)
+    c2w[:, 1, 0, 3] = 0.1
+    depth = torch.ones(1, 3, 32, 32)
+    K = torch.tensor([[32.0, 0, 16], [0, 32, 16], [0, 0, 1]]).expand(1, 3, 3, 3)
+    found = {"images": images, "depth": depth, "valid": depth > 0, "K": K, "c2w": c2w,
+             "tokens": torch.randn(1, 2, 4, 32, generator=generator)}
+    return found | ({"features": torch.randn(1, 2, channels, 3, 3, generator=generator)} if channels else {})
+
+
+def test_step_0_with_features_is_the_baseline_bit_for_bit(geometry):
+    config = load_config(root=ROOT)
+    with torch.no_grad():
+        bare = predict(build(config, geometry, 0), sample(geometry))
+        for mode in ("concat", "add", "weighted_sum"):
+            fused_config = load_config([f"model.fusion_mode={mode}"], ROOT)
+            fused = predict(build(fused_config, geometry, 24), sample(geometry, 24))
+            for name in ("means", "quats", "scales", "opacities", "sh"):
+                assert torch.equal(getattr(fused.output.gaussians, name), getattr(bare.output.gaussians, name)), (mode, name)
+            assert torch.equal(fused.scales, bare.scales)
+
+
+def test_the_untrained_heads_gaussians_start_as_the_parameters_say(geometry):
+    config = load_config(["geometries.tiny.initial_scale=0.02", "geometries.tiny.initial_opacity=0.3"], ROOT)
+    with torch.no_grad():
+        gaussians = predict(build(config, geometry, 0), sample(geometry)).output.gaussians
+    assert gaussians.scales.median().item() == pytest.approx(0.02, rel=0.05)
+    assert gaussians.opacities.median().item() == pytest.approx(0.3, abs=0.1)
+
+
+def test_trained_tensors_come_back(geometry, tmp_path):
+    config = load_config(root=ROOT)
+    network = build(config, geometry, 24)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1
+    record = {"feature_channels": 24, "train_points": False}
+    save_trained(network, tmp_path / "model", record)
+    copy, found = load(config, geometry, tmp_path / "model")
+    assert found == record
+    for name, value in network.state_dict().items():
+        assert torch.equal(copy.state_dict()[name], value), name
+
+
+def test_scales_and_renders_follow_the_prediction(geometry):
+    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    with torch.no_grad():
+        prediction = predict(network, batch)
+    lengths = torch.cat([m.pts3d.norm(dim=-1).flatten() for m in (prediction.output.points1, prediction.output.points2)])
+    rows, columns = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(32) + 0.5, indexing="ij")
+    rays = torch.stack([(columns - 16) / 32, (rows - 16) / 32, torch.ones(32, 32)], -1)
+    true = torch.cat([rays.norm(dim=-1).flatten(), (rays + torch.tensor([0.1, 0, 0])).norm(dim=-1).flatten()])
+    assert prediction.scales[0].item() == pytest.approx((lengths / true).median().item(), rel=1e-5)
+    wall = torch.stack([(columns - 16) / 16, (rows - 16) / 16, 2 * torch.ones(32, 32)], -1).reshape(-1, 3)  # twice as far
+    ones = torch.ones(len(wall))
+    gaussians = Gaussians(wall, torch.tensor([1.0, 0, 0, 0]).expand(len(wall), 4), 0.04 * torch.ones_like(wall), 0.99 * ones,
+                          torch.zeros(len(wall), 1, 3))
+    rendering = render_targets(gaussians, batch, 0, 2.0)
+    assert rendering.images.shape == (1, 3, 32, 32) and rendering.depths[0, 16, 16].item() == pytest.approx(2, rel=1e-3)
+
+
+def test_the_mask_needs_a_valid_target_pixel(geometry):
+    batch = sample(geometry)
+    assert target_mask(batch, True, "strict").all()
+    batch["valid"] = batch["valid"].clone()
+    batch["valid"][0, 2, 5, 7] = False
+    mask = target_mask(batch, True, "strict")
+    assert not mask[0, 0, 5, 7] and mask.sum() == 32 * 32 - 1
