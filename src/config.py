@@ -144,9 +144,15 @@ class Geometry:
     file: str = MISSING
     initial_scale: float = MISSING
     initial_opacity: float = MISSING
+    max_scale: float | None = MISSING
+    max_offset: float | None = MISSING
 
     def __post_init__(self):
-        require_positive("geometries.<name>.initial_scale", self.initial_scale)
+        for key in ("initial_scale", "max_scale", "max_offset"):
+            if (value := getattr(self, key)) is not None:
+                require_positive(f"geometries.<name>.{key}", value)
+        require(self.max_scale is None or self.initial_scale < self.max_scale,
+                f"geometries.<name>.initial_scale is {self.initial_scale}; it must be below max_scale {self.max_scale}.")
         require(0 < self.initial_opacity < 1,
                 f"geometries.<name>.initial_opacity is {self.initial_opacity}; it must lie strictly between 0 and 1.")
 

@@ -1,5 +1,6 @@
 """Build the model an experiment describes; write and read the part of it that training changed."""
 
+import math
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -8,7 +9,7 @@ from src.checkpoints import read_checkpoint
 from src.config import Config
 from src.fusion import FusionConfig
 from src.provenance import read_json, torch_generator, write_json
-from src.splatt3r import Splatt3R, load_trained, trained_state_dict
+from src.splatt3r import Limits, Splatt3R, load_trained, trained_state_dict
 
 TRAINED = "trained.safetensors"
 
@@ -26,7 +27,8 @@ def build(config: Config, geometry: str | Path, feature_channels: int, train_poi
                               identity_init=model.identity_init)
     network = Splatt3R(checkpoint.config, sh_degree=model.sh_degree, use_offsets=model.use_offsets, fusion=fusion,
                        generator=torch_generator(config.seed, "head"), initial_scale=start.initial_scale,
-                       initial_opacity=start.initial_opacity)
+                       initial_opacity=start.initial_opacity,
+                       limits=Limits(start.max_scale or math.inf, start.max_offset or math.inf))
     network.load_geometry(checkpoint.state_dict)
     network.apply_strategy(model.strategy, freeze_encoder=model.freeze_encoder, freeze_decoder=model.freeze_decoder,
                            freeze_fusion=model.freeze_fusion, train_points=train_points)

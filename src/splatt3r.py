@@ -45,13 +45,22 @@ class SplatOutput:
     points2: PointMap
 
 
-def offsets(raw: Tensor) -> Tensor:
-    """Displacement of a Gaussian from its pixel's point: raw / |raw| * (exp(|raw| - 6) - exp(-6)); (..., 3), unbounded.
+@dataclass(frozen=True)
+class Limits:
+    """Largest standard deviation of a Gaussian, and largest distance from its pixel's point, in scene units. Infinite,
+    as published, they let Gaussians grow without bound where nothing but a squared error on pixels holds them."""
 
-    Zero at zero, where the gradient is 0 too; 1 unit at |raw| = 6.
+    scale: float = math.inf
+    offset: float = math.inf
+
+
+def offsets(raw: Tensor, limit: float = math.inf) -> Tensor:
+    """Displacement of a Gaussian from its pixel's point: raw / |raw| * (exp(|raw| - 6) - exp(-6)), at most `limit` long.
+
+    Zero at zero, where the gradient is 0 too; 1 unit at |raw| = 6; (..., 3).
     """
     length = torch.linalg.vector_norm(raw, dim=-1, keepdim=True)
-    return raw / length.clamp_min(1e-8) * (math.exp(-6) * torch.expm1(length))
+    return raw / length.clamp_min(1e-8) * (math.exp(-6) * torch.expm1(length.clamp(max=math.log1p(math.exp(6) * limit))))
 
 
 def wxyz(raw: Tensor) -> Tensor:
@@ -61,7 +70,8 @@ def wxyz(raw: Tensor) -> Tensor:
     return torch.where(length > 0, raw / (length + 1e-8), identity).roll(1, -1)
 
 
-def activate(raw: Tensor, points: Tensor, images: Tensor, use_offsets: bool = True) -> Gaussians:
+def activate(raw: Tensor, points: Tensor, images: Tensor, use_offsets: bool = True,
+             limits: Limits = Limits()) -> Gaussians:
     """Gaussians of one view's pixels from the Gaussian head's raw channels   (Splatt3R, section 3).
 
     Means are the points plus an offset and send no gradient to the points; colours are the photograph's plus what the
@@ -79,9 +89,9 @@ def activate(raw: Tensor, points: Tensor, images: Tensor, use_offsets: bool = Tr
     sh = raw_sh.unflatten(-1, (3, coefficients)).mT  # (B, H W, d, 3)
     residual = rgb_to_dc(images.flatten(2).mT)[..., None, :]
     return Gaussians(
-        means=means + offsets(raw_offsets) if use_offsets else means,
+        means=means + offsets(raw_offsets, limits.offset) if use_offsets else means,
         quats=wxyz(raw_quats),
-        scales=log_scales.exp(),
+        scales=log_scales.clamp(max=math.log(limits.scale)).exp(),
         opacities=logits.squeeze(-1).sigmoid(),
         sh=torch.cat([sh[..., :1, :] + residual, sh[..., 1:, :]], -2),
     )
@@ -128,6 +138,7 @@ class Splatt3R(Mast3r):
 
     sh_degree    0 to 3, of the Gaussians' colours
     initial_scale, initial_opacity  of the untrained heads' Gaussians; by default the official ones, made for 512 pixels
+    limits       of the Gaussians' sizes and offsets; by default none, as published
     use_offsets  whether Gaussians may leave their pixel's point
     fusion       None = no features are fused
     generator    draws the initial values of the Gaussian heads, then of the adapters
@@ -136,8 +147,10 @@ class Splatt3R(Mast3r):
 
     def __init__(self, mast3r: Mast3rConfig, sh_degree: int = 0, use_offsets: bool = True,
                  fusion: FusionConfig | None = None, *, generator: torch.Generator,
-                 initial_scale: float = OFFICIAL_SCALE, initial_opacity: float = OFFICIAL_OPACITY):
+                 initial_scale: float = OFFICIAL_SCALE, initial_opacity: float = OFFICIAL_OPACITY,
+                 limits: Limits = Limits()):
         super().__init__(mast3r)
+        self.limits = limits
         if sh_degree not in (0, 1, 2, 3):
             raise ValueError(f"model.sh_degree is {sh_degree}; choose 0, 1, 2 or 3.")
         self.use_offsets, self.fusion_config, self.head_loaded = use_offsets, fusion, False
@@ -284,7 +297,7 @@ class Splatt3R(Mast3r):
         with self._head_precision(images):
             raw = head.gaussian_dpt.dpt(hooked, grid).float()
         with torch.autocast(images.device.type, enabled=False):
-            return activate(raw, points.pts3d, images, self.use_offsets)
+            return activate(raw, points.pts3d, images, self.use_offsets, self.limits)
 
     def _head_precision(self, like: Tensor) -> torch.autocast:
         """float32 for the heads, unless they are told to follow the caller's autocast region."""

@@ -10,7 +10,7 @@ from src.fusion import FusionConfig
 from src.gaussians import Gaussians
 from src.mast3r import MAST3R, Mast3r, Mast3rConfig
 from src.sh import rgb_to_dc
-from src.splatt3r import GaussianHead, Splatt3R, activate, load_trained, offsets, trained_state_dict, wxyz
+from src.splatt3r import GaussianHead, Limits, Splatt3R, activate, load_trained, offsets, trained_state_dict, wxyz
 from tests.conftest import load_fixture
 
 TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=2, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
@@ -461,3 +461,17 @@ def test_the_gaussian_head_starts_the_same_for_every_backbone():
     for head in heads[1:]:
         assert all(torch.equal(head[key], value) for key, value in heads[0].items())
     assert not torch.equal(tiny(seed=1).downstream_head2.gaussian_dpt.dpt.head[4].weight, heads[0]["dpt.head.4.weight"])
+
+
+def test_limits_bound_sizes_and_offsets_and_change_nothing_below_them():
+    raw = torch.randn(1, 14, 6, 6, generator=torch.Generator().manual_seed(3))
+    raw[:, :3] *= 5
+    points, images = torch.zeros(1, 6, 6, 3), torch.zeros(1, 3, 6, 6)
+    free, bound = activate(raw, points, images), activate(raw, points, images, limits=Limits(0.9, 0.05))
+    assert free.scales.max() > 0.9 and free.means.norm(dim=-1).max() > 0.05
+    assert bound.scales.max() <= 0.9 + 1e-6 and bound.means.norm(dim=-1).max() <= 0.05 + 1e-6
+    torch.testing.assert_close(bound.scales, free.scales.clamp(max=0.9))
+    near = free.means.norm(dim=-1) < 0.049
+    assert near.any() and torch.equal(bound.means[near], free.means[near])
+    for name in ("quats", "opacities", "sh"):
+        assert torch.equal(getattr(bound, name), getattr(free, name))
