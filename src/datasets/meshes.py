@@ -1,7 +1,7 @@
-"""Closed triangle meshes with normals: lathed, boxed, swept and extruded solids. Metres, own frame, z up.
+"""Triangle meshes with normals: lathed, boxed, swept and extruded solids. Metres, own frame, z up.
 
-Every solid stands on z = 0 with its axis or centre over the origin; faces wind outwards. Vertices lie close enough
-together for light to be stored at them.
+Every solid is closed and stands on z = 0 with its axis or centre over the origin; faces wind outwards. Vertices lie
+close enough together for light to be stored at them.
 """
 
 from dataclasses import dataclass, replace
@@ -37,11 +37,6 @@ class Mesh:
         matrix = Rotation.from_euler(axes, angles if len(angles) > 1 else angles[0]).as_matrix()
         return replace(self, vertices=self.vertices @ matrix.T, normals=self.normals @ matrix.T)
 
-    def stretched(self, x: float = 1.0, y: float = 1.0, z: float = 1.0) -> "Mesh":
-        normals = self.normals / (x, y, z)
-        return replace(self, vertices=self.vertices * (x, y, z),
-                       normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
-
     def grounded(self) -> "Mesh":
         return self.moved(z=-self.vertices[:, 2].min())
 
@@ -76,16 +71,6 @@ def faceted(mesh: Mesh) -> Mesh:
                    faces=np.arange(3 * len(corners)).reshape(-1, 3))
 
 
-def shaded(mesh: Mesh) -> Mesh:
-    """Normals anew from the faces, weighted by area; vertices that share a place but not a number stay apart."""
-    corners = mesh.vertices[mesh.faces]
-    flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.zeros_like(mesh.vertices)
-    for corner in range(3):
-        np.add.at(total, mesh.faces[:, corner], flat)
-    return replace(mesh, normals=total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12))
-
-
 def subdivide(outline: np.ndarray, spacing: float) -> np.ndarray:
     """A polyline (P, d) with points added so that none of its pieces is longer than `spacing`."""
     pieces = [outline[:1]]
@@ -96,7 +81,7 @@ def subdivide(outline: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def lathe(outline: list | np.ndarray, sections: int = 36, spacing: float = SPACING) -> Mesh:
-    """The solid of revolution of an outline of (radius, z), from the axis at the bottom outwards, up and back to the axis.
+    """The solid of revolution of an outline of (radius, z): from the axis at the bottom outwards, up, back to it.
 
     A closed outline that does not touch the axis makes a ring. Pieces that meet at less than CREASE are smooth.
     """
@@ -117,7 +102,8 @@ def lathe(outline: list | np.ndarray, sections: int = 36, spacing: float = SPACI
 
         def revolve(pairs: np.ndarray) -> np.ndarray:
             plane = pairs[:, None, :1] * circle[None]
-            return np.concatenate([plane, np.broadcast_to(pairs[:, None, 1:], (*plane.shape[:2], 1))], -1).reshape(-1, 3)
+            upright = np.broadcast_to(pairs[:, None, 1:], (*plane.shape[:2], 1))
+            return np.concatenate([plane, upright], -1).reshape(-1, 3)
 
         parts.append(solid(revolve(points[start:end + 1]), revolve(smooth), grid_faces(end - start + 1, sections, True),
                            float(outline[:, 0].max())))
@@ -217,8 +203,18 @@ def rounded_box(x: float, y: float, z: float, radius: float, spacing: float = SP
                 normals = np.broadcast_to(side * np.eye(3)[axis], points.shape).copy()
             faces = grid_faces(*grid.shape[:2])
             parts.append(Mesh(points, normals, faces[:, ::-1] if side > 0 else faces))
-    # a grid's faces wind around v x u: against the axis
     return join(*parts).moved(z=half[2])
+
+
+def panel(width: float, depth: float, spacing: float = 0.15, dense: bool = False) -> Mesh:
+    """A sheet on z = 0 that faces up, seen from that side only; with `dense`, vertices gather around the origin."""
+    lines = []
+    for length in (width, depth):
+        t = np.linspace(-1, 1, 2 * int(np.ceil(length / spacing / 2)) + 1)
+        lines.append(length / 2 * ((0.3 * t + 0.7 * t**3) if dense else t))
+    y, x = np.meshgrid(lines[1], lines[0], indexing="ij")
+    points = np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 3)
+    return Mesh(points, np.tile([0.0, 0.0, 1.0], (len(points), 1)), grid_faces(len(lines[1]), len(lines[0])))
 
 
 def ring(radius: float, thickness: float, sections: int = 40) -> Mesh:
@@ -284,5 +280,7 @@ def drape(width: float, height: float, waves: int, depth: float) -> Mesh:
     phase = 2 * np.pi * waves * sheet.vertices[:, 0] / width
     offset = depth * np.sin(phase)[:, None] * (0, 1, 0)
     slope = depth * 2 * np.pi * waves / width * np.cos(phase)
-    normals = sheet.normals - np.where(np.abs(sheet.normals[:, 1]) > 0.5, slope * sheet.normals[:, 1], 0)[:, None] * (1, 0, 0)
-    return replace(sheet, vertices=sheet.vertices + offset, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    normals = sheet.normals.copy()
+    normals[:, 0] -= slope * normals[:, 1]
+    return replace(sheet, vertices=sheet.vertices + offset,
+                   normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
