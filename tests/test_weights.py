@@ -9,6 +9,7 @@ import torchvision
 from safetensors.torch import load_file
 
 from src import backbones, fetch, weights
+from src import config as parameters
 from src.backbones.base import Backbone
 from src.backbones.dinov2 import DinoV2, source_of
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
@@ -107,6 +108,12 @@ class Tiny(Backbone):
         return self.network(images)
 
 
+def register(monkeypatch, source: Source | None) -> None:
+    """Make model.backbone=tiny known, with weights from `source`."""
+    monkeypatch.setitem(backbones.FAMILIES, "tiny", lambda model, seed: Tiny(source))
+    monkeypatch.setattr(parameters, "BACKBONES", (*parameters.BACKBONES, "tiny"))
+
+
 def tiny_file(path: Path) -> bytes:
     with torch.random.fork_rng():
         torch.save(torch.nn.Conv2d(3, 4, 14).state_dict(), path)
@@ -116,7 +123,7 @@ def tiny_file(path: Path) -> bytes:
 def test_a_backbone_comes_from_a_mirror_and_is_fetched_once(folder, monkeypatch, capsys):
     data = tiny_file(folder / "tiny.pth")
     source = Source("https://nobody.example.org/tiny.pth", "MIT (somebody)", 1, sha256=hashlib.sha256(data).hexdigest())
-    monkeypatch.setitem(backbones.FAMILIES, "tiny", lambda model, seed: Tiny(source))
+    register(monkeypatch, source)
     with serving(**{"tiny.pth": data}) as server:
         chosen = config("model.backbone=tiny", "model.weights=pretrained", f"weights.mirror={server.url}")
         weights.main(chosen)
@@ -134,7 +141,7 @@ def test_a_wrong_checksum_leaves_what_was_there(folder, monkeypatch):
     weights.main(config())
     before = records()
     source = Source("https://nobody.example.org/tiny.pth", "MIT", 1, sha256="00ff00ff")
-    monkeypatch.setitem(backbones.FAMILIES, "tiny", lambda model, seed: Tiny(source))
+    register(monkeypatch, source)
     with serving(**{"tiny.pth": tiny_file(folder / "tiny.pth")}) as server:
         with pytest.raises(FetchError, match="its publisher states 00ff00ff"):
             weights.main(config("model.backbone=tiny", "model.weights=pretrained", f"weights.mirror={server.url}"))
@@ -153,7 +160,7 @@ def test_without_a_network_one_sentence_names_all_remedies(monkeypatch):
 
 
 def test_a_path_is_a_file_of_the_users_own(folder, monkeypatch):
-    monkeypatch.setitem(backbones.FAMILIES, "tiny", lambda model, seed: Tiny(None))
+    register(monkeypatch, None)
     tiny_file(folder / "mine.pth")
     weights.main(config("model.backbone=tiny", "model.weights=mine.pth"))
     record = records()["backbone"]
@@ -170,7 +177,7 @@ def test_a_path_is_a_file_of_the_users_own(folder, monkeypatch):
 def test_controls_need_no_weights(monkeypatch):
     weights.main(config("model.weights=pretrained"))
     assert records()["backbone"]["weights"] == "none" and records()["backbone"]["label"] == "RGB pixels"
-    monkeypatch.setitem(backbones.FAMILIES, "tiny", lambda model, seed: Tiny(None))
+    register(monkeypatch, None)
     with pytest.raises(ValueError, match="nobody publishes weights of Tiny"):
         weights.main(config("model.backbone=tiny", "model.weights=pretrained"))
 
