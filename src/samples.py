@@ -67,18 +67,15 @@ class Samples(Dataset):
         return sample
 
 
-class EpochSampler(Sampler):
-    """Indices epoch * length ... (epoch + 1) * length - 1, in order: what a step sees depends on its number alone, so a
-    resumed run sees what an uninterrupted one would have."""
+class StepSampler(Sampler):
+    """`length` indices in order from `start`, which is set before each pass: what a step sees depends on its number
+    alone, so a resumed run sees what an uninterrupted one would have."""
 
     def __init__(self, length: int):
-        self.length, self.epoch = length, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.length, self.start = length, 0
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
+        return iter(range(self.start, self.start + self.length))

@@ -27,7 +27,7 @@ from src.metrics import load_lpips, psnr
 from src.models import build, save_trained
 from src.prediction import predict, render_targets, target_mask
 from src.provenance import file_hash, fix_computation, params_hash, read_json
-from src.samples import EpochSampler, Features, Samples
+from src.samples import StepSampler, Features, Samples
 from src.scene import read_index
 from src.splatt3r import SplatOutput, Splatt3R
 
@@ -40,9 +40,10 @@ class Fit(lightning.LightningModule):
 
     strict_loading = False
 
-    def __init__(self, network: Splatt3R, config: Config, metric: bool, lpips: torch.nn.Module | None):
+    def __init__(self, network: Splatt3R, config: Config, sampler: StepSampler, metric: bool,
+                 lpips: torch.nn.Module | None):
         super().__init__()
-        self.network, self.config, self.metric = network, config, metric
+        self.network, self.config, self.sampler, self.metric = network, config, sampler, metric
         self.lpips = [lpips]  # in a list: not a part of this module's state
 
     def renders(self, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor, object]:
@@ -51,6 +52,9 @@ class Fit(lightning.LightningModule):
         images = [render_targets(prediction.output.gaussians[b], sample, b, scale).images
                   for b, scale in enumerate(prediction.scales)]
         return torch.stack(images), target_mask(sample, self.metric, self.config.loss.masks), prediction
+
+    def on_train_epoch_start(self) -> None:
+        self.sampler.start = self.trainer.global_step * self.config.data.batch_size
 
     def training_step(self, sample: dict[str, Tensor], _: int) -> dict[str, Tensor]:
         images, mask, prediction = self.renders(sample)
@@ -152,7 +156,7 @@ def loaders(config: Config) -> tuple[DataLoader, DataLoader, Features]:
     frozen = read_episodes(SCENES, "val", config.dataset.train_category)
     validation = Samples(SCENES, *features, config.dataset.resolution, frozen.__getitem__, len(frozen))
     workers = {"num_workers": config.data.num_workers, "persistent_workers": config.data.num_workers > 0}
-    return (DataLoader(training, batch, sampler=EpochSampler(epoch), **workers),
+    return (DataLoader(training, batch, sampler=StepSampler(epoch), **workers),
             DataLoader(validation, 1, **workers), features[1])
 
 
@@ -162,7 +166,7 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
     last = scratch / "last.ckpt"
     lpips = load_lpips(WEIGHTS / "lpips_loss") if config.loss.lpips_loss_weight else None
     metric = all(record.units == "metre" for record in read_index(SCENES))
-    module = Fit(network, config, metric, lpips)
+    module = Fit(network, config, train_loader.sampler, metric, lpips)
     with Live(str(CURVES), save_dvc_exp=False, dvcyaml=None) as live:
         curves = Curves(live, config.opt.log_every)
         saver = ModelCheckpoint(scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True,

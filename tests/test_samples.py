@@ -4,7 +4,7 @@ from safetensors.torch import save_file
 
 from src.episodes import Episode
 from src.provenance import write_json
-from src.samples import EpochSampler, Features, Samples
+from src.samples import StepSampler, Features, Samples
 from src.scene import Frame, write_scene
 
 NAMES = tuple(f"v{i}" for i in range(5))
@@ -60,9 +60,9 @@ def test_missing_features_name_the_remedy(tmp_path):
         raise AssertionError("read features that are not there")
 
 
-def test_an_epoch_continues_where_the_last_one_ended():
-    sampler, seen = EpochSampler(3), []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
+def test_a_pass_starts_where_it_is_told_to():
+    sampler, seen = StepSampler(3), []
+    for start in (0, 3, 6):
+        sampler.start = start
         seen += list(sampler)
     assert seen == list(range(9)) and len(sampler) == 3
