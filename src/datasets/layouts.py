@@ -1,285 +1,234 @@
-"""What stands in a procedural scene: meshes with solid textures, and lamps. World axes: z up, metres."""
-
-from dataclasses import dataclass, field
+"""Where everything stands: a cluster of things in a hall or before painted scenery, and a furnished room."""
 
 import numpy as np
-import trimesh
 from scipy.spatial.transform import Rotation
 
-from src.datasets.textures import KINDS
+from src.datasets import furniture
+from src.datasets.furniture import moved
+from src.datasets.materials import Style
+from src.datasets.meshes import Mesh, box, cylinder, lathe, panel
+from src.datasets.things import Piece, Pieces, primitive, thing
+from src.datasets.world import Lamp, Layout, Material, Part
 
-SMOOTH_ANGLE = 0.6  # radians between faces that still share a normal
-
-
-@dataclass
-class Part:
-    """One mesh in its own frame, its place in the world, and its surface."""
-
-    mesh: trimesh.Trimesh
-    pose: np.ndarray          # (4, 4) part to world
-    kind: int                 # number of the texture in KINDS
-    scale: float              # metres per texture unit
-    colours: np.ndarray       # (3, 3) linear RGB
-    seed: int
-    grain: float = 0.25       # strength of the fine noise over everything
-    gloss: float = 0.0        # share of the highlight
+WARM, WHITE, COOL = np.array([1.0, 0.84, 0.66]), np.array([1.0, 0.95, 0.88]), np.array([0.75, 0.88, 1.0])
 
 
-@dataclass
-class Lamp:
-    position: np.ndarray
-    colour: np.ndarray        # linear RGB, at 1 m for point lamps
-    radius: float             # metres; shadows soften with it
-    distant: bool = False     # a direction instead of a place: no fall-off
+class Stage:
+    """A layout that is being filled, with the style and the generator of its scene."""
+
+    def __init__(self, rng: np.random.Generator, room: np.ndarray):
+        self.rng, self.style, self.layout = rng, Style(rng), Layout(np.asarray(room, float))
+
+    def add(self, pieces: Pieces) -> None:
+        for piece in pieces:
+            rotation = Rotation.from_euler("xz", [piece.tilt, piece.yaw]).as_matrix()
+            self.layout.parts.append(Part(piece.mesh, piece.material, np.array(piece.offset, float), rotation,
+                                          int(self.rng.integers(1 << 30))))
+
+    def put(self, mesh: Mesh, material: Material, x: float = 0.0, y: float = 0.0, z: float = 0.0,
+            yaw: float = 0.0) -> None:
+        self.add([Piece(mesh, material, (x, y, z), yaw)])
+
+    def walls(self, floor: Material, ceiling: Material, sides: list[Material], skirting: Material | None) -> None:
+        """Floor, ceiling and four walls around the origin; walls 0 to 3 stand at -y, +x, +y, -x and face inwards."""
+        x, y, z = self.layout.room
+        self.put(panel(x, y, 0.14, dense=True), floor)
+        self.put(panel(x, y, 0.3).turned("x", np.pi), ceiling, 0, 0, z)
+        for side in range(4):
+            wide, away = (x, y) if side % 2 == 0 else (y, x)
+            sheet = panel(wide, z, 0.2).turned("x", -np.pi / 2).moved(y=-away / 2, z=z / 2)
+            self.put(sheet, sides[side], yaw=side * np.pi / 2)
+            if skirting is not None:
+                self.put(box(wide, 0.02, 0.1, 0.3).moved(y=0.01 - away / 2), skirting, yaw=side * np.pi / 2)
+
+    def against(self, side: int, along: float, gap: float) -> tuple[float, float, float]:
+        """x, y, yaw of a piece whose back stands `gap` metres before wall `side`, `along` metres from its middle."""
+        away = self.layout.room[1 if side % 2 == 0 else 0] / 2 - gap
+        turn = side * np.pi / 2
+        return -np.sin(turn) * -away + np.cos(turn) * along, np.cos(turn) * -away + np.sin(turn) * along, turn
 
 
-@dataclass
-class Layout:
-    parts: list[Part] = field(default_factory=list)
-    lamps: list[Lamp] = field(default_factory=list)
-    ambient: np.ndarray = field(default_factory=lambda: np.full(3, 0.3))
+def between(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    share = rng.random()
+    return (1 - share) * first + share * second
 
 
-def colour(rng: np.random.Generator, low: float = 0.08, high: float = 0.9, saturation: float = 0.75) -> np.ndarray:
-    """A random linear RGB reflectance of varied hue."""
-    hue, value = rng.random(), rng.uniform(low, high)
-    rgb = np.clip(np.abs((hue * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
-    return value * (1 - rng.uniform(0.1, saturation) * (1 - rgb))
+def scattered(rng: np.random.Generator, count: int, reach: float,
+              sizes: tuple[float, float]) -> list[tuple[float, float, float]]:
+    """Up to `count` places (x, y, size) within `reach` metres, clear of each other, the largest inmost."""
+    places: list[tuple[float, float, float]] = []
+    for size in sorted(rng.uniform(*sizes, count), reverse=True):
+        for _ in range(30):
+            angle = rng.uniform(0, 2 * np.pi)
+            radius = reach * (np.sqrt(rng.random()) if places else 0.25 * rng.random())
+            x, y = radius * np.cos(angle), radius * np.sin(angle)
+            if all(np.hypot(x - px, y - py) > 0.52 * (size + other) for px, py, other in places):
+                places.append((x, y, float(size)))
+                break
+    return places
 
 
-def palette(rng: np.random.Generator, **limits: float) -> np.ndarray:
-    """Three colours that differ enough in brightness to show a pattern."""
-    colours = np.stack([colour(rng, **limits) for _ in range(3)])
-    if abs(colours[0].mean() - colours[1].mean()) < 0.15:
-        colours[1] *= 0.35 if colours[1].mean() > 0.3 else 2.2
-    return np.clip(colours, 0.02, 0.95)
+def hall(stage: Stage) -> None:
+    """Four walls far away, with pictures, and large things standing before them."""
+    style, rng = stage.style, stage.rng
+    common = style.wall()
+    sides = [common if rng.random() < 0.4 else style.wall() for _ in range(4)]
+    stage.walls(style.floor(), style.paint(0, 0), sides, style.paint())
+    for side in range(4):
+        x, y, yaw = stage.against(side, rng.uniform(-1.5, 1.5), 0.001)
+        stage.add(moved(furniture.picture(style), x, y, rng.uniform(1.3, 2.0), yaw))
 
 
-def part(rng: np.random.Generator, mesh: trimesh.Trimesh, position=(0, 0, 0), rotation: Rotation | None = None,
-         kinds: tuple[str, ...] = KINDS, size: float = 0.3, **limits: float) -> Part:
-    """`mesh` with a random texture of one of `kinds`, at a scale that fits an object of `size` metres."""
-    pose = np.eye(4)
-    if rotation is not None:
-        pose[:3, :3] = rotation.as_matrix()
-    pose[:3, 3] = position
-    return Part(mesh, pose, KINDS.index(str(rng.choice(kinds))), size * rng.uniform(0.18, 0.5), palette(rng, **limits),
-                int(rng.integers(1 << 30)), rng.uniform(0.15, 0.45), float(rng.choice([0, 0.05, 0.15, 0.3])))
-
-
-def box(x: float, y: float, z: float) -> trimesh.Trimesh:
-    """A box standing on z = 0."""
-    return trimesh.creation.box((x, y, z), transform=trimesh.transformations.translation_matrix((0, 0, z / 2)))
-
-
-def cylinder(radius: float, height: float, sections: int = 40) -> trimesh.Trimesh:
-    mesh = trimesh.creation.cylinder(radius, height, sections=sections)
-    mesh.apply_translation((0, 0, height / 2))
-    return smooth(mesh)
-
-
-def smooth(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    return trimesh.graph.smooth_shade(mesh, angle=SMOOTH_ANGLE)
-
-
-def superquadric(radii: np.ndarray, e1: float, e2: float) -> trimesh.Trimesh:
-    """Barr 1981: between box (exponents near 0), ellipsoid (1) and octahedron (2)."""
-    mesh = trimesh.creation.icosphere(subdivisions=4)
-    x, y, z = mesh.vertices.T
-    latitude, longitude = np.arcsin(np.clip(z, -1, 1)), np.arctan2(y, x)
-
-    def power(value: np.ndarray, exponent: float) -> np.ndarray:
-        return np.sign(value) * np.abs(value) ** exponent
-
-    mesh.vertices = radii * np.stack([power(np.cos(latitude), e1) * power(np.cos(longitude), e2),
-                                      power(np.cos(latitude), e1) * power(np.sin(longitude), e2),
-                                      power(np.sin(latitude), e1)], 1)
-    return mesh
-
-
-def vase(rng: np.random.Generator, radius: float, height: float) -> trimesh.Trimesh:
-    """A lathed profile with two or three swellings."""
-    t = np.linspace(0, 1, 24)
-    waves = sum(rng.uniform(-0.3, 0.3) * np.sin(np.pi * k * t + rng.uniform(0, 6)) for k in (1, 2, 3))
-    profile = radius * np.clip(0.75 + waves, 0.25, 1.3)
-    outline = np.stack([np.r_[0, profile, 0], np.r_[0, t * height, height]], 1)
-    return smooth(trimesh.creation.revolve(outline, sections=40))
-
-
-def solid(rng: np.random.Generator, size: float) -> tuple[trimesh.Trimesh, float]:
-    """A random solid about `size` metres large that stands on z = 0, and its height."""
-    choice = rng.integers(8)
-    a, b, c = size * rng.uniform(0.35, 0.6, 3)
-    if choice == 0:
-        mesh = box(2 * a, 2 * b, 2 * c)
-    elif choice == 1:
-        mesh = cylinder(a, 2 * c)
-    elif choice == 2:
-        mesh = smooth(trimesh.creation.cone(a, 2 * c, sections=40))
-    elif choice == 3:
-        mesh = trimesh.creation.icosphere(subdivisions=4, radius=a)
-    elif choice == 4:
-        mesh = smooth(trimesh.creation.torus(a, a * rng.uniform(0.25, 0.45)))
-        if rng.random() < 0.5:
-            mesh.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, (1, 0, 0)))
-    elif choice == 5:
-        mesh = smooth(trimesh.creation.capsule(2 * c, 0.6 * a, count=(24, 32)))
-    elif choice == 6:
-        mesh = superquadric(np.array([a, b, c]), *rng.uniform(0.15, 1.6, 2))
-    else:
-        mesh = vase(rng, a, 2 * c)
-    mesh.apply_translation((0, 0, -mesh.bounds[0, 2]))
-    return mesh, float(mesh.bounds[1, 2])
-
-
-def turned(rng: np.random.Generator) -> Rotation:
-    return Rotation.from_euler("z", rng.uniform(0, 2 * np.pi))
-
-
-def walls(rng: np.random.Generator, width: float, depth: float, height: float, kinds: tuple[str, ...]) -> list[Part]:
-    """Floor, ceiling and four walls of a room around the origin, thin boxes facing inwards."""
-    thin = 0.05
-    sides = [((width, depth, thin), (0, 0, -thin)), ((width, depth, thin), (0, 0, height)),
-             ((thin, depth, height), (-(width + thin) / 2, 0, 0)), ((thin, depth, height), ((width + thin) / 2, 0, 0)),
-             ((width, thin, height), (0, -(depth + thin) / 2, 0)), ((width, thin, height), (0, (depth + thin) / 2, 0))]
-    common = part(rng, box(1, 1, 1), kinds=kinds, size=1.6, low=0.35, high=0.85, saturation=0.4)
-    parts = []
-    for number, (extents, position) in enumerate(sides):
-        own = number < 2 or rng.random() < 0.6
-        side = part(rng, box(*extents), position, kinds=kinds, size=2.0 if number else 1.2, low=0.3, high=0.85,
-                    saturation=0.5)
-        if not own:
-            side.kind, side.colours, side.scale = common.kind, common.colours, common.scale
-        parts.append(side)
-    return parts
+def scenery(stage: Stage) -> None:
+    """A round wall painted with clouds and hills around a meadow or a paved square."""
+    style, rng = stage.style, stage.rng
+    radius, height = stage.layout.room[0] / 2, stage.layout.room[2]
+    blue = np.array([0.25, 0.45, 0.8]) * rng.uniform(0.7, 1.2)
+    dusk = rng.random() < 0.35
+    low = np.array([0.9, 0.6, 0.35]) if dusk else np.array([0.85, 0.9, 0.92])
+    green = style.shifted(np.array([[0.2, 0.32, 0.16], [0.1, 0.2, 0.07]]), 0.3)
+    colours = np.stack([0.5 * blue + 0.5 * low * dusk, low, *green])
+    wall = Material("scenery", rng.uniform(0.7, 1.1), colours, 0.25, 0.0, 0.25)
+    grass = np.array([[0.2, 0.33, 0.1], [0.15, 0.26, 0.07], [0.3, 0.3, 0.12], [0.1, 0.2, 0.05]])
+    ground = style.floor() if rng.random() < 0.6 else Material("blotches", 0.5, style.shifted(grass, 0.2), 0.5)
+    stage.put(panel(2 * radius + 0.2, 2 * radius + 0.2, 0.14, dense=True), ground)
+    stage.put(lathe([(radius, 0), (radius + 0.1, 0), (radius + 0.1, height), (radius, height), (radius, 0)], 72, 0.4),
+              wall)
+    above = np.stack([colours[0], 0.6 * colours[0] + 0.3 * low, colours[0], colours[0]])
+    sky = Material("scenery", 1.0, above, 0.1, 0.0, 0.4)
+    stage.put(panel(2 * radius + 0.2, 2 * radius + 0.2, 0.5).turned("x", np.pi), sky, 0, 0, height)
 
 
 def objects(rng: np.random.Generator) -> Layout:
-    """A cluster of solids, some stacked, on a table or the floor of a hall with patterned walls."""
-    layout = Layout()
-    layout.parts += walls(rng, *rng.uniform(6, 8, 2), 3.5, ("bricks", "cells", "blotches", "stripes", "marble", "checker"))
-    base = 0.0
-    if rng.random() < 0.7:
-        base = rng.uniform(0.3, 0.7)
-        top = cylinder(rng.uniform(0.8, 1.1), 0.06) if rng.random() < 0.5 else box(*rng.uniform(1.3, 1.9, 2), 0.06)
-        layout.parts.append(part(rng, top, (0, 0, base - 0.06), turned(rng), ("wood", "marble", "checker", "cells", "plain"), 0.8))
-        layout.parts.append(part(rng, cylinder(0.1, base - 0.06), kinds=("plain", "wood"), size=0.4))
-    placed: list[tuple[float, float, float]] = []
-    for _ in range(int(rng.integers(4, 9))):
-        size = rng.uniform(0.14, 0.42)
-        for _ in range(20):
-            angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.55)
-            x, y = radius * np.cos(angle), radius * np.sin(angle)
-            if all(np.hypot(x - px, y - py) > 0.55 * (size + ps) for px, py, ps in placed):
-                break
-        else:
-            continue
-        placed.append((x, y, size))
-        mesh, height = solid(rng, size)
-        layout.parts.append(part(rng, mesh, (x, y, base), turned(rng), size=size))
-        if rng.random() < 0.35:
-            small, _ = solid(rng, 0.55 * size)
-            layout.parts.append(part(rng, small, (x, y, base + height - 0.01), turned(rng), size=0.6 * size))
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.2)
+    """A cluster of things, some stacked, on a table, a plinth or the ground."""
+    outdoors = rng.random() < 0.35
+    stage = Stage(rng, (9.0, 9.0, 4.0) if outdoors else (*rng.uniform(7.4, 9.0, 2), rng.uniform(3.2, 4.0)))
+    style = stage.style
+    scenery(stage) if outdoors else hall(stage)
+    stage.layout.shell = len(stage.layout.parts)
+    for number in range(int(rng.integers(3, 7))):  # far props, outside every orbit
+        angle, size = 2 * np.pi * (number + 0.6 * rng.random()) / 6 + 0.3, rng.uniform(0.6, 1.2)
+        stage.add(moved(thing(style, size), 3.35 * np.cos(angle), 3.35 * np.sin(angle), 0, rng.uniform(0, 6.3)))
+    base, reach, choice = 0.0, 0.62, rng.random()
+    if choice < 0.35:
+        base, reach = rng.uniform(0.45, 0.75), rng.uniform(0.5, 0.65)
+        stage.add(furniture.round_table(style, reach + 0.25, base))
+    elif choice < 0.65:
+        base, reach = rng.uniform(0.45, 0.75), rng.uniform(0.45, 0.55)
+        pieces = furniture.table(style, 2 * reach + rng.uniform(0.2, 0.7), 2 * reach + 0.25, base)
+        stage.add(moved(pieces, 0, 0, 0, rng.uniform(0, 6.3)))
+    elif choice < 0.85:
+        base = rng.uniform(0.05, 0.25)
+        stage.put(cylinder(reach + 0.3, base, 64), style.floor(), yaw=rng.uniform(0, 6.3))
+    else:
+        stage.put(box(1.9, 1.9, 0.012, 0.05), style.cloth(0.35), yaw=rng.uniform(0, 6.3))
+        base = 0.012
+    for x, y, size in scattered(rng, int(rng.integers(5, 11)), reach, (0.16, 0.46)):
+        pieces = thing(style, size)
+        stage.add(moved(pieces, x, y, base, rng.uniform(0, 6.3)))
+    for _ in range(int(rng.integers(2, 6))):  # crumbs
+        angle, radius = rng.uniform(0, 6.3), reach * rng.uniform(0.6, 1.1)
+        pieces = primitive(style, rng.uniform(0.06, 0.12))
+        stage.add(moved(pieces, radius * np.cos(angle), radius * np.sin(angle), base))
+    stage.layout.focus = base
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.65, 1.15)
     direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    layout.lamps.append(Lamp(np.array([0, 0, base]) + 2.6 * direction, rng.uniform(4.8, 6.6) * tint(rng), 0.25))
-    layout.lamps.append(Lamp(np.array([*rng.uniform(-2.5, 2.5, 2), 3.2]), rng.uniform(2.0, 3.5) * tint(rng), 0.2))
-    layout.ambient = rng.uniform(0.3, 0.42) * tint(rng)
-    return layout
+    other = np.array([np.cos(azimuth + 2.4), np.sin(azimuth + 2.4), 0.7])
+    key = between(rng, WARM, WHITE)
+    stage.layout.lamps = [Lamp(3.0 * direction + (0, 0, base), rng.uniform(9, 13) * key, 0.1),
+                          Lamp(3.0 * other + (0, 0, base), rng.uniform(1.5, 3.5) * between(rng, WHITE, COOL), 0.5,
+                               sharp=False)]
+    stage.layout.ambient = rng.uniform(0.22, 0.36) * between(rng, WHITE, COOL)
+    return stage.layout
 
 
-def tint(rng: np.random.Generator) -> np.ndarray:
-    """Warm to cool white."""
-    warm = rng.uniform(-0.12, 0.12)
-    return np.array([1 + warm, 1.0, 1 - warm])
+def wide_of(pieces: Pieces) -> float:
+    """Extent along x of pieces that stand unturned."""
+    ends = [piece.offset[0] + piece.mesh.vertices[:, 0] for piece in pieces]
+    return max(end.max() for end in ends) - min(end.min() for end in ends)
 
 
-def table(rng: np.random.Generator, x: float, y: float, z: float) -> list[tuple[trimesh.Trimesh, tuple]]:
-    legs = [(box(0.05, 0.05, z - 0.05), (sx * (x / 2 - 0.05), sy * (y / 2 - 0.05), 0)) for sx in (-1, 1) for sy in (-1, 1)]
-    return [(box(x, y, 0.05), (0, 0, z - 0.05)), *legs]
-
-
-def chair(rng: np.random.Generator) -> list[tuple[trimesh.Trimesh, tuple]]:
-    return table(rng, 0.45, 0.45, 0.45) + [(box(0.45, 0.05, rng.uniform(0.35, 0.55)), (0, -0.2, 0.45))]
-
-
-def shelf(rng: np.random.Generator, height: float) -> list[tuple[trimesh.Trimesh, tuple]]:
-    width, depth = rng.uniform(0.7, 1.1), 0.3
-    boards = [(box(width, depth, 0.03), (0, 0, z)) for z in np.arange(0, height, 0.38)]
-    return [(box(0.03, depth, height), (sx * width / 2, 0, 0)) for sx in (-1, 1)] + boards
-
-
-def sofa(rng: np.random.Generator) -> list[tuple[trimesh.Trimesh, tuple]]:
-    width = rng.uniform(1.3, 1.9)
-    return [(box(width, 0.8, 0.42), (0, 0, 0)), (box(width, 0.2, 0.8), (0, -0.4, 0)),
-            (box(0.18, 0.8, 0.6), (-width / 2, 0, 0)), (box(0.18, 0.8, 0.6), (width / 2, 0, 0))]
-
-
-def furnish(rng: np.random.Generator, layout: Layout, pieces: list, position: np.ndarray, yaw: float,
-            kinds: tuple[str, ...], size: float) -> None:
-    """Add the boxes of one piece of furniture, all in one texture, at a place on the floor."""
-    turn = Rotation.from_euler("z", yaw)
-    look = part(rng, pieces[0][0], kinds=kinds, size=size)
-    for mesh, offset in pieces:
-        placed = part(rng, mesh, position + turn.apply(offset), turn)
-        placed.kind, placed.scale, placed.colours, placed.grain = look.kind, look.scale, look.colours, look.grain
-        layout.parts.append(placed)
-
-
-def clutter(rng: np.random.Generator, layout: Layout, centre: np.ndarray, spread: tuple[float, float], count: int,
-            sizes: tuple[float, float]) -> None:
-    """Small solids on a surface around `centre`."""
-    for _ in range(count):
-        size = rng.uniform(*sizes)
-        mesh, _ = solid(rng, size)
-        x, y = (rng.uniform(-half, half) for half in spread)
-        layout.parts.append(part(rng, mesh, centre + (x, y, 0), turned(rng), size=size))
+def furnish_wall(stage: Stage, side: int, opening: tuple[float, Pieces] | None, makers: list) -> None:
+    """Furniture along a wall from left to right while there is room, pictures over what is low, and what the wall
+    itself holds: `opening`, its height above the floor and pieces, in the middle, with nothing tall before it."""
+    rng, style = stage.rng, stage.style
+    length = stage.layout.room[side % 2]
+    if opening is not None:
+        stage.add(moved(opening[1], *stage.against(side, 0.0, 0.0)[:2], opening[0], stage.against(side, 0, 0)[2]))
+    cursor = -length / 2 + rng.uniform(0.1, 0.5)
+    while makers:
+        pieces = makers.pop()(style)
+        wide, tall = wide_of(pieces), max(piece.offset[2] + piece.mesh.height for piece in pieces)
+        middle = cursor + wide / 2
+        if opening is not None and abs(middle) < wide / 2 + 0.75 and tall > opening[0]:
+            cursor = middle = 0.75 + wide / 2
+        if middle + wide / 2 > length / 2 - 0.15:
+            break
+        deep = max(-(piece.offset[1] + piece.mesh.vertices[:, 1].min()) for piece in pieces)
+        x, y, yaw = stage.against(side, middle, deep + 0.03)
+        stage.add(moved(pieces, x, y, 0, yaw))
+        if tall < 1.2 and opening is None and rng.random() < 0.85:
+            x, y, yaw = stage.against(side, middle, 0.001)
+            stage.add(moved(furniture.picture(style), x, y, max(tall + 0.55, rng.uniform(1.45, 1.7)), yaw))
+        cursor = middle + wide / 2 + rng.uniform(0.15, 0.7)
 
 
 def rooms(rng: np.random.Generator) -> Layout:
-    """A furnished room; `parts[0]` is its floor, whose extents tell where a camera may walk."""
-    layout = Layout()
-    width, depth, height = rng.uniform(3.4, 5.2), rng.uniform(3.4, 5.2), rng.uniform(2.4, 2.9)
-    layout.parts += walls(rng, width, depth, height, ("bricks", "stripes", "blotches", "marble", "cells", "dots", "checker"))
-    layout.parts[0].kind = KINDS.index(str(rng.choice(["wood", "checker", "bricks", "cells"])))
-    half = np.array([width, depth]) / 2
+    """A furnished room with a window, a door, and a table in its middle."""
+    room = np.array([rng.uniform(3.6, 5.6), rng.uniform(3.6, 5.6), rng.uniform(2.4, 2.9)])
+    stage = Stage(rng, room)
+    style, common = stage.style, stage.style.wall()
+    sides = [common if rng.random() < 0.6 else style.wall() for _ in range(4)]
+    ceiling = style.of("planks", 0.16) if rng.random() < 0.3 else style.paint(0, 0)
+    stage.walls(style.floor(), ceiling, sides, style.paint(0 if rng.random() < 0.6 else 2))
+    stage.layout.shell = len(stage.layout.parts)
+    if rng.random() < 0.85:
+        rug, yaw = box(*rng.uniform(1.4, 2.4, 2), 0.012, 0.08), rng.choice([0, np.pi / 2, rng.uniform(0, 3)])
+        if rng.random() < 0.35:
+            rug = cylinder(rng.uniform(0.8, 1.2), 0.012, 56)
+        stage.put(rug, style.cloth(rng.uniform(0.2, 0.45)), *rng.uniform(-0.3, 0.3, 2), 0, yaw)
+    middle_group(stage)
+    large = [furniture.shelf, furniture.shelf, furniture.cabinet, furniture.cabinet, furniture.sofa, furniture.wardrobe,
+             furniture.bed if rng.random() < 0.4 else furniture.sofa, furniture.floor_lamp, furniture.stool,
+             furniture.oddment, furniture.oddment, furniture.oddment]
+    queue = [large[number] for number in rng.permutation(len(large))]
+    first = int(rng.integers(4))
+    sill = rng.uniform(0.8, 1.0)
+    high = min(rng.uniform(1.1, 1.4), room[2] - sill - 0.35)
+    view = (sill, furniture.window(style, rng.uniform(0.9, 1.5), high))
+    for number in range(4):
+        side = (first + number) % 4
+        opening = (view, None, (0.0, furniture.door(style)), None)[number]
+        furnish_wall(stage, side, opening, [queue.pop() for _ in range(3)])
+    cord = room[2] - rng.uniform(1.75, 2.0)
+    hang = rng.uniform(-0.3, 0.3, 2)
+    stage.add(moved(furniture.pendant(style, cord), *hang, room[2]))
+    bright = rng.uniform(3.5, 5.5) * between(rng, WARM, WHITE)
+    stage.layout.lamps.append(Lamp(np.array([*hang, room[2] - cord - 0.02]), bright, 0.06))
+    x, y, _ = stage.against(first, 0.0, 0.3)
+    stage.layout.lamps.append(Lamp(np.array([x, y, sill + high / 2]), rng.uniform(2.5, 5) * between(rng, WHITE, COOL),
+                                   0.5, False))
+    stage.layout.ambient = rng.uniform(0.26, 0.4) * WHITE
+    return stage.layout
 
-    def against_wall(gap: float) -> tuple[np.ndarray, float]:
-        side, along = rng.integers(4), rng.uniform(-0.7, 0.7)
-        x, y = [(along * half[0], half[1] - gap), (along * half[0], gap - half[1]),
-                (half[0] - gap, along * half[1]), (gap - half[0], along * half[1])][side]
-        return np.array([x, y, 0.0]), [np.pi, 0, np.pi / 2, -np.pi / 2][side]
 
-    if rng.random() < 0.8:
-        rug = box(*rng.uniform(1.2, 2.2, 2), 0.012)
-        layout.parts.append(part(rng, rug, (*rng.uniform(-0.4, 0.4, 2), 0), turned(rng), ("checker", "stripes", "dots", "cells", "blotches"), 0.8))
-    top = rng.uniform(0.4, 0.78)
-    size = rng.uniform(0.8, 1.5), rng.uniform(0.6, 0.9)
-    middle = np.array([*rng.uniform(-0.5, 0.5, 2), 0.0])
-    yaw = rng.uniform(0, np.pi)
-    furnish(rng, layout, table(rng, *size, top), middle, yaw, ("wood", "marble", "plain"), 0.7)
-    clutter(rng, layout, middle + (0, 0, top), (0.25, 0.25), int(rng.integers(2, 5)), (0.12, 0.3))
-    for _ in range(int(rng.integers(1, 4))):
-        around = rng.uniform(0, 2 * np.pi)
-        place = middle + 0.95 * np.array([np.cos(around), np.sin(around), 0])
-        furnish(rng, layout, chair(rng), place, around + np.pi / 2, ("wood", "plain", "stripes", "checker"), 0.4)
-    for _ in range(int(rng.integers(2, 4))):
-        place, facing = against_wall(0.25)
-        tall = rng.uniform(1.0, 2.0)
-        furnish(rng, layout, shelf(rng, tall), place, facing, ("wood", "plain"), 0.5)
-        for level in np.arange(0.03, tall - 0.3, 0.38):
-            clutter(rng, layout, place + (0, 0, level), (0.25, 0.05) if facing in (0, np.pi) else (0.05, 0.25),
-                    int(rng.integers(1, 4)), (0.12, 0.26))
-    place, facing = against_wall(0.55)
-    furnish(rng, layout, sofa(rng), place, facing, ("plain", "stripes", "checker", "blotches", "dots"), 0.7)
-    for _ in range(int(rng.integers(4, 8))):
-        side, along, z = rng.integers(4), rng.uniform(-0.8, 0.8), rng.uniform(1.1, 1.9)
-        x, y = [(along * half[0], half[1]), (along * half[0], -half[1]), (half[0], along * half[1]), (-half[0], along * half[1])][side]
-        wide, tall = rng.uniform(0.35, 0.9, 2)
-        frame = box(wide, 0.05, tall) if side < 2 else box(0.05, wide, tall)
-        layout.parts.append(part(rng, frame, (x, y, z - tall / 2), size=0.5))
-    clutter(rng, layout, np.zeros(3), (0.75 * half[0], 0.75 * half[1]), int(rng.integers(3, 7)), (0.2, 0.5))
-    layout.lamps.append(Lamp(np.array([*rng.uniform(-0.6, 0.6, 2), height - 0.35]), rng.uniform(2.8, 4.2) * tint(rng), 0.2))
-    layout.lamps.append(Lamp(np.array([*(rng.uniform(-0.6, 0.6, 2) * half), rng.uniform(1.5, height - 0.3)]),
-                             rng.uniform(0.9, 1.8) * tint(rng), 0.15))
-    layout.ambient = rng.uniform(0.26, 0.36) * tint(rng)
-    return layout
+def middle_group(stage: Stage) -> None:
+    """A table with things on it, chairs around, and something on the floor."""
+    rng, style = stage.rng, stage.style
+    x, y, yaw = *rng.uniform(-0.45, 0.45, 2), rng.choice([0, np.pi / 2, rng.uniform(0, 3)])
+    height = rng.choice([0.42, 0.72]) + rng.uniform(-0.03, 0.03)
+    if rng.random() < 0.4:
+        reach = rng.uniform(0.4, 0.6)
+        pieces, half = furniture.round_table(style, reach, height), np.array([0.6, 0.6]) * reach
+    else:
+        half = np.array([rng.uniform(0.5, 0.8), rng.uniform(0.3, 0.45)])
+        pieces = furniture.table(style, *(2 * half), height)
+    for tx, ty, size in scattered(rng, int(rng.integers(3, 8)), 1.0, (0.14, 0.36)):
+        pieces = pieces + moved(thing(style, size), 0.75 * tx * half[0], 0.75 * ty * half[1], height,
+                                rng.uniform(0, 6.3))
+    stage.add(moved(pieces, x, y, 0.012, yaw))
+    for number in range(int(rng.integers(1, 5))):
+        around = yaw + number * np.pi / 2 + rng.uniform(-0.3, 0.3)
+        away = (half[0] if number % 2 == 0 else half[1]) + rng.uniform(0.25, 0.5)
+        seat = furniture.chair(style) if height > 0.6 else furniture.stool(style)
+        stage.add(moved(seat, x + away * np.cos(around), y + away * np.sin(around), 0.012, around + np.pi / 2))
