@@ -155,4 +155,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--rasterizer"]:
         rasterizer_benchmark.main()
     else:
-        run(main)
+        run(main, "benchmark")

@@ -16,6 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.stopwatch import recorded
+
 PATCH = 16  # the geometry networks' patch size
 FAMILIES = ("objects", "rooms")
 DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
@@ -356,10 +358,11 @@ def load(overrides: list[str] | tuple = (), root: str | Path = ".") -> Config:
         raise ConfigError(one_sentence(error)) from error
 
 
-def run(main: Callable[[Config], None]) -> None:
-    """Entry point of a stage: load the parameters, and turn the user's mistakes into one sentence on stderr."""
+def run(main: Callable[[Config], None], stage: str) -> None:
+    """Entry point of a stage: load the parameters, time it, and turn the user's mistakes into one sentence on stderr."""
     try:
-        main(load(sys.argv[1:]))
+        with recorded(stage):
+            main(load(sys.argv[1:]))
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("BACKSPLAT_TRACEBACK"):
             raise
@@ -371,4 +374,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "check")

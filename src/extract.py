@@ -105,4 +105,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] not in (["geometry"], ["backbone"]):
         sys.exit("error: say which features: python -m src.extract geometry, or python -m src.extract backbone.")
     kind = sys.argv.pop(1)
-    run(lambda config: main(config, kind))
+    run(lambda config: main(config, kind), f"extract_{kind}")

@@ -14,8 +14,9 @@ from src import figures
 from src.experiments import METRIC, Result, protocol_differences
 from src.gallery import Chosen
 from src.records import ALIGNMENTS, FLOORS, METHODS, Row, column, groups, select, summarise
-from src.speed import fps_and_memory, speed_facts, time_table, timings, why_absent
+from src.speed import fps_and_memory, speed_facts, stage_table, time_table, timings, why_absent
 from src.statistics import Comparison, Interval, rank_intervals
+from src.stopwatch import StageTime
 from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline, interval_words,
                          number, power_words)
 
@@ -48,6 +49,7 @@ class Findings:
     bins         overlap bin -> method -> interval of the aligned masked PSNR, None without scores
     pictures     chosen targets and their panels
     provenance   heading -> (name, value) pairs
+    stages       stage -> its time when it last ran here
     """
 
     results: list[Result]
@@ -59,6 +61,7 @@ class Findings:
     bins: dict[str, dict[str, Interval | None]]
     pictures: list[tuple[Chosen, dict[str, np.ndarray]]]
     provenance: dict[str, list[tuple[str, str]]]
+    stages: dict[str, StageTime]
 
     @property
     def current(self) -> Result:
@@ -268,7 +271,7 @@ def context(findings: Findings) -> dict:
         "clouds": cloud_table(summary["cloud"]) if cloud else None, "absent": absent,
         "times": time_table(benchmark) if benchmark else None,
         "speed_facts": speed_facts(benchmark) if benchmark else None,
-        "provenance": findings.provenance,
+        "stages": stage_table(findings.stages) if findings.stages else None, "provenance": findings.provenance,
     }
 
 

@@ -20,6 +20,7 @@ from src.provenance import (file_hash, fix_computation, git_revision, numpy_gene
 from src.records import FLOORS, METHODS, Row, column, groups, read_rows, select, write_rows
 from src.scene import read_index
 from src.statistics import Comparison, Interval, bootstrap_interval, compare
+from src.stopwatch import stage_times
 
 EVAL, TRAIN, MODEL, RENDERS = Path("data/eval"), Path("data/train"), Path("data/model"), Path("data/renders")
 SCENES, WEIGHTS = Path("data/scenes"), Path("data/weights")
@@ -194,11 +195,11 @@ def main(config: Config) -> None:
     values, scenes = column(select(rows, method="render", alignment="aligned"), METRIC)
     findings = Findings(results, summary, rows, interval(values, scenes, config, "score"), against_floors(rows, config),
                         against_baseline(results, settings.resamples, settings.confidence, config.seed), bins, pictures,
-                        provenance(config, record))
+                        provenance(config, record), stage_times())
     target = REPORTS / "summary" / "index.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(findings), "utf8")
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "report")

@@ -1,6 +1,7 @@
 """What reports/benchmark.json says of a result: frames per second, memory, parameters, as words for tables."""
 
 from src.experiments import Result
+from src.stopwatch import StageTime
 
 PIECES = {"backbone_features": "backbone features of two photographs",
           "geometry_encoder": "geometry encoder, two photographs",
@@ -68,6 +69,14 @@ def time_table(benchmark: dict) -> dict:
     for key, name in (("inference_memory", "inference"), ("training_step_memory", "training step")):
         rows.append([f"peak memory, {name}", *(bytes_words(each[key]["peak_bytes"]) for each in numbers)])
     return {"head": ["milliseconds, median [10 %, 90 %]", *(f"{side} × {side}" for side in sides)], "rows": rows}
+
+
+def stage_table(times: dict[str, StageTime]) -> dict:
+    """A row per stage of the pipeline, and their sum."""
+    rows = [[stage, f"{each.seconds:.1f}", bytes_words(each.peak_bytes)] for stage, each in times.items()]
+    rows.append(["all of these", f"{sum(each.seconds for each in times.values()):.1f}",
+                 bytes_words(max(each.peak_bytes for each in times.values()))])
+    return {"head": ["stage, when it last ran here", "seconds", "largest process"], "rows": rows}
 
 
 def speed_facts(benchmark: dict) -> list[tuple[str, str]]:

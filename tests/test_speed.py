@@ -1,5 +1,7 @@
 from src.experiments import Result
-from src.speed import MISSING, STALE, bytes_words, fps_and_memory, speed_facts, time_table, timings, why_absent
+from src.speed import (MISSING, STALE, bytes_words, fps_and_memory, speed_facts, stage_table, time_table, timings,
+                       why_absent)
+from src.stopwatch import StageTime
 
 TIMING = {"median_ms": 50.0, "p10_ms": 45.0, "p90_ms": 61.0, "per_second": 20.0}
 MEMORY = {"peak_bytes": 3 * 2**29, "before_bytes": 2**29, "what": "resident set"}
@@ -46,3 +48,9 @@ def test_times_have_a_spread_and_absent_pieces_no_row():
 
 def test_memory_is_in_the_unit_that_fits():
     assert [bytes_words(count) for count in (5 * 2**20, 2**29, 10**10)] == ["5 MB", "0.50 GB", "9.31 GB"]
+
+
+def test_a_row_per_stage_with_their_sum_and_the_largest_process():
+    table = stage_table({"prepare": StageTime(12.5, 3 * 2**29), "train": StageTime(200.0, 2**30)})
+    assert table["rows"] == [["prepare", "12.5", "1.50 GB"], ["train", "200.0", "1.00 GB"],
+                             ["all of these", "212.5", "1.50 GB"]]
