@@ -201,7 +201,8 @@ class Encoder(nn.Module):
         return self.enc_norm(tokens)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Encoder tokens (B, N, E), after the last norm, of images (B, 3, H, W) in [-1, 1]; N = H W / p^2, row by row."""
+        """Encoder tokens (B, N, E), after the last norm, of images (B, 3, H, W) in [-1, 1]; N = H W / p^2, row by
+        row."""
         grid = self.grid(images)
         return self.encode_tokens(self.patch_embed(images), token_positions(grid, images.device))
 
