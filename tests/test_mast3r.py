@@ -221,6 +221,21 @@ def test_heads_stay_in_float32_under_autocast():
     assert seen == [torch.float32, torch.bfloat16]
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_mixed_precision_stays_near_float32_with_heads_in_it(precision, tolerance):
+    network = small_network()
+    pair = [torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1 for size in ((64, 32), (32, 48))]
+    with torch.no_grad():
+        exact = network(*pair)
+        with torch.autocast("cpu", precision):
+            assert network.encode(pair[0]).dtype == torch.float32  # the last norm's; the layers before are not
+            mixed = network(*pair)
+    for ours, theirs in zip(mixed, exact):
+        assert ours.pts3d.dtype == ours.conf.dtype == torch.float32
+        error = (ours.pts3d - theirs.pts3d).abs().max() / theirs.pts3d.abs().max()
+        assert 1e-6 < error < tolerance
+
+
 def test_points_are_activated_in_float32_whatever_the_head_computes_in():
     network = Mast3r(replace(SMALL, head="linear"))
     network.init_weights(torch.Generator().manual_seed(0))

@@ -118,11 +118,21 @@ def test_croco_gives_both_views_its_one_decoder(tmp_path):
         ones, twos = copy.decode(*tokens, (2, 3), (2, 3))
         swapped_ones, swapped_twos = copy.decode(*reversed(tokens), (2, 3), (2, 3))
         assert torch.equal(ones[-1], swapped_twos[-1]) and torch.equal(twos[-1], swapped_ones[-1])
+        completing, mask = seeded(Croco(checkpoint.config), 1), torch.tensor([[True, False, True, True, False, False]])
+        missing, _ = completing.load_state_dict(checkpoint.state_dict, strict=False)
+        assert missing == ["prediction_head.weight", "prediction_head.bias"]
+        completing.prediction_head = network.prediction_head
+        assert torch.equal(completing(first, second, mask), network(first, second, mask))
 
 
 def splatt3r_content(network: Splatt3R, **settings) -> dict:
     state = {f"encoder.{name}": value for name, value in network.state_dict().items()}
-    state |= {f"lpips_criterion.{name}.weight": torch.zeros(2) for name in ("net.slice1.0", "lin0.model.1")}
+    slices = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}
+    convolutions = [f"net.slice{k}.{layer}.{kind}" for k in slices for layer in slices[k] for kind in ("weight", "bias")]
+    linear = [f"{name}.model.1.weight" for k in range(5) for name in (f"lin{k}", f"lins.{k}")]
+    trained_with = (*convolutions, *linear, "scaling_layer.shift", "scaling_layer.scale")
+    assert len(trained_with) == 38
+    state |= {f"lpips_criterion.{name}": torch.zeros(2) for name in trained_with}
     return {"state_dict": state, "hyper_parameters": {"config": OmegaConf.create({"use_offsets": True, **settings})},
             "epoch": 19, "global_step": 1200, "pytorch-lightning_version": "2.2", "loops": {}, "callbacks": {},
             "optimizer_states": [], "lr_schedulers": [], "hparams_name": "config"}
