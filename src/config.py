@@ -97,7 +97,7 @@ class Episodes:
 
     def __post_init__(self):
         key = "episodes"
-        require_choice(f"{key}.view_selection", self.view_selection, ("coverage", "gap"))
+        require_choice(f"{key}.view_selection", self.view_selection, ("coverage", "gap", "splatt3r"))
         require_share(f"{key}.alpha", self.alpha)
         require_share(f"{key}.beta", self.beta)
         require(2 <= self.temporal_gap_min <= self.temporal_gap_max,
