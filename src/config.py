@@ -49,10 +49,12 @@ def require_share(key: str, value: float) -> None:
 @dataclass
 class Data:
     dataset: str = MISSING
+    crop: str = MISSING
     batch_size: int = MISSING
     num_workers: int = MISSING
 
     def __post_init__(self):
+        require_choice("data.crop", self.crop, ("central", "splatt3r"))
         require_positive("data.batch_size", self.batch_size)
         require(self.num_workers >= 0, f"data.num_workers is {self.num_workers}; it must not be negative.")
 
