@@ -237,7 +237,7 @@ def compare(path: Path, state: dict[str, Tensor], wanted: dict[str, Tensor]) -> 
     """CheckpointError unless both have the same keys and shapes."""
     missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or unknown:
-        raise CheckpointError(f"{path} does not match the network it describes: {len(missing)} keys missing "
+        raise CheckpointError(f"{path} does not match the network it is for: {len(missing)} keys missing "
                               f"({', '.join(missing[:2]) or 'none'}), {len(unknown)} unexpected "
                               f"({', '.join(unknown[:2]) or 'none'}).")
     wrong = next((name for name in sorted(wanted) if wanted[name].shape != state[name].shape), None)

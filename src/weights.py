@@ -9,8 +9,10 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torchvision.models import alexnet, squeezenet1_1, vgg16
 
 from src import hub
 from src.backbones import build
@@ -20,7 +22,7 @@ from src.backbones.files import read_tensors
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
 from src.config import Config, run
 from src.fetch import FetchError, Source, obtain
-from src.official import read_official
+from src.official import compare, read_official
 from src.provenance import file_hash, fix_computation, write_json
 
 WEIGHTS = Path("data/weights")
@@ -50,6 +52,7 @@ TRUNKS = {
     "squeeze": ("SqueezeNet", Source(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause (torchvision)", 5,
                                      sha256="b8a52dc0")),
 }
+TRUNK_NETWORKS = {"alex": alexnet, "vgg": vgg16, "squeeze": squeezenet1_1}
 
 
 def cache() -> Path:
@@ -157,16 +160,17 @@ def backbone(config: Config, folder: Path) -> None:
 def lpips(name: str, key: str, config: Config, folder: Path) -> None:
     """The trunk of LPIPS under torchvision's names, without its classifier; a record alone where none is asked for.
 
-    name  alex, vgg, squeeze or none · key  the parameter that says so
+    name    alex, vgg, squeeze or none · key  the parameter that says so
+    raises  FetchError; CheckpointError when the file is not that network's, to the last name and shape
     """
     if name == "none":
         return renew(folder, {"name": "none", "label": "no LPIPS", "weights": "none", "licence": "none needed",
                               "source": "none", "sha256": None})
     label, source = TRUNKS[name]
     path = fetched(source, config, f"{key}={name}", "set eval.lpips=none and loss.lpips_loss_weight=0")
-    trunk = {name: tensor for name, tensor in read_tensors(path).items() if name.startswith("features.")}
-    if not trunk:
-        raise CheckpointError(f"{path} holds no tensors features.…; it is not torchvision's {label}; fetch it again.")
+    trunk = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith("classifier.")}
+    with torch.device("meta"):
+        compare(path, trunk, TRUNK_NETWORKS[name]().features.state_dict(prefix="features."))
     renew(folder, {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained", "licence": source.licence,
                    "source": source.url, "sha256": file_hash(path)}, trunk)
 

@@ -331,11 +331,18 @@ def test_lpips_from_a_file_of_torchvisions_layout_without_a_network(folder, monk
     assert records()["lpips_loss"]["weights"] == "none" and records()["lpips_eval"]["label"] == f"LPIPS ({label})"
 
 
-def test_a_trunk_of_another_layout_is_refused(folder, monkeypatch):
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda state: state.pop("features.3.bias"), "1 keys missing .features.3.bias., 0 unexpected"),
+    (lambda state: state.update({"conv1.weight": torch.zeros(1)}), "1 unexpected .conv1.weight"),
+    (lambda state: state.update({"features.0.bias": torch.zeros(3)}), r"features.0.bias has shape \(3,\) and should")])
+def test_a_trunk_of_another_layout_is_refused(folder, monkeypatch, change, words):
     monkeypatch.setitem(weights.TRUNKS, "alex", ("AlexNet", replace(weights.TRUNKS["alex"][1], sha256="")))
-    torch.save({"conv1.weight": torch.zeros(1)}, folder / "root/alexnet-owt-7be5be79.pth")
-    with pytest.raises(CheckpointError, match="holds no tensors features.* not torchvision's AlexNet"):
+    file = folder / "root/alexnet-owt-7be5be79.pth"
+    change(state := torchvision_file(file, "alex").state_dict(prefix="features."))
+    torch.save(state, file)
+    with pytest.raises(CheckpointError, match=f"{file.name}.*{words}"):
         weights.main(config("eval.lpips=alex", "weights.root=root"))
+    assert not Path("data/weights/lpips_eval").exists()
 
 
 def test_official_names_and_addresses():
