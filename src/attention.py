@@ -23,7 +23,8 @@ def rope_angles(positions: Tensor, head_dim: int, base: float = 100.0) -> Tensor
     raises ValueError when head_dim is not a multiple of 4
     """
     if head_dim % 4:
-        raise ValueError(f"RoPE2D needs heads as wide as a multiple of 4, got {head_dim}; change embed_dim or num_heads.")
+        raise ValueError(f"RoPE2D needs heads as wide as a multiple of 4, got {head_dim}; change embed_dim or "
+                         "num_heads.")
     m = head_dim // 2
     frequencies = base ** (-torch.arange(0, m, 2, dtype=torch.float32, device=positions.device) / m)
     return positions.float()[..., None] * frequencies

@@ -44,7 +44,7 @@ def write_geometry(path: str | Path, config: Mast3rConfig, state: dict[str, Tens
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """A geometry network's weights and sizes from one of our safetensors files.
 
-    raises FileNotFoundError when there is no such file, CheckpointError when it is not whole or says nothing of its sizes
+    raises FileNotFoundError when there is no such file, CheckpointError when it is not whole or does not say its sizes
     """
     path = Path(path)
     if not path.is_file():
@@ -59,5 +59,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if "geometry" not in metadata:
         raise CheckpointError(f"{path} does not say how large its network is (no metadata key `geometry`); convert it "
                               "with write_geometry.")
-    sizes = json.loads(metadata["geometry"])
-    return Checkpoint(Mast3rConfig(**sizes | {"dpt_layer_dims": tuple(sizes["dpt_layer_dims"])}), state)
+    try:
+        sizes = json.loads(metadata["geometry"])
+        return Checkpoint(Mast3rConfig(**sizes | {"dpt_layer_dims": tuple(sizes["dpt_layer_dims"])}), state)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} describes its network's sizes in a way that cannot be read ({error}); fetch it "
+                              "again, or convert it with write_geometry.") from error

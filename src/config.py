@@ -49,10 +49,12 @@ def require_share(key: str, value: float) -> None:
 @dataclass
 class Data:
     dataset: str = MISSING
+    crop: str = MISSING
     batch_size: int = MISSING
     num_workers: int = MISSING
 
     def __post_init__(self):
+        require_choice("data.crop", self.crop, ("central", "splatt3r"))
         require_positive("data.batch_size", self.batch_size)
         require(self.num_workers >= 0, f"data.num_workers is {self.num_workers}; it must not be negative.")
 
@@ -97,7 +99,7 @@ class Episodes:
 
     def __post_init__(self):
         key = "episodes"
-        require_choice(f"{key}.view_selection", self.view_selection, ("coverage", "gap"))
+        require_choice(f"{key}.view_selection", self.view_selection, ("coverage", "gap", "splatt3r"))
         require_share(f"{key}.alpha", self.alpha)
         require_share(f"{key}.beta", self.beta)
         require(2 <= self.temporal_gap_min <= self.temporal_gap_max,
@@ -157,12 +159,19 @@ class Geometry:
                 f"geometries.<name>.initial_scale is {self.initial_scale}; it must be below max_scale {self.max_scale}.")
         require(0 < self.initial_opacity < 1,
                 f"geometries.<name>.initial_opacity is {self.initial_opacity}; it must lie strictly between 0 and 1.")
+        require(not self.file.rpartition("/")[2].startswith("CroCo"),
+                f"geometries.<name>.file is {self.file}, but CroCo predicts no points, so nothing can be built on it; "
+                "name a MASt3R, DUSt3R or Splatt3R file, which all started from it.")
 
 
 @dataclass
 class Weights:
     root: str | None = MISSING
     mirror: str | None = MISSING
+    dinov2_source: str = MISSING
+
+    def __post_init__(self):
+        require_choice("weights.dinov2_source", self.dinov2_source, ("file", "torchhub"))
 
 
 @dataclass
@@ -248,7 +257,7 @@ class Loss:
     def __post_init__(self):
         for key in ("mse_loss_weight", "lpips_loss_weight", "mast3r_loss_weight"):
             require(getattr(self, key) >= 0, f"loss.{key} is {getattr(self, key)}; it must not be negative.")
-        require_choice("loss.lpips_network", self.lpips_network, ("alex", "vgg"))
+        require_choice("loss.lpips_network", self.lpips_network, ("alex", "vgg", "squeeze"))
         require_choice("loss.masks", self.masks, ("strict", "splatt3r"))
         require(self.mse_loss_weight + self.lpips_loss_weight > 0,
                 "loss.mse_loss_weight and loss.lpips_loss_weight are both 0; the renders would train nothing.")
@@ -274,7 +283,7 @@ class Eval:
 
     def __post_init__(self):
         require_choice("eval.masks", self.masks, ("strict", "splatt3r"))
-        require_choice("eval.lpips", self.lpips, ("none", "alex", "vgg"))
+        require_choice("eval.lpips", self.lpips, ("none", "alex", "vgg", "squeeze"))
         require(len(self.fscore_tau) > 0, "eval.fscore_tau is empty; name at least one distance in metres.")
         for tau in self.fscore_tau:
             require_positive("eval.fscore_tau", tau)

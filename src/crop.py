@@ -124,3 +124,37 @@ def fit_stored(K: np.ndarray, size: tuple[int, int], short_side: int = 512) -> F
     scale = min(1.0, short_side / min(cut))
     resized = tuple(nearest_integer(side * scale) for side in cut)
     return Fit(box, resized, (0, 0), resized, scaled_K(K, box, resized))
+
+
+@dataclass(frozen=True)
+class PublishedFit(Fit):
+    """A `Fit` whose nearest neighbour lies at the corner of a result pixel instead of its centre."""
+
+    def nearest(self, pixels: np.ndarray) -> np.ndarray:
+        pixels = self.cut(pixels)
+        rows, columns = (np.arange(after) * before // after for after, before in zip(self.resized[::-1], pixels.shape))
+        return self.window(pixels[rows[:, None], columns])
+
+
+def fit_published(K: np.ndarray, size: tuple[int, int], target: tuple[int, int]) -> PublishedFit:
+    """The crop that Splatt3R was trained and scored with, kept for comparison with its published numbers: around the
+    principal point rounded to a pixel, sizes rounded down, K without the last half pixel of what rounding cost.
+
+    K, size, target, raises  as in `fit`
+    """
+    size, target = tuple(map(int, size)), tuple(map(int, target))
+    centre = K[:2, 2] - 0.5  # the published code counts from the first pixel's centre
+    middle = [round(float(c)) for c in centre]
+    half = [min(c, side - c) for c, side in zip(middle, size)]
+    for axis, margin, side in zip("xy", half, size):
+        if margin < side / CENTRAL:
+            raise OffCentre(f"the principal point c{axis} is off the centre of {side} pixels; a crop around it would "
+                            f"keep {max(0, 2 * margin)}.")
+    (left, top), cut = (c - margin for c, margin in zip(middle, half)), [2 * margin for margin in half]
+    scale = max(wanted / side for wanted, side in zip(target, cut)) + 1e-8
+    resized = tuple(math.floor(side * scale) for side in cut)
+    lost = np.array([side * scale - after for side, after in zip(cut, resized)])
+    offset = tuple(round((after - wanted) / 2) for after, wanted in zip(resized, target))
+    fitted = np.diag([scale, scale, 1]) @ K.astype(np.float64)
+    fitted[:2, 2] = (centre - [left, top] + 0.5) * scale - lost / 2 - offset
+    return PublishedFit((left, top, left + cut[0], top + cut[1]), resized, offset, target, fitted)

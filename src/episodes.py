@@ -18,7 +18,6 @@ from src.scene import Scene, SceneRecord, read_index
 
 BINS = {"close": (0.9, 1.0), "medium": (0.7, 0.9), "wide": (0.5, 0.7), "very_wide": (0.3, 0.5)}  # lowest <= ov < next
 GAP_BIN, TRAIN_BIN = "gap", "train"
-SELECTIONS = ("coverage", "gap")
 
 
 class EpisodeError(ValueError):
@@ -124,27 +123,54 @@ def draw_gap(views: SceneViews, selection, rng: np.random.Generator, id: str) ->
     return episode(views, (i, j), targets, TRAIN_BIN, id, None)
 
 
+def second_contexts(views: SceneViews, selection, first: int) -> tuple[np.ndarray, bool]:
+    """Positions of the views that may join context `first`: those of enough overlap; where there are none, the one of
+    most, and True for the fallback."""
+    overlap, partners = shared_with(views, selection, first), np.flatnonzero(views.pairable[first])
+    if len(wanted := partners[overlap[partners] > selection.alpha]):
+        return wanted, False
+    return partners[overlap[partners].argmax()][None], True
+
+
+def held_out(views: SceneViews, selection, first: int, second: int) -> tuple[np.ndarray, bool]:
+    """Positions of the views that the contexts cover well enough to be targets; where fewer than num_targets are, the
+    num_targets best covered, and True for the fallback."""
+    if selection.view_selection == "splatt3r":
+        coverage = np.maximum(*(shared_with(views, selection, context) for context in (first, second)))
+    else:
+        coverage = views.overlap.union_coverage(first, second)
+    others = views.others(first, second)
+    if len(good := others[coverage[others] > selection.beta]) >= selection.num_targets:
+        return good, False
+    return others[np.argsort(-coverage[others], kind="stable")[:selection.num_targets]], True
+
+
+def shared_with(views: SceneViews, selection, first: int) -> np.ndarray:
+    """(V,) float64: how much each view shares with `first`; Splatt3R's own rule asks only what share of the other view
+    is seen in `first`, not the reverse."""
+    if selection.view_selection == "splatt3r":
+        return views.overlap.coverage[:, first].astype(np.float64)
+    return views.overlap.overlap[first]
+
+
 def draw_coverage(views: SceneViews, selection, rng: np.random.Generator, id: str) -> Episode:
-    """One training draw of selection `coverage`: c1 uniform, c2 uniform among views with ov(c1, c2) > alpha, targets
-    uniform among the rest with cov({c1, c2} <- t) > beta; where there are too few, the best there are (`fallback`).
+    """One training draw of selection `coverage` or `splatt3r`: c1 uniform, c2 uniform among views with ov(c1, c2) >
+    alpha, targets uniform among the rest with cov({c1, c2} <- t) > beta; where there are too few, the best there are
+    (`fallback`). `splatt3r` is the published sampling: one-sided shares, and of each target the better context's.
 
     raises    EpisodeError when the scene has too few photographs
     """
     first = int(rng.integers(len(views.names)))
-    overlap, partners = views.overlap.overlap[first], np.flatnonzero(views.pairable[first])
-    if len(partners) == 0 or len(views.names) < 2 + selection.num_targets:
+    if not views.pairable[first].any() or len(views.names) < 2 + selection.num_targets:
         raise EpisodeError(f"scene {views.record.id} has {len(views.names)} photographs, too few from different places "
                            f"for two contexts and episodes.num_targets {selection.num_targets}.")
-    wanted = partners[overlap[partners] > selection.alpha]
-    second = int(rng.choice(wanted) if len(wanted) else partners[overlap[partners].argmax()])
-    coverage, others = views.overlap.union_coverage(first, second), views.others(first, second)
-    good = others[coverage[others] > selection.beta]
-    if enough := len(good) >= selection.num_targets:
-        targets = rng.choice(good, selection.num_targets, replace=False)
-    else:
-        targets = others[np.argsort(-coverage[others], kind="stable")[:selection.num_targets]]
-    fallback = len(wanted) == 0 or not enough
-    return episode(views, (first, second), targets, TRAIN_BIN, id, float(overlap[second]), fallback)
+    seconds, alone = second_contexts(views, selection, first)
+    second = int(seconds[0] if alone else rng.choice(seconds))
+    targets, uncovered = held_out(views, selection, first, second)
+    if not uncovered:
+        targets = rng.choice(targets, selection.num_targets, replace=False)
+    return episode(views, (first, second), targets, TRAIN_BIN, id, float(views.overlap.overlap[first][second]),
+                   alone or uncovered)
 
 
 def draw_training_episode(views: SceneViews, selection, rng: np.random.Generator, id: str = TRAIN_BIN) -> Episode:

@@ -166,6 +166,11 @@ def download(url: str, path: Path, sha256: str = "", attempts: int = 5, pause: f
     Path(str(part) + ".lock").unlink(missing_ok=True)
 
 
+def offline() -> bool:
+    """Whether the user forbade all downloads, by the Hugging Face hub's own variable and its spellings of yes."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def obtain(source: Source, root: str | Path | None, mirror: str | None, cache: Path, wanted_by: str, otherwise: str,
            pause: float = 1.0) -> Path:
     """Path of a verified copy of `source`.
@@ -192,7 +197,7 @@ def obtain(source: Source, root: str | Path | None, mirror: str | None, cache: P
                 f"in weights.mirror, or {otherwise}")
     url = f"{mirror.rstrip('/')}/{source.name}" if mirror else source.url
     try:
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        if offline():
             raise FetchError("HF_HUB_OFFLINE is set, so nothing is downloaded")
         print(f"fetching {url} (about {source.megabytes} MB)", flush=True)
         download(url, path, source.sha256, pause=pause)

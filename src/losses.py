@@ -25,8 +25,8 @@ def point_errors(predicted: Tensor, truth: Tensor, valid: Tensor, metric: Tensor
 
     predicted, truth  (B, 2, H, W, 3)  in view 1's camera frame
     valid             (B, 2, H, W)     bool; the scale is taken over these pixels
-    metric            (B,) bool        pairs whose scale must be learned: their prediction is divided by the truth's scale
-                                       instead of its own. None = none (DUSt3R)
+    metric            (B,) bool        pairs whose scale must be learned: their prediction is divided by the truth's
+                                       scale instead of its own. None = none (DUSt3R)
     keep_truth        leave truth as it is; metric predictions then too
     returns           (B, 2, H, W)     meaningful where valid
     """
@@ -54,7 +54,8 @@ def with_sky(errors: Tensor, valid: Tensor, sky: Tensor, sky_error: float = SKY_
     return torch.where(sky, sky_error, errors), valid | sky
 
 
-def mast3r_loss(predicted: Tensor, confidence: Tensor, truth: Tensor, valid: Tensor, sky: Tensor, metric: Tensor) -> Tensor:
+def mast3r_loss(predicted: Tensor, confidence: Tensor, truth: Tensor, valid: Tensor, sky: Tensor, metric: Tensor
+                ) -> Tensor:
     """MASt3R's confidence-weighted regression: metric pairs keep their scale, sky counts as an error of 2."""
     errors, selected = with_sky(point_errors(predicted, truth, valid, metric), valid, sky)
     return confidence_loss(errors, confidence, selected)
@@ -113,9 +114,9 @@ def masked_lpips(renders: Tensor, targets: Tensor, mask: Tensor, spatial: Callab
     return (maps * mask.flatten(0, 1)[:, None]).sum() / mask.sum()
 
 
-def photometric_loss(renders: Tensor, targets: Tensor, mask: Tensor, mse_weight: float = 1.0, lpips_weight: float = 0.25,
-                     spatial_lpips: Callable[[Tensor, Tensor], Tensor] | None = None, apply_mask: bool = True,
-                     average_over_mask: bool = True) -> dict[str, Tensor]:
+def photometric_loss(renders: Tensor, targets: Tensor, mask: Tensor, mse_weight: float = 1.0,
+                     lpips_weight: float = 0.25, spatial_lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
+                     apply_mask: bool = True, average_over_mask: bool = True) -> dict[str, Tensor]:
     """Splatt3R's loss on rendered targets: mse_weight * MSE + lpips_weight * LPIPS, outside the mask black in both.
 
     renders, targets (B, T, 3, H, W), mask (B, T, H, W) bool; spatial_lpips is needed when lpips_weight > 0
@@ -123,8 +124,8 @@ def photometric_loss(renders: Tensor, targets: Tensor, mask: Tensor, mse_weight:
     raises  ValueError when no pixel is in the mask
     """
     if not mask.any():
-        raise ValueError("No target pixel of a training batch is seen by its contexts; raise datasets.<name>.episodes.beta "
-                         "so that targets overlap them.")
+        raise ValueError("No target pixel of a training batch is seen by its contexts; raise "
+                         "datasets.<name>.episodes.beta so that targets overlap them.")
     if apply_mask:
         renders, targets = renders * mask[:, :, None], targets * mask[:, :, None]
     parts = {"mse": masked_mse(renders, targets, mask, average_over_mask)}

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from src.attention import NORM_EPS, DecoderBlock, EncoderBlock, Mlp, rope_angles, token_positions
 from src.dpt import ALIASES, DPT
-from src.initialise import initialise
+from src.initialise import draw_uniform, initialise
 
 HEADS = ("catmlp+dpt", "dpt", "linear")
 Grid = tuple[int, int]
@@ -53,6 +53,11 @@ class Mast3rConfig:
         if self.dec_depth < 4:
             raise ValueError(f"dec_depth is {self.dec_depth}; the DPT head reads four different token maps, so use at "
                              "least 4 decoder blocks.")
+        for part in ("enc", "dec"):
+            width, heads = getattr(self, f"{part}_embed_dim"), getattr(self, f"{part}_num_heads")
+            if heads < 1 or width % (4 * heads):
+                raise ValueError(f"{part}_embed_dim is {width} and {part}_num_heads {heads}; each head's share of the "
+                                 "width must be a multiple of 4 (RoPE2D).")
 
     @property
     def hooks(self) -> tuple[int, int, int, int]:
@@ -134,7 +139,7 @@ class PixelHead(nn.Module):
     def forward(self, tokens: list[Tensor], grid: Grid) -> PointMap:
         """tokens: the whole list of a view, see `Mast3r.decode`."""
         if self.config.head == "linear":
-            return PointMap.activate(self.to_pixels(self.proj(tokens[-1]), grid))
+            return PointMap.activate(self.to_pixels(self.proj(tokens[-1]), grid).float())
         raw = self.dpt([tokens[hook] for hook in self.config.hooks], grid).float()
         if self.config.head == "dpt":
             return PointMap.activate(raw)
@@ -173,8 +178,8 @@ class Encoder(nn.Module):
         height, width = images.shape[-2:]
         patch = self.config.patch_size
         if height % patch or width % patch:
-            raise ValueError(f"Images are {width}x{height}; both sides must be multiples of {patch}, the patch size (set "
-                             "the dataset's resolution accordingly).")
+            raise ValueError(f"Images are {width}x{height}; both sides must be multiples of {patch}, the patch size "
+                             "(set the dataset's resolution accordingly).")
         return height // patch, width // patch
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +201,8 @@ class Encoder(nn.Module):
         return self.enc_norm(tokens)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Encoder tokens (B, N, E) of images (B, 3, H, W) in [-1, 1]; N = H W / p^2, row by row, after the last norm."""
+        """Encoder tokens (B, N, E), after the last norm, of images (B, 3, H, W) in [-1, 1]; N = H W / p^2, row by
+        row."""
         grid = self.grid(images)
         return self.encode_tokens(self.patch_embed(images), token_positions(grid, images.device))
 
@@ -257,7 +263,7 @@ class Mast3r(Encoder):
         for the heads' convolutions, unit norms."""
         for module in self.modules():
             if isinstance(module, nn.Linear) or module is self.patch_embed.proj:
-                nn.init.xavier_uniform_(module.weight.flatten(1), generator=generator)
+                draw_uniform(module.weight, (6 / sum(module.weight.flatten(1).shape)) ** 0.5, generator)
                 module.bias.zero_()
             elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 initialise(module, generator)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 MSE_FLOOR = 1e-10  # PSNR of a perfect image: 100 dB, so that means stay finite
 SSIM_RADIUS, SSIM_SIGMA = 5, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
-LPIPS_TRUNKS = ("alex", "vgg")
+LPIPS_TRUNKS = ("alex", "vgg", "squeeze")
 
 
 def decibels(mse: float) -> float:

@@ -19,6 +19,7 @@ def build(config: Config, geometry: str | Path, feature_channels: int, train_poi
     fusion adapter; frozen as model.strategy says. The head's initial values depend on the seed alone, never on the
     backbone. `train_points` unfreezes the point heads too, for a loss on the points."""
     checkpoint = read_checkpoint(Path(geometry) / "model.safetensors")
+    check_trained_heads(config, Path(geometry))
     model, start = config.model, config.geometries[config.model.geometry]
     fusion = None
     if feature_channels:
@@ -33,6 +34,17 @@ def build(config: Config, geometry: str | Path, feature_channels: int, train_poi
     network.apply_strategy(model.strategy, freeze_encoder=model.freeze_encoder, freeze_decoder=model.freeze_decoder,
                            freeze_fusion=model.freeze_fusion, train_points=train_points)
     return network.eval()
+
+
+def check_trained_heads(config: Config, geometry: Path) -> None:
+    """raises ValueError unless Gaussian heads that came with the geometry network are used as they were trained"""
+    record = read_json(geometry / "record.json")
+    for key in ("sh_degree", "use_offsets"):
+        found = getattr(config.model, key)
+        if key in record and record[key] != found:
+            raise ValueError(f"model.{key} is {found}, but the Gaussian heads of geometry {config.model.geometry} were "
+                             f"trained with {record[key]}; set model.{key}={str(record[key]).lower()}, or start from "
+                             "weights without Gaussian heads, such as model.geometry=mast3r.")
 
 
 def save_trained(network: Splatt3R, folder: str | Path, record: dict) -> None:

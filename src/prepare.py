@@ -13,7 +13,7 @@ from typing import Iterator
 import numpy as np
 
 from src.config import Config, Episodes, run
-from src.crop import fit, fit_stored
+from src.crop import fit, fit_published, fit_stored
 from src.episodes import BINS, SceneViews, draw_training_episode, evaluation_episodes, write_episodes
 from src.folders import fresh_folder
 from src.overlap import covisibility, write_overlap
@@ -29,9 +29,11 @@ CONVERTER = 1  # raise when the same raw data would give other scene files
 MAX_DROPPED = 0.2  # share of the listed scenes
 
 
-def shrunk(frame: Frame) -> Frame:
-    """A frame at stored size: cut around the principal point, short side at most 512 pixels; small ones unchanged."""
-    fitted = fit_stored(frame.K, frame.size)
+def shrunk(frame: Frame, crop: str, resolution: tuple[int, int]) -> Frame:
+    """A frame at stored size: cut around the principal point, short side at most 512 pixels, small ones unchanged; with
+    crop `splatt3r` at `resolution` (W, H), as the published experiments cut it."""
+    published = crop == "splatt3r"
+    fitted = fit_published(frame.K, frame.size, resolution) if published else fit_stored(frame.K, frame.size)
     planes = {"image": fitted.image(frame.image), "K": fitted.K}
     for name, resize in (("depth", fitted.nearest), ("fg", fitted.area), ("flags", fitted.nearest)):
         pixels = getattr(frame, name)
@@ -52,7 +54,7 @@ def convert(rules: Catalogue, folder: Path, resolution: tuple[int, int], recordi
     """Worker: check and write one scene, and the overlap of its views at `resolution`."""
     tally = Tally(rules.on_bad_frame)
     try:
-        frames = [shrunk(frame) for frame in usable_frames(recording.frames(tally), tally)]
+        frames = [shrunk(frame, rules.crop, resolution) for frame in usable_frames(recording.frames(tally), tally)]
         frames = check_scene(frames, tally, rules.min_frames)
     except SceneDropped as error:
         return Converted(None, error.reason, tally)
@@ -195,7 +197,8 @@ def main(config: Config) -> None:
     fix_computation(config.threads)
     catalogue = CATALOGUES[config.data.dataset](RAW, read_manifest(RAW, config.data.dataset))
     with fresh_folder(SCENES) as folder:
-        prepare(catalogue, folder, tuple(config.dataset.resolution), config.dataset.episodes, config.threads)
+        prepare(replace(catalogue, crop=config.data.crop), folder, tuple(config.dataset.resolution),
+                config.dataset.episodes, config.threads)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Catalogue:
 
     min_frames     a scene with fewer usable photographs is dropped
     on_bad_frame   skip: an unusable photograph is left out and named in the report; error: it stops the stage
+    crop           central, or splatt3r: data.crop
     """
 
     dataset: str
@@ -47,3 +48,4 @@ class Catalogue:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     min_frames: int = 10
     on_bad_frame: str = "skip"
+    crop: str = "central"

@@ -9,15 +9,20 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torchvision.models import alexnet, squeezenet1_1, vgg16
 
+from src import hub
 from src.backbones import build
+from src.backbones.controls import Shuffled
+from src.backbones.dinov2 import DinoV2
 from src.backbones.files import read_tensors
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
 from src.config import Config, run
 from src.fetch import FetchError, Source, obtain
-from src.official import read_official
+from src.official import compare, read_official
 from src.provenance import file_hash, fix_computation, write_json
 
 WEIGHTS = Path("data/weights")
@@ -25,6 +30,7 @@ MODEL = "model.safetensors"
 
 NAVER = "https://download.europe.naverlabs.com/ComputerVision"
 NAVER_LICENCE = "CC BY-NC-SA 4.0 (Naver), non-commercial, and the terms of its training data"
+SPLATT3R_LICENCE = f"non-commercial (Splatt3R); its MASt3R weights: {NAVER_LICENCE}"
 GEOMETRIES = {source.name: (label, source) for label, source in (
     ("MASt3R ViT-L", Source(f"{NAVER}/MASt3R/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric.pth", NAVER_LICENCE,
                             2754)),
@@ -32,7 +38,9 @@ GEOMETRIES = {source.name: (label, source) for label, source in (
     ("DUSt3R ViT-L, linear head", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_linear.pth", NAVER_LICENCE,
                                          2129)),
     ("DUSt3R ViT-L at 224, linear head", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_224_linear.pth",
-                                                NAVER_LICENCE, 2129)))}
+                                                NAVER_LICENCE, 2129)),
+    ("Splatt3R v1.0", Source("https://huggingface.co/brandonsmart/splatt3r_v1.0/resolve/main/epoch=19-step=1200.ckpt",
+                             SPLATT3R_LICENCE, 3300)))}
 
 TORCHVISION = "https://download.pytorch.org/models"
 # torchvision's file names carry the first 8 digits of their SHA-256
@@ -41,7 +49,10 @@ TRUNKS = {
                                sha256="7be5be79")),
     "vgg": ("VGG-16", Source(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause (torchvision)", 553,
                              sha256="397923af")),
+    "squeeze": ("SqueezeNet", Source(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause (torchvision)", 5,
+                                     sha256="b8a52dc0")),
 }
+TRUNK_NETWORKS = {"alex": alexnet, "vgg": vgg16, "squeeze": squeezenet1_1}
 
 
 def cache() -> Path:
@@ -103,6 +114,10 @@ def geometry(config: Config, folder: Path) -> None:
         shutil.copyfile(path, folder / MODEL)
     else:
         checkpoint, splatt3r = read_official(path)
+        if not any(name.startswith("downstream_head") for name in checkpoint.state_dict):
+            raise CheckpointError(f"{path} predicts no points (it is CroCo, which MASt3R and DUSt3R started from); set "
+                                  f"model.geometry to {', '.join(config.geometries)}, or name another file in "
+                                  f"geometries.{config.model.geometry}.file.")
         renew(folder, record | (asdict(splatt3r) if splatt3r else {}))
         write_geometry(folder / MODEL, checkpoint.config, checkpoint.state_dict)
 
@@ -133,23 +148,29 @@ def backbone(config: Config, folder: Path) -> None:
         path = fetched(network.source, config, "model.weights=pretrained",
                        "set model.weights=random for the untrained control, or to the path of a weight file")
         record |= {"source": network.source.url}
-    network.load(read_tensors(path), str(path))
+    tensors, inner = read_tensors(path), network.inner[0] if isinstance(network, Shuffled) else network
+    if weights == "pretrained" and config.weights.dinov2_source == "torchhub" and isinstance(inner, DinoV2):
+        hub.load(inner, tensors, config.weights.root, str(path))
+        record |= {"source": f"{network.source.url}, by torch.hub {hub.REPOSITORY}:{hub.COMMIT}"}
+    else:
+        network.load(tensors, str(path))
     renew(folder, record | {"sha256": file_hash(path)}, network.network.state_dict())
 
 
 def lpips(name: str, key: str, config: Config, folder: Path) -> None:
     """The trunk of LPIPS under torchvision's names, without its classifier; a record alone where none is asked for.
 
-    name  alex, vgg or none · key  the parameter that says so
+    name    alex, vgg, squeeze or none · key  the parameter that says so
+    raises  FetchError; CheckpointError when the file is not that network's, to the last name and shape
     """
     if name == "none":
         return renew(folder, {"name": "none", "label": "no LPIPS", "weights": "none", "licence": "none needed",
                               "source": "none", "sha256": None})
     label, source = TRUNKS[name]
     path = fetched(source, config, f"{key}={name}", "set eval.lpips=none and loss.lpips_loss_weight=0")
-    trunk = {name: tensor for name, tensor in read_tensors(path).items() if name.startswith("features.")}
-    if not trunk:
-        raise CheckpointError(f"{path} holds no tensors features.…; it is not torchvision's {label}; fetch it again.")
+    trunk = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith("classifier.")}
+    with torch.device("meta"):
+        compare(path, trunk, TRUNK_NETWORKS[name]().features.state_dict(prefix="features."))
     renew(folder, {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained", "licence": source.licence,
                    "source": source.url, "sha256": file_hash(path)}, trunk)
 

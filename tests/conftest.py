@@ -23,3 +23,8 @@ def load_fixture(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of fixture `name`, for example "mast3r/rope2d.safetensors"."""
     with safe_open(fixture_path(name), framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+
+
+def assert_reference(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """`found` differs from a reference's tensor by at most 3e-5 of the largest magnitude in it."""
+    torch.testing.assert_close(found, wanted, rtol=0, atol=3e-5 * wanted.abs().max().item())

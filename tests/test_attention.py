@@ -14,7 +14,8 @@ def rope_by_complex_numbers(x: list[float], row: int, column: int, base: float) 
     turned = []
     for position, z in ((row, x[:half]), (column, x[half:])):
         pairs = half // 2
-        rotated = [complex(z[i], z[i + pairs]) * cmath.exp(1j * position * base ** (-2 * i / half)) for i in range(pairs)]
+        rotated = [complex(z[i], z[i + pairs]) * cmath.exp(1j * position * base ** (-2 * i / half))
+                   for i in range(pairs)]
         turned += [c.real for c in rotated] + [c.imag for c in rotated]
     return turned
 
@@ -35,7 +36,8 @@ def test_rope_equals_complex_rotation():
     for head in range(2):
         for token, (row, column) in enumerate(positions.tolist()):
             expected = rope_by_complex_numbers(x[0, head, token].tolist(), row, column, 100.0)
-            torch.testing.assert_close(actual[0, head, token], torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-5)
+            expected = torch.tensor(expected, dtype=torch.float64)
+            torch.testing.assert_close(actual[0, head, token], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_rope_makes_scores_depend_on_relative_positions_alone():

@@ -55,6 +55,14 @@ def test_a_file_without_sizes_is_refused(tmp_path):
         read_checkpoint(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("sizes", ["<html>", "[1]", "{}", '{"dpt_layer_dims": [4, 4, 8, 8], "depth": 3}',
+                                   '{"dpt_layer_dims": [4, 4, 8, 8], "head": "other"}'])
+def test_sizes_that_cannot_be_read_are_refused(tmp_path, sizes):
+    save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors", {"geometry": sizes})
+    with pytest.raises(CheckpointError, match="a.safetensors describes its network's sizes"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
 def test_a_missing_file_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="dvc repro weights"):
         read_checkpoint(tmp_path / "none.safetensors")

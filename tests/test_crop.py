@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.crop import OffCentre, fit, fit_stored
-from tests.conftest import fixture_path
+from src.crop import OffCentre, fit, fit_published, fit_stored
+from tests.conftest import fixture_path, load_fixture
 
 
 def camera(fx=550.0, fy=553.0, cx=240.0, cy=320.5):
@@ -108,3 +108,23 @@ def test_stored_size_never_grows_and_keeps_the_shape():
     large = fit_stored(camera(cx=540, cy=960), (1080, 1920))
     assert large.size == (512, int(Fraction(512 * 1920, 1080) + Fraction(1, 2)))
     np.testing.assert_allclose(large.K[:2, 2], np.array(large.size) / 2, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_the_published_crop_equals_the_reference(case):
+    tensors, _ = load_fixture("splatt3r/crop_intrinsics.safetensors")
+    part = {name.partition("_")[2]: value for name, value in tensors.items() if name.startswith(f"case{case}_")}
+    (height, width), target = part["in_hw"].tolist(), tuple(part["resolution_wh"].tolist())
+    corner = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # the fixture's K counts from the first pixel's centre
+    fitted = fit_published(part["K_in"].double().numpy() + corner, (width, height), target)
+    expected = part["K_out"].double().numpy()
+    assert np.abs(fitted.K - corner - expected).max() <= 3e-5 * np.abs(expected).max()
+    picture = fitted.image(np.zeros((height, width, 3), np.uint8))
+    assert picture.shape == (target[1], target[0], 3) and fitted.size == target
+    if "depth_in" in part:
+        assert np.array_equal(fitted.nearest(part["depth_in"].numpy()), part["depth_out"].numpy())
+
+
+def test_the_published_crop_refuses_what_it_cannot_centre():
+    with pytest.raises(OffCentre, match="cy is off the centre of 100 pixels; a crop around it would keep 20"):
+        fit_published(np.array([[90, 0, 50.5], [0, 90, 10.5], [0, 0, 1]]), (100, 100), (64, 64))

@@ -102,9 +102,9 @@ def as_map(tokens: torch.Tensor, rows: int) -> torch.Tensor:
 SMALL = {"embed_dim": 64, "depth": 2, "num_heads": 4}
 # ViT-g: timm's own mlp_ratio 2.66667 * 2 at width 64 gives 341, so a ratio that is even is handed in
 SWIGLU = SMALL | {"mlp_ratio": 4.0}
-KINDS = {"dinov2_vits14": (SMALL, {}), "dinov2_vits14_reg": (SMALL, {"registers": 4}),
-         "dinov2_vitg14": (SWIGLU, {"swiglu_hidden": 128}),
-         "dinov2_vitg14_reg": (SWIGLU, {"registers": 4, "swiglu_hidden": 128})}
+KINDS = {f"dinov2_vit{size}14{'_reg' if registers else ''}":
+         (SWIGLU if size == "g" else SMALL, {"registers": registers, "swiglu_hidden": 128 if size == "g" else 0})
+         for size in "sblg" for registers in (0, 4)}
 
 
 @pytest.mark.parametrize("size", [(224, 224), (518, 518), (308, 224)])
@@ -128,12 +128,24 @@ def test_the_true_vits14_equals_metas():
     torch.testing.assert_close(backbone(images), as_map(tokens, 16), **TOLERANCE)
 
 
-@pytest.mark.parametrize("model", ["dinov2_vits14", "dinov2_vits14_reg"])
-def test_timms_own_resampling_is_another_one(model):
+@pytest.mark.parametrize(("model", "heads"), [("dinov2_vitb14", 12), ("dinov2_vitl14_reg", 16), ("dinov2_vitg14", 24),
+                                              ("dinov2_vitg14_reg", 24)])
+def test_one_block_of_true_width_equals_metas(model, heads):
+    width, giant = MODELS[model][2], "vitg" in model
+    state = meta_state(width, 1, 4 if model.endswith("_reg") else 0, 4096 if giant else 0)
+    backbone = DinoV2(model, depth=1)
+    backbone.load(state, "test")
+    images = photographs(224, 224, batch=1)
+    (tokens,) = reference_tokens(state, normalised(images), heads, [1])
+    torch.testing.assert_close(backbone(images), as_map(tokens, 16), **TOLERANCE)
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_timms_own_resampling_is_another_one_without_registers(model):
     sizes, layout = KINDS[model]
     backbone = DinoV2(model, **sizes)
     backbone.load(meta_state(64, 2, **layout), "test")
-    for size, differs in ((224, model == "dinov2_vits14"), (518, False)):
+    for size, differs in ((224, not model.endswith("_reg")), (518, False)):
         images = photographs(size, size, batch=1)
         with torch.no_grad():
             (theirs,) = backbone.network.forward_intermediates(normalised(images), [1], norm=True,

@@ -1,14 +1,16 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from src.episodes import (BINS, EpisodeError, SceneViews, TrainingEpisodes, check_episode, draw_training_episode,
-                          evaluation_episodes, gap_pairs, read_episodes, write_episodes)
+                          evaluation_episodes, gap_pairs, held_out, read_episodes, second_contexts, write_episodes)
 from src.overlap import from_samples, nothing_to_measure, write_overlap
 from src.scene import Scene, SceneRecord, write_index, write_scene
+from tests.conftest import load_fixture
 from tests.test_scene import make_frames
 
 VIEWS = 14
@@ -117,6 +119,31 @@ def test_training_draws_are_allowed_and_varied(kind):
             assert true_coverage(c1, c2) > 0.3 and all(true_union(c1, c2, t) > 0.3 for t in targets)
     assert {item.contexts[0] for item in drawn} == set(views.names[:VIEWS if kind == "coverage" else VIEWS - 4])
     assert len({name for item in drawn for name in item.targets}) >= VIEWS - 2
+
+
+@pytest.mark.parametrize("case", ["a03", "a07"])
+def test_splatt3rs_sampling_equals_the_reference(case):
+    tensors, _ = load_fixture("splatt3r/view_sampling.safetensors")
+    part = {name.removeprefix(f"{case}."): value.numpy() for name, value in tensors.items() if name.startswith(case)}
+    alpha, beta = part["alpha_beta"]
+    chosen = selection(view_selection="splatt3r", alpha=alpha, beta=beta)
+
+    def overlap(names):  # the reference's [i][j] is the share of view j seen in view i
+        return replace(nothing_to_measure(names), source="depth", coverage=part["coverage"].T)
+
+    views = make_views(count=len(part["coverage"]), overlap=overlap)
+    fallbacks = 0
+    for first, used in enumerate(part["second_used"]):
+        seconds, alone = second_contexts(views, chosen, first)
+        expected = [index for index in part["valid_second"][first] if index >= 0]
+        assert alone == (not expected) and seconds.tolist() == (expected or [used])
+        targets, uncovered = held_out(views, chosen, first, used)
+        expected = [index for index in part["valid_targets"][first] if index >= 0]
+        assert uncovered == (len(expected) < 3)
+        assert targets.tolist() == (part["fallback_targets"][first].tolist() if uncovered else expected)
+        drawn = draw_training_episode(views, chosen, np.random.default_rng(first))
+        fallbacks += drawn.fallback
+    assert fallbacks > 0 or case == "a03"
 
 
 def test_gap_pairs_are_uniform_and_counted():

@@ -34,6 +34,13 @@ def test_a_file_appears_whole_and_alone(server, tmp_path):
     assert len(server.requests) == 1  # it is there already
 
 
+def test_progress_is_shown_with_the_files_name(server, tmp_path, capsys):
+    server.cuts = [10 * CHUNK]
+    get(server, tmp_path / "weights.pth")
+    shown = capsys.readouterr().err
+    assert "weights.pth" in shown and "100%" in shown and "3.00M/3.00M" in shown
+
+
 def test_cut_connections_are_continued(server, tmp_path):
     server.cuts = [10 * CHUNK, 5 * CHUNK]
     get(server, tmp_path / "file", sha256=SHA[:8])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,14 @@ TINY = dict(enc_embed_dim=32, enc_depth=2, enc_num_heads=4, dec_embed_dim=24, de
 TOLERANCE = 3e-5  # of the largest magnitude of each tensor
 
 
+def weights_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("weights."): value.float() for name, value in tensors.items()
+            if name.startswith("weights.")}
+
+
 def tiny_weights() -> dict[str, torch.Tensor]:
     tensors, _ = load_fixture("mast3r/tiny_weights.safetensors")
-    return {name.removeprefix("weights."): tensor.float() for name, tensor in tensors.items()}
+    return weights_of(tensors)
 
 
 def tiny_network() -> Mast3r:
@@ -103,7 +109,7 @@ def test_linear_head_equals_the_reference_network():
     inputs, _ = load_fixture("mast3r/tiny_landscape.safetensors")
     network = Mast3r(Mast3rConfig(**TINY | {"head": "linear"}))
     state = {name: value for name, value in tiny_weights().items() if not name.startswith("downstream")}
-    state |= {name.removeprefix("weights."): value.float() for name, value in tensors.items() if name.startswith("weights.")}
+    state |= weights_of(tensors)
     network.load_state_dict(state)
     assert_outputs(network.eval()(images(inputs, 1)[:1], images(inputs, 2)[:1]), tensors)
 
@@ -113,8 +119,8 @@ def test_croco_completion_equals_the_reference_network():
     tensors, _ = load_fixture("mast3r/tiny_croco.safetensors")
     inputs, _ = load_fixture("mast3r/tiny_landscape.safetensors")
     network = Croco(Mast3rConfig(**TINY))
-    state = {name: value for name, value in tiny_weights().items() if not name.startswith(("downstream", "dec_blocks2"))}
-    state |= {name.removeprefix("weights."): value.float() for name, value in tensors.items() if name.startswith("weights.")}
+    state = {name: value for name, value in tiny_weights().items()
+             if not name.startswith(("downstream", "dec_blocks2"))} | weights_of(tensors)
     network.load_state_dict(state)
     mask = tensors["input.mask1"].bool()
     output = network.eval()(*(images(inputs, view)[: len(mask), ..., :64] for view in (1, 2)), mask)
@@ -187,6 +193,22 @@ def test_initial_weights_depend_on_the_generator_alone():
     assert not torch.equal(one["patch_embed.proj.weight"], small_network(8).state_dict()["patch_embed.proj.weight"])
 
 
+def test_initial_weights_are_the_same_in_every_memory_layout():
+    rows = small_network(7).state_dict()
+    network = Mast3r(SMALL).to(memory_format=torch.channels_last)
+    network.init_weights(torch.Generator().manual_seed(7))
+    assert all(torch.equal(rows[name], value) for name, value in network.state_dict().items())
+
+
+def test_linear_layers_and_patches_start_xavier_uniform():
+    state = small_network().state_dict()
+    for name in ("patch_embed.proj", "enc_blocks.0.attn.qkv", "decoder_embed", "dec_blocks2.3.mlp.fc2"):
+        rows = state[f"{name}.weight"].flatten(1)
+        bound = (6 / sum(rows.shape)) ** 0.5
+        assert 0.98 * bound < rows.abs().max() <= bound and rows.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+        assert not state[f"{name}.bias"].any()
+
+
 def test_heads_stay_in_float32_under_autocast():
     network = small_network()
     pair = [torch.zeros(1, 3, 32, 32)] * 2
@@ -199,6 +221,32 @@ def test_heads_stay_in_float32_under_autocast():
     assert seen == [torch.float32, torch.bfloat16]
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_mixed_precision_stays_near_float32_with_heads_in_it(precision, tolerance):
+    network = small_network()
+    pair = [torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1 for size in ((64, 32), (32, 48))]
+    with torch.no_grad():
+        exact = network(*pair)
+        with torch.autocast("cpu", precision):
+            assert network.encode(pair[0]).dtype == precision
+            mixed = network(*pair)
+    for ours, theirs in zip(mixed, exact):
+        assert ours.pts3d.dtype == ours.conf.dtype == torch.float32
+        error = (ours.pts3d - theirs.pts3d).abs().max() / theirs.pts3d.abs().max()
+        assert 1e-6 < error < tolerance
+
+
+def test_points_are_activated_in_float32_whatever_the_head_computes_in():
+    network = Mast3r(replace(SMALL, head="linear"))
+    network.init_weights(torch.Generator().manual_seed(0))
+    network.heads_in_autocast = True
+    pair = torch.rand(2, 1, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        for output in network(*pair):
+            assert not torch.equal(output.pts3d, output.pts3d.bfloat16().float())
+            assert not torch.equal(output.conf, output.conf.bfloat16().float())
+
+
 def test_image_sizes_must_fit_the_patches():
     with pytest.raises(ValueError, match="100x64.*multiples of 16"):
         small_network().encode(torch.zeros(1, 3, 64, 100))
@@ -209,3 +257,11 @@ def test_an_unknown_head_and_too_shallow_a_decoder_are_refused():
         Mast3rConfig(head="dpt2")
     with pytest.raises(ValueError, match="at least 4"):
         Mast3rConfig(dec_depth=3)
+
+
+@pytest.mark.parametrize(("sizes", "words"), [
+    (dict(enc_num_heads=3), "enc_embed_dim is 1024 and enc_num_heads 3"), (dict(dec_num_heads=0), "dec_num_heads 0"),
+    (dict(dec_embed_dim=30, dec_num_heads=5), "multiple of 4")])
+def test_widths_that_heads_cannot_share_are_refused(sizes, words):
+    with pytest.raises(ValueError, match=words):
+        Mast3rConfig(**sizes)

@@ -9,6 +9,8 @@ from src.gaussians import Gaussians
 from src.mast3r import Mast3r, Mast3rConfig
 from src.models import build, load, save_trained
 from src.prediction import predict, render_targets, target_mask
+from src.provenance import write_json
+from src.splatt3r import Splatt3R
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = Mast3rConfig(enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2,
@@ -20,6 +22,7 @@ def geometry(tmp_path) -> Path:
     network = Mast3r(SMALL)
     network.init_weights(torch.Generator().manual_seed(0))
     write_geometry(tmp_path / "geometry" / "model.safetensors", SMALL, network.state_dict())
+    write_json(tmp_path / "geometry" / "record.json", {"name": "tiny"})
     return tmp_path / "geometry"
 
 
@@ -94,3 +97,19 @@ def test_the_mask_needs_a_valid_target_pixel(geometry):
     batch["valid"][0, 2, 5, 7] = False
     mask = target_mask(batch, True, "strict")
     assert not mask[0, 0, 5, 7] and mask.sum() == 32 * 32 - 1
+
+
+def test_trained_gaussian_heads_are_used_as_they_were_trained(geometry):
+    torch.manual_seed(0)
+    published = Splatt3R(SMALL, sh_degree=1, use_offsets=False, generator=torch.Generator().manual_seed(5))
+    write_geometry(geometry / "model.safetensors", SMALL, published.state_dict())
+    write_json(geometry / "record.json", {"name": "splatt3r", "sh_degree": 1, "use_offsets": False})
+    right = ["model.geometry=splatt3r", "model.sh_degree=1", "model.use_offsets=false"]
+    network = build(load_config(right, ROOT), geometry, 0)
+    head = network.downstream_head2.gaussian_dpt.dpt.head[-1].weight
+    assert torch.equal(head, published.downstream_head2.gaussian_dpt.dpt.head[-1].weight) and network.head_loaded
+    with pytest.raises(ValueError, match="model.sh_degree is 0, but the Gaussian heads of geometry splatt3r were trained "
+                                         "with 1; set model.sh_degree=1"):
+        build(load_config([*right, "model.sh_degree=0"], ROOT), geometry, 0)
+    with pytest.raises(ValueError, match="model.use_offsets is True, .* set model.use_offsets=false"):
+        build(load_config([*right, "model.use_offsets=true"], ROOT), geometry, 0)

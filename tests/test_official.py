@@ -1,7 +1,10 @@
 """Files of the official layouts, written here with seeded random weights, must give the network that wrote them."""
 
 import argparse
+import io
 import json
+import random
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -41,7 +44,8 @@ def assert_same_network(path, original: Mast3r) -> None:
     copy.load_state_dict(checkpoint.state_dict)
     for ours, theirs in zip(copy(*images()), original(*images())):
         assert torch.equal(ours.pts3d, theirs.pts3d) and torch.equal(ours.conf, theirs.conf)
-        assert (ours.desc is None) == (theirs.desc is None) and (ours.desc is None or torch.equal(ours.desc, theirs.desc))
+        assert (ours.desc is None) == (theirs.desc is None)
+        assert ours.desc is None or torch.equal(ours.desc, theirs.desc)
 
 
 def write_pth(path, network: torch.nn.Module, constructor: str, **more) -> None:
@@ -71,12 +75,31 @@ def test_hub_mirror(tmp_path):
     save_file(short_names, tmp_path / "model.safetensors", {"format": "pt", "x.scratch.layer_rn.0.weight": "alias"})
     keywords = {"enc_embed_dim": 128, "enc_depth": 2, "enc_num_heads": 2, "dec_embed_dim": 64, "dec_depth": 4,
                 "dec_num_heads": 1, "pos_embed": "RoPE100", "head_type": "catmlp+dpt", "output_mode": "pts3d+desc24",
-                "two_confs": True, "depth_mode": ["exp", -float("inf"), float("inf")], "conf_mode": ["exp", 1, float("inf")]}
+                "two_confs": True, "depth_mode": ["exp", -float("inf"), float("inf")],
+                "conf_mode": ["exp", 1, float("inf")], "desc_conf_mode": ["exp", 0, float("inf")]}
     (tmp_path / "config.json").write_text(json.dumps(keywords))
     assert_same_network(tmp_path / "model.safetensors", network)
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="config.json"):
-        read_official(tmp_path / "model.safetensors")
+    for content, words in (("<!DOCTYPE html>", "config.json is no JSON"), ("[1]", "config.json holds a list"),
+                           (None, "place it there")):
+        (tmp_path / "config.json").unlink()
+        if content is not None:
+            (tmp_path / "config.json").write_text(content)
+        with pytest.raises(CheckpointError, match=words):
+            read_official(tmp_path / "model.safetensors")
+
+
+def test_croco_of_the_public_training_script(tmp_path):
+    network = seeded(Croco(SMALL))
+    sizes = SIZES.partition(", img_size")[0]
+    arguments = argparse.Namespace(model=f"CroCoNet({sizes})")
+    torch.save({"model": network.state_dict(), "args": arguments}, tmp_path / "c.pth")
+    checkpoint, _ = read_official(tmp_path / "c.pth")
+    assert not any(name.startswith("prediction_head.") for name in checkpoint.state_dict)
+    for name, value in network.state_dict().items():
+        assert name.startswith("prediction_head.") or torch.equal(checkpoint.state_dict[name], value)
+    torch.save({"model": network.state_dict()}, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match="sizes are unknown"):
+        read_official(tmp_path / "c.pth")
 
 
 def test_croco_gives_both_views_its_one_decoder(tmp_path):
@@ -95,11 +118,21 @@ def test_croco_gives_both_views_its_one_decoder(tmp_path):
         ones, twos = copy.decode(*tokens, (2, 3), (2, 3))
         swapped_ones, swapped_twos = copy.decode(*reversed(tokens), (2, 3), (2, 3))
         assert torch.equal(ones[-1], swapped_twos[-1]) and torch.equal(twos[-1], swapped_ones[-1])
+        completing, mask = seeded(Croco(checkpoint.config), 1), torch.tensor([[True, False, True, True, False, False]])
+        missing, _ = completing.load_state_dict(checkpoint.state_dict, strict=False)
+        assert missing == ["prediction_head.weight", "prediction_head.bias"]
+        completing.prediction_head = network.prediction_head
+        assert torch.equal(completing(first, second, mask), network(first, second, mask))
 
 
 def splatt3r_content(network: Splatt3R, **settings) -> dict:
     state = {f"encoder.{name}": value for name, value in network.state_dict().items()}
-    state |= {"lpips_criterion.net.slice1.0.weight": torch.zeros(2), "lpips_criterion.lin0.model.1.weight": torch.zeros(1)}
+    slices = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}
+    convolutions = [f"net.slice{k}.{layer}.{kind}" for k in slices for layer in slices[k] for kind in ("weight", "bias")]
+    linear = [f"{name}.model.1.weight" for k in range(5) for name in (f"lin{k}", f"lins.{k}")]
+    trained_with = (*convolutions, *linear, "scaling_layer.shift", "scaling_layer.scale")
+    assert len(trained_with) == 38
+    state |= {f"lpips_criterion.{name}": torch.zeros(2) for name in trained_with}
     return {"state_dict": state, "hyper_parameters": {"config": OmegaConf.create({"use_offsets": True, **settings})},
             "epoch": 19, "global_step": 1200, "pytorch-lightning_version": "2.2", "loops": {}, "callbacks": {},
             "optimizer_states": [], "lr_schedulers": [], "hparams_name": "config"}
@@ -126,6 +159,34 @@ def test_splatt3r_with_unknown_keys_is_refused(tmp_path):
     content["state_dict"]["decoder.weight"] = torch.zeros(1)
     torch.save(content, tmp_path / "s.ckpt")
     with pytest.raises(CheckpointError, match="decoder.weight"):
+        read_official(tmp_path / "s.ckpt")
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda state: state.pop("encoder.downstream_head1.gaussian_dpt.dpt.head.4.bias"), "1 keys missing .*gaussian_dpt"),
+    (lambda state: state.update({"encoder.downstream_head2.gaussian_dpt.dpt.more": torch.zeros(1)}), "1 unexpected"),
+    (lambda state: state.update({"encoder.downstream_head1.gaussian_dpt.dpt.head.4.bias": torch.zeros(1)}),
+     r"head.4.bias has shape \(1,\) and should have \(14,\)"),
+    (lambda state: [state.pop(name) for name in list(state) if ".gaussian_dpt." in name], "keys missing .*gaussian_d"),
+    (lambda state: state.pop("encoder.patch_embed.proj.weight"), "no tensor encoder.patch_embed.proj.weight"),
+    (lambda state: [state.pop(name) for name in list(state) if ".enc_blocks." in name], "enc_depth=0")])
+def test_splatt3r_checkpoints_with_faults_are_refused_when_read(tmp_path, change, words):
+    content = splatt3r_content(seeded(Splatt3R(SMALL, generator=torch.Generator().manual_seed(0))))
+    change(content["state_dict"])
+    torch.save(content, tmp_path / "s.ckpt")
+    with pytest.raises(CheckpointError, match=f"s.ckpt.*{words}"):
+        read_official(tmp_path / "s.ckpt")
+
+
+@pytest.mark.parametrize(("parameters", "words"), [
+    ({}, "use_offsets"), ({"config": 3}, "use_offsets"), ([1], "use_offsets"),
+    ({"config": {"sh_degree": 1}}, "use_offsets"),
+    ({"config": {"use_offsets": True, "sh_degree": 2}}, "2 colour coefficients"),
+    ({"config": {"use_offsets": True, "sh_degree": 4}}, r"shape \(14,\) and should have \(23,\)")])
+def test_splatt3r_settings_that_say_too_little_or_wrong_are_refused(tmp_path, parameters, words):
+    content = splatt3r_content(seeded(Splatt3R(SMALL, generator=torch.Generator().manual_seed(0))))
+    torch.save(content | {"hyper_parameters": parameters}, tmp_path / "s.ckpt")
+    with pytest.raises(CheckpointError, match=words):
         read_official(tmp_path / "s.ckpt")
 
 
@@ -159,20 +220,72 @@ def test_missing_unexpected_and_misshapen_keys_are_named(tmp_path):
     assert "enc_norm.bias has shape (3,) and should have (128,)" in message
 
 
+def test_faults_in_the_tensors_that_tell_the_heads_sizes_are_named(tmp_path):
+    key, local = "downstream_head1.dpt.head.0.weight", "downstream_head1.head_local_features.fc1.weight"
+    assert f"no tensor {key}" in corrupted(tmp_path, lambda state: state.pop(key))
+    assert f"{key} has shape (3,)" in corrupted(tmp_path, lambda state: state.update({key: torch.zeros(3)}))
+    assert f"{local} has shape (3,)" in corrupted(tmp_path, lambda state: state.update({local: torch.zeros(3)}))
+
+
+def test_two_names_of_one_tensor_must_agree(tmp_path):
+    key = "downstream_head2.dpt.scratch.layer_rn.3.weight"
+    message = corrupted(tmp_path, lambda state: state.update({key: state[key] + 1}))
+    assert key in message and "downstream_head2.dpt.scratch.layer4_rn.weight" in message
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ({"model": [1]}, "list under `model`"), ({"model": {"a": 3}}, "int under the name 'a'"),
+    ({"model": {3: torch.zeros(1)}}, "under the name 3"),
+    ({"args": {"model": MAST3R}, "model": {}}, "sizes are unknown"),
+    ({"args": argparse.Namespace(lr=1), "model": {}}, "sizes are unknown"), ({"weights": 1}, "no MASt3R, DUSt3R"),
+    ({"args": argparse.Namespace(model=MAST3R), "model": {}}, "keys missing"), ([1, 2], "list instead of a dictionary"),
+    ({"state_dict": [1]}, "list under `state_dict`")])
+def test_dictionaries_of_another_form_are_named(tmp_path, content, words):
+    if isinstance(content, dict):
+        content = {"args": argparse.Namespace(model=MAST3R)} | content
+    torch.save(content, tmp_path / "f.pth")
+    with pytest.raises(CheckpointError, match=f"f.pth.*{words}"):
+        read_official(tmp_path / "f.pth")
+
+
+def test_changed_bytes_end_in_one_sentence(tmp_path):
+    write_pth(tmp_path / "m.pth", seeded(Mast3r(SMALL)), MAST3R)
+    with zipfile.ZipFile(tmp_path / "m.pth") as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    pickled = next(name for name in members if name.endswith("data.pkl"))
+    draw, refused = random.Random(0), 0
+    for _ in range(40):
+        changed = bytearray(members[pickled])
+        for position in draw.choices(range(len(changed)), k=3):
+            changed[position] = draw.randrange(256)
+        with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, bytes(changed) if name == pickled else content)
+        (tmp_path / "m.pth").write_bytes(buffer.getvalue())
+        try:
+            read_official(tmp_path / "m.pth")  # a change within a number nobody reads does no harm
+        except CheckpointError:
+            refused += 1
+    assert refused >= 30
+
+
 def test_damaged_files_and_web_pages_are_named(tmp_path):
     write_pth(tmp_path / "m.pth", seeded(Mast3r(SMALL)), MAST3R)
     whole = (tmp_path / "m.pth").read_bytes()
-    for content, words in ((whole[: len(whole) // 2], "damaged"), (b"", "damaged"), (b"<!DOCTYPE html><p>404", "web page")):
+    for content, words in ((whole[: len(whole) // 2], "damaged"), (b"", "damaged"), (whole[:-10], "damaged"),
+                           (b"<!DOCTYPE html><p>404", "web page")):
         (tmp_path / "m.pth").write_bytes(content)
         with pytest.raises(CheckpointError, match=f"m.pth.*{words}"):
             read_official(tmp_path / "m.pth")
-    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
-        read_official(tmp_path / "nowhere.pth")
+    for name in ("nowhere.pth", "nowhere.safetensors"):
+        with pytest.raises(FileNotFoundError, match=f"{name}; place it there"):
+            read_official(tmp_path / name)
 
 
 @pytest.mark.parametrize(("text", "words"), [
     ("AsymmetricMASt3R(__import__('os'))", "keywords alone"), ("AsymmetricMASt3R(a=open('x'))", "no literal"),
-    ("not python (", "cannot be read"), ("AsymmetricMASt3R(**a)", "keywords alone"), ("x", "keywords alone")])
+    ("not python (", "cannot be read"), ("AsymmetricMASt3R(**a)", "keywords alone"), ("x", "keywords alone"),
+    ("AsymmetricMASt3R(a=-'x')", "no literal"), ("AsymmetricMASt3R(a=infinity)", "no literal")])
 def test_constructor_strings_are_parsed_not_run(tmp_path, text, words):
     with pytest.raises(CheckpointError, match=words):
         parse_constructor(tmp_path / "f.pth", text)
@@ -180,8 +293,16 @@ def test_constructor_strings_are_parsed_not_run(tmp_path, text, words):
 
 @pytest.mark.parametrize(("change", "words"), [
     (("('exp', -inf, inf)", "('linear', -inf, inf)"), "depth_mode"), (("RoPE100", "cosine"), "cosine"),
-    (("('exp', 1, inf), head", "('sigmoid', 0, 1), head"), "conf_mode")])
-def test_other_modes_are_refused(tmp_path, change, words):
+    (("('exp', 1, inf), head", "('sigmoid', 0, 1), head"), "conf_mode"),
+    (("('exp', 1, inf), head", "1, head"), "conf_mode"),
+    (("desc_conf_mode=('exp', 0, inf)", "desc_conf_mode=('sigmoid', 0, 1)"), "desc_conf_mode"),
+    (("desc_conf_mode=('exp', 0, inf), ", ""), r"desc_conf_mode \('exp', 1, inf\)"),  # then it is that of conf
+    (("two_confs=True", "two_confs=True, desc_mode='none'"), "desc_mode"), (("RoPE100", "RoPEx"), "RoPEx"),
+    (("pts3d+desc24", "gaussians"), "gaussians"), (("catmlp+dpt", "other"), "'other'"),
+    (("enc_depth=2", "enc_depth='2'"), "enc_depth='2'"), (("enc_depth=2", "enc_depth=3"), "12 keys missing"),
+    (("enc_num_heads=2", "enc_num_heads=3"), "enc_num_heads 3"), (("dec_depth=4", "dec_depth=3"), "at least 4")])
+def test_other_networks_are_refused(tmp_path, change, words):
+    assert change[0] in MAST3R
     write_pth(tmp_path / "m.pth", seeded(Mast3r(SMALL)), MAST3R.replace(*change))
     with pytest.raises(CheckpointError, match=words):
         read_official(tmp_path / "m.pth")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.crop import fit_published
 from src.episodes import TrainingEpisodes, read_episodes
 from src.folders import fresh_folder
 from src.prepare import CATALOGUES, prepare, read_manifest, rendered_scenes, shrunk
@@ -180,12 +181,12 @@ def test_frames_are_stored_small_and_centred():
     frame = Frame("a", rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 9, size).astype(np.float16), 1.0,
                   rng.integers(0, 256, size, np.uint8), rng.integers(0, 4, size, np.uint8),
                   camera(900, 900, 540.0, 352.0), np.eye(4), 0)
-    found = shrunk(frame)
+    found = shrunk(frame, "central", SIZE)
     assert found.image.shape == (512, 794, 3) and found.depth.shape == found.fg.shape == found.flags.shape == (512, 794)
     np.testing.assert_allclose(found.K[:2, 2], [397, 256], atol=0.5)
     assert set(np.unique(found.depth)) == set(range(9)) and found.depth.dtype == np.float16
     small = make_frames(1)[0]
-    assert all(np.array_equal(getattr(shrunk(small), key), value) for key, value in vars(small).items())
+    assert all(np.array_equal(getattr(shrunk(small, "central", SIZE), key), value) for key, value in vars(small).items())
 
 
 def test_rendered_scenes_become_recordings_that_check_their_files(tmp_path):
@@ -205,3 +206,15 @@ def test_rendered_scenes_become_recordings_that_check_their_files(tmp_path):
         read_manifest(tmp_path, "co3d")
     with pytest.raises(FileNotFoundError, match="dvc repro download"):
         read_manifest(tmp_path / "absent", "procedural")
+
+
+def test_the_published_crop_is_stored_as_it_will_be_used(tmp_path):
+    built(tmp_path / "scenes", catalogue(crop="splatt3r"), resolution=(32, 32))
+    (record, *_) = read_index(tmp_path / "scenes")
+    scene, photograph = Scene.open(tmp_path / "scenes" / record.file), wall(0)[1]
+    expected = fit_published(photograph.K, photograph.size, (32, 32))
+    assert scene.frame("frame001").size == (32, 32)
+    assert torch.equal(scene.view("frame001", (32, 32)).K, torch.tensor(expected.K).float())
+    frame = shrunk(photograph, "splatt3r", (32, 32))
+    assert np.array_equal(frame.image, expected.image(photograph.image))
+    assert np.array_equal(frame.depth, expected.nearest(photograph.depth))

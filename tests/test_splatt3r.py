@@ -11,7 +11,7 @@ from src.gaussians import Gaussians
 from src.mast3r import MAST3R, Mast3r, Mast3rConfig
 from src.sh import rgb_to_dc
 from src.splatt3r import GaussianHead, Limits, Splatt3R, activate, load_trained, offsets, trained_state_dict, wxyz
-from tests.conftest import load_fixture
+from tests.conftest import assert_reference, load_fixture
 
 TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=2, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
                     head="catmlp+dpt", dpt_feature_dim=8, dpt_last_dim=6, dpt_layer_dims=(4, 6, 8, 10))
@@ -99,7 +99,7 @@ def test_gradients_of_the_activations_agree_with_the_reference(case):
     assert (found[0, :3, 0, 0] == 0).all() and (wanted[0, :3, 0, 0] == 0).all()  # the zero offset
     assert (found[0, 6:10, 0, 1] == 0).all()  # a zero quaternion: the reference divides by 1e-8 here
     wanted[0, 6:10, 0, 1] = 0
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    assert_reference(found, wanted)
 
 
 def test_offsets_by_hand():
@@ -142,7 +142,7 @@ def test_the_full_size_head_agrees_with_the_reference():
     height, width = data["image_hw"].tolist()
     with torch.no_grad():
         out = dpt([data[name] for name in ("tok0", "tok6", "tok9", "tok12")], (height // 16, width // 16))
-    torch.testing.assert_close(out, data["out"], rtol=1e-4, atol=1e-4)
+    assert_reference(out, data["out"])
 
 
 def test_initial_values_of_the_last_layer():

@@ -1,23 +1,28 @@
 import argparse
 import hashlib
 import json
+import socket
+from dataclasses import replace
 from pathlib import Path
 
+import lpips
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 
-from src import backbones, fetch, weights
+from src import backbones, fetch, models, weights
 from src import config as parameters
 from src.backbones.base import Backbone
 from src.backbones.dinov2 import DinoV2, source_of
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
 from src.config import load
 from src.fetch import FetchError, Source
-from src.mast3r import Mast3r, Mast3rConfig
+from src.mast3r import Croco, Mast3r, Mast3rConfig
 from src.metrics import load_lpips, lpips_distance
 from src.provenance import read_json, write_json
+from src.splatt3r import Splatt3R
 from tests.serving import serving
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,6 +202,57 @@ CONSTRUCTOR = ("AsymmetricCroCo3DStereo(enc_embed_dim=16, enc_depth=1, enc_num_h
                "dec_num_heads=2, pos_embed='RoPE100', head_type='dpt', conf_mode=('exp', 1, inf))")
 
 
+HEADS_64 = Mast3rConfig(enc_embed_dim=64, enc_depth=1, enc_num_heads=1, dec_embed_dim=64, dec_depth=4, dec_num_heads=1,
+                        dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8), local_features_factor=0.25)
+
+
+@torch.no_grad()
+def test_a_splatt3r_checkpoint_is_where_training_starts(folder):
+    published = Splatt3R(HEADS_64, sh_degree=1, generator=torch.Generator().manual_seed(1))
+    published.init_weights(torch.Generator().manual_seed(2))
+    state = {f"encoder.{name}": value for name, value in published.state_dict().items()}
+    settings = OmegaConf.create({"use_offsets": True, "sh_degree": 4, "opt": {"lr": 1e-5}, "gpus": [0, 1]})
+    torch.save({"state_dict": state | {"lpips_criterion.scaling_layer.shift": torch.zeros(1, 3, 1, 1)},
+                "hyper_parameters": {"config": settings}, "epoch": 19, "global_step": 1200,
+                "optimizer_states": [{"state": {0: {"step": torch.tensor(1200.0)}}, "param_groups": [{"lr": 1e-5}]}]},
+               folder / "root/epoch=19-step=1200.ckpt")
+    chosen = config("model.geometry=splatt3r", "weights.root=root", "model.sh_degree=1")
+    weights.main(chosen)
+    record = records()["geometry"]
+    assert (record["label"], record["sh_degree"], record["use_offsets"]) == ("Splatt3R v1.0", 1, True)
+    network = models.build(chosen, "data/weights/geometry", 0)
+    images = torch.rand(2, 1, 3, 32, 48, generator=torch.Generator().manual_seed(3))
+    tokens = [published.encode(2 * image - 1) for image in images]
+    ours, theirs = network(*tokens, *images).gaussians, published.eval()(*tokens, *images).gaussians
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def test_a_hub_mirror_in_a_folder_of_the_root(folder):
+    network = Mast3r(GEOMETRY)
+    network.init_weights(torch.Generator().manual_seed(5))
+    (folder / "root/hub").mkdir()
+    save_file({name: value for name, value in network.state_dict().items() if ".layer_rn." not in name},
+              folder / "root/hub/model.safetensors")
+    keywords = {"enc_embed_dim": 16, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 16, "dec_depth": 4,
+                "dec_num_heads": 2, "pos_embed": "RoPE100", "head_type": "dpt"}
+    (folder / "root/hub/config.json").write_text(json.dumps(keywords))
+    weights.main(config("model.geometry=dust3r", "geometries.dust3r.file=hub/model.safetensors", "weights.root=root"))
+    copy = Mast3r(GEOMETRY)
+    copy.load_state_dict(read_checkpoint("data/weights/geometry/model.safetensors").state_dict)
+    assert all(torch.equal(tensor, network.state_dict()[key]) for key, tensor in copy.state_dict().items())
+
+
+def test_croco_alone_is_no_geometry_network(folder):
+    network = Croco(GEOMETRY)
+    keywords = {"enc_embed_dim": 16, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 16, "dec_depth": 4,
+                "dec_num_heads": 2, "pos_embed": "RoPE100"}
+    torch.save({"model": network.state_dict(), "croco_kwargs": keywords}, folder / "root/mine.pth")
+    with pytest.raises(CheckpointError, match="mine.pth predicts no points .*geometries.dust3r.file"):
+        weights.main(config("model.geometry=dust3r", "geometries.dust3r.file=mine.pth", "weights.root=root"))
+    assert not Path("data/weights/geometry").exists()
+
+
 def test_official_geometry_files_are_converted(folder, capsys):
     name, network = "DUSt3R_ViTLarge_BaseDecoder_512_dpt.pth", Mast3r(GEOMETRY)
     network.init_weights(torch.Generator().manual_seed(5))
@@ -211,7 +267,7 @@ def test_official_geometry_files_are_converted(folder, capsys):
     record = records()["geometry"]
     assert (record["name"], record["weights"], record["label"]) == ("dust3r", "pretrained", "DUSt3R ViT-L")
     assert record["source"] == weights.GEOMETRIES[name][1].url and "non-commercial" in record["licence"]
-    assert "non-commercial" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("licence: CC BY-NC-SA 4.0 (Naver), non-commercial") == 1
     (folder / "root" / name).write_text("<!DOCTYPE html><title>Sign in</title>")
     with pytest.raises(CheckpointError, match=f"{name} is a web page"):
         weights.main(config("model.geometry=dust3r", "weights.root=root"))
@@ -219,28 +275,82 @@ def test_official_geometry_files_are_converted(folder, capsys):
     assert read_checkpoint("data/weights/geometry/model.safetensors").config == GEOMETRY
 
 
-def test_the_lpips_trunk_without_its_classifier(folder, monkeypatch):
-    with torch.random.fork_rng():
-        features = torchvision.models.AlexNet(num_classes=1).features.state_dict(prefix="features.")
-    file = folder / "root/alexnet-owt-7be5be79.pth"
-    torch.save(features | {"classifier.6.weight": torch.zeros(1, 4096)}, file)
-    chosen = config("eval.lpips=alex", "weights.root=root")
-    with pytest.raises(FetchError, match="alexnet-owt-7be5be79.pth has SHA-256 .*publisher states 7be5be79"):
+# torchvision's network, and the layers after which LPIPS looks (Zhang et al. 2018, and the package for SqueezeNet)
+TAPS = {"alex": ("alexnet", (1, 4, 7, 9, 11)), "vgg": ("vgg16", (3, 8, 15, 22, 29)),
+        "squeeze": ("squeezenet1_1", (1, 4, 7, 9, 10, 11, 12))}
+
+
+def torchvision_file(path: Path, trunk: str) -> torch.nn.Sequential:
+    """The trunk with seeded weights, written with torchvision's names and a classifier."""
+    with torch.device("meta"):
+        features = getattr(torchvision.models, TAPS[trunk][0])(num_classes=1).features
+    features.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in features.parameters():
+        scale = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+        parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+    torch.save(features.state_dict(prefix="features.") | {"classifier.6.weight": torch.zeros(1, 4096)}, path)
+    return features.eval()
+
+
+@torch.no_grad()
+def zhang(features: torch.nn.Sequential, trunk: str, render: torch.Tensor, photo: torch.Tensor) -> float:
+    """Equation 1 of Zhang et al. 2018 with the linear layers of the package."""
+    linear = torch.load(Path(lpips.__file__).parent / f"weights/v0.1/{trunk}.pth", "cpu", weights_only=True)
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in ((-.030, -.088, -.188), (.458, .448, .450)))
+    pair, total = [(2 * image - 1 - shift) / scale for image in (render, photo)], 0.0
+    for index, layer in enumerate(features):
+        pair = [layer(image.clone()[None])[0] for image in pair]
+        if index in TAPS[trunk][1]:
+            a, b = (image / (image.norm(dim=0) + 1e-10) for image in pair)
+            weight = linear[f"lin{TAPS[trunk][1].index(index)}.model.1.weight"][0, :, 0, 0]
+            total += torch.einsum("chw,c->hw", (a - b) ** 2, weight).mean().item()
+    return total
+
+
+@pytest.mark.parametrize("trunk", TAPS)
+def test_lpips_from_a_file_of_torchvisions_layout_without_a_network(folder, monkeypatch, trunk):
+    label, source = weights.TRUNKS[trunk]
+    features = torchvision_file(folder / "root" / source.name, trunk)
+    chosen = config(f"eval.lpips={trunk}", "weights.root=root")
+    with pytest.raises(FetchError, match=f"{source.name} has SHA-256 .*publisher states {source.sha256}"):
         weights.main(chosen)
-    label, source = weights.TRUNKS["alex"]
-    forged = Source(source.url, source.licence, 1, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
-    monkeypatch.setitem(weights.TRUNKS, "alex", (label, forged))
+    digest = hashlib.sha256((folder / "root" / source.name).read_bytes()).hexdigest()
+    monkeypatch.setitem(weights.TRUNKS, trunk, (label, replace(source, sha256=digest)))
+
+    def forbidden(*arguments, **options):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket, "socket", forbidden)
     weights.main(chosen)
-    assert load_file("data/weights/lpips_eval/model.safetensors").keys() == features.keys()
+    stored = load_file("data/weights/lpips_eval/model.safetensors")
+    assert stored.keys() == features.state_dict(prefix="features.").keys()
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert lpips_distance(load_lpips("data/weights/lpips_eval"), images[0], images[1]) > 0
-    assert records()["lpips_loss"]["weights"] == "none" and records()["lpips_eval"]["label"] == "LPIPS (AlexNet)"
+    found = lpips_distance(load_lpips("data/weights/lpips_eval"), images[0], images[1])
+    assert found == pytest.approx(zhang(features, trunk, images[0], images[1]), rel=1e-5) and found > 0
+    assert records()["lpips_loss"]["weights"] == "none" and records()["lpips_eval"]["label"] == f"LPIPS ({label})"
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda state: state.pop("features.3.bias"), "1 keys missing .features.3.bias., 0 unexpected"),
+    (lambda state: state.update({"conv1.weight": torch.zeros(1)}), "1 unexpected .conv1.weight"),
+    (lambda state: state.update({"features.0.bias": torch.zeros(3)}), r"features.0.bias has shape \(3,\) and should")])
+def test_a_trunk_of_another_layout_is_refused(folder, monkeypatch, change, words):
+    monkeypatch.setitem(weights.TRUNKS, "alex", ("AlexNet", replace(weights.TRUNKS["alex"][1], sha256="")))
+    file = folder / "root/alexnet-owt-7be5be79.pth"
+    change(state := torchvision_file(file, "alex").state_dict(prefix="features."))
+    torch.save(state, file)
+    with pytest.raises(CheckpointError, match=f"{file.name}.*{words}"):
+        weights.main(config("eval.lpips=alex", "weights.root=root"))
+    assert not Path("data/weights/lpips_eval").exists()
 
 
 def test_official_names_and_addresses():
     """The file names of the publishers' own pages; torchvision's as the installed version has them."""
     assert weights.TRUNKS["alex"][1].url == torchvision.models.AlexNet_Weights.DEFAULT.url
     assert weights.TRUNKS["vgg"][1].url == torchvision.models.VGG16_Weights.DEFAULT.url
-    assert {config().geometries[name].file for name in ("mast3r", "dust3r")} <= weights.GEOMETRIES.keys()
-    for _, source in (*weights.TRUNKS.values(), *weights.GEOMETRIES.values()):
-        assert source.url.startswith("https://") and source.licence and source.megabytes > 100
+    assert weights.TRUNKS["squeeze"][1].url == torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url
+    offered = {geometry.file for name, geometry in config().geometries.items() if name != "tiny"}
+    assert offered == weights.GEOMETRIES.keys()
+    for _, source in weights.GEOMETRIES.values():
+        assert source.url.startswith("https://") and "non-commercial" in source.licence and source.megabytes > 2000
