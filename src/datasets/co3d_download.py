@@ -178,9 +178,10 @@ def check_space(source: Co3dSource, root: Path, missing: list[Archive]) -> None:
 
 def fetch_metadata(source: Co3dSource, root: Path, metadata: Archive) -> None:
     """The subset's list of lists, which has no checksum: in place once it is whole and read."""
-    new = root / ".archives" / SUBSETS
     if (root / SUBSETS).is_file():
         return
+    new = root / ".archives" / SUBSETS
+    new.parent.mkdir(exist_ok=True)
     if (path := local_copy(source, metadata)) is None:
         try:
             download(address(source, metadata), path := new)
