@@ -32,13 +32,14 @@ def server(tree, monkeypatch):
     monkeypatch.setattr(co3d_download, "download", partial(download, pause=0.001))
     with serving() as server:
         server.files = published(tree)
-        server.files["/upstream/links.json"] = server.files["/upstream/links.json"].replace(b"SERVER", server.url.encode())
+        links = server.files["/upstream/links.json"]
+        server.files["/upstream/links.json"] = links.replace(b"SERVER", server.url.encode())
         yield server
 
 
 def block(store: Path, upstream: str, *options: str):
-    return load(["data.dataset=co3d", f"datasets.co3d.source.store={store}", f"datasets.co3d.source.upstream={upstream}",
-                 *(f"datasets.co3d.source.{option}" for option in options)], ROOT).dataset
+    options = f"store={store}", f"upstream={upstream}", *options
+    return load(["data.dataset=co3d", *(f"datasets.co3d.source.{option}" for option in options)], ROOT).dataset
 
 
 def fetch(store: Path, server, *options: str) -> dict:
@@ -182,7 +183,7 @@ def test_archives_not_to_be_trusted_leave_no_trace(tmp_path, server, data, words
 
 
 def test_an_unknown_category_is_answered_with_the_known_ones(tmp_path, server):
-    with pytest.raises(ValueError, match="source.categories names appel, .*singlesequence set.*choose from apple, vase"):
+    with pytest.raises(ValueError, match="categories names appel, .*singlesequence set.*choose from apple, vase"):
         fetch(tmp_path, server, "categories=[appel,vase]")
     assert filled(tmp_path) == {}
 

@@ -85,16 +85,17 @@ def read_frame(root: Path, annotation: FrameAnnotation) -> Frame:
     size = annotation.size[1], annotation.size[0]
     image, alpha = decode_photograph(data, size)
     mask, reliable = (file_bytes(root, path) for path in (annotation.mask, annotation.depth_mask))
-    flags = None if reliable is None else np.where(decode_mask(reliable, size), VALID | RELIABLE, VALID).astype(np.uint8)
+    if reliable is not None:
+        reliable = np.where(decode_mask(reliable, size), VALID | RELIABLE, VALID).astype(np.uint8)
     return Frame(name_of(annotation.image), image, depth_samples(root, annotation, size), annotation.depth_scale,
-                 alpha if mask is None else decode_mask(mask, size), flags,
+                 alpha if mask is None else decode_mask(mask, size), reliable,
                  intrinsics(annotation.size, annotation.focal, annotation.centre, annotation.format),
                  camera_to_world(annotation.R, annotation.T), annotation.number, annotation.timestamp)
 
 
 @dataclass(frozen=True, eq=False)
 class Sequence:
-    """The photographs of one sequence; its annotations stay packed until they are read, so many sequences fit in memory.
+    """The photographs of one sequence; its annotations stay packed until they are read: many sequences fit in memory.
 
     orphans    names of photographs in set lists that have no annotation
     details    of a Recording; filled while the photographs are read
@@ -127,7 +128,7 @@ class Sequence:
 
 @dataclass(frozen=True, eq=False)
 class Listed:
-    """One sequence of a category as its annotations describe it. set: train | dev | test, None where nothing says so."""
+    """One sequence of a category as its annotations describe it. set: train | dev | test, None where nothing says."""
 
     category: str
     name: str
@@ -214,8 +215,8 @@ def recording(root: Path, listed: Listed, split: str, archives: dict[str, str]) 
     """archives: SHA-256 of the category's archives by name, or of the category's list of files."""
     frames = Sequence.of(root, listed.frames, listed.orphans)
     about = {"license": LICENCE, "quality": listed.quality, "source": archives, "set": listed.set}
-    return Recording(listed.id, listed.category, split, "scene", len(listed.frames) + len(listed.orphans), frames, about,
-                     frames.details)
+    count = len(listed.frames) + len(listed.orphans)
+    return Recording(listed.id, listed.category, split, "scene", count, frames, about, frames.details)
 
 
 def co3d_scenes(block: Co3d, raw: Path, manifest: dict) -> Catalogue:
@@ -236,8 +237,8 @@ def co3d_scenes(block: Co3d, raw: Path, manifest: dict) -> Catalogue:
                 listed.append(sequence)
     chosen = splits(listed, manifest["subset"])
     if not skipped and (lacking := [split for split in SPLITS if split not in chosen.values()]):
-        raise ValueError(f"CO3D's {len(listed)} usable sequences of {', '.join(manifest['categories'])} leave no scene for "
-                         f"{', '.join(lacking)}; name more in {KEY}.categories.")
+        raise ValueError(f"CO3D's {len(listed)} usable sequences of {', '.join(manifest['categories'])} leave no scene "
+                         f"for {', '.join(lacking)}; name more in {KEY}.categories.")
     recordings = [recording(root, sequence, chosen[sequence.id], manifest["sources"][sequence.category])
                   for sequence in listed]
     return Catalogue("co3d", recordings, dict(skipped), on_bad_frame=block.source.on_bad_frame,

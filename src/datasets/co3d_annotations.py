@@ -111,7 +111,7 @@ def frame_type(meta: Node | None) -> tuple[str | None, str | None]:
     """(train | dev | test, known | unseen) as `meta.frame_type` has them; None for what it does not say."""
     kind = None if meta is None else meta.get("frame_type")
     frame_set, _, seen = ("" if kind is None else kind.text()).partition("_")
-    return (frame_set if frame_set in ("train", "dev", "test") else None), (seen if seen in ("known", "unseen") else None)
+    return frame_set if frame_set in ("train", "dev", "test") else None, seen if seen in ("known", "unseen") else None
 
 
 def sequence_annotation(node: Node) -> SequenceAnnotation:

@@ -51,11 +51,11 @@ def official_list(source: Co3dSource, root: Path, name: str) -> Node:
         try:
             download(address, path)
         except FetchError as error:
-            raise FetchError(f"CO3D's {name} cannot be had: {error}; name a folder that holds {LINKS} and {CHECKSUMS} in "
-                             f"{KEY}.upstream, or {INSTEAD}.") from error
+            raise FetchError(f"CO3D's {name} cannot be had: {error}; name a folder that holds {LINKS} and {CHECKSUMS} "
+                             f"in {KEY}.upstream, or {INSTEAD}.") from error
     elif not path.is_file():
-        raise FetchError(f"{KEY}.upstream is {source.upstream!r}, where there is no {name}; name a folder or address that "
-                         f"has {LINKS} and {CHECKSUMS}, or {INSTEAD}.")
+        raise FetchError(f"{KEY}.upstream is {source.upstream!r}, where there is no {name}; name a folder or address "
+                         f"that has {LINKS} and {CHECKSUMS}, or {INSTEAD}.")
     return Node.read(path.read_bytes(), name)
 
 
@@ -106,8 +106,8 @@ def local_copy(source: Co3dSource, archive: Archive) -> Path | None:
     for name in (archive.url.rsplit("/", 1)[-1], archive.name):
         if (folder / name).is_file():
             return folder / name
-    raise FetchError(f"{KEY}.mirror ({source.mirror}) holds no {archive.url.rsplit('/', 1)[-1]}; place it there, or leave "
-                     f"{KEY}.mirror empty to download it.")
+    raise FetchError(f"{KEY}.mirror ({source.mirror}) holds no {archive.url.rsplit('/', 1)[-1]}; place it there, or "
+                     f"leave {KEY}.mirror empty to download it.")
 
 
 def note_of(root: Path, archive: Archive) -> Path:
@@ -152,9 +152,9 @@ def fetched(source: Co3dSource, root: Path, archive: Archive) -> tuple[Path, str
         try:
             download(url, path)
         except FetchError as error:
-            raise FetchError(f"CO3D's {archive.name} cannot be had: {error}; what came of it is kept in {part_of(path)}: "
-                             f"run dvc repro again, name another server or a folder in {KEY}.mirror, or {INSTEAD}."
-                             ) from error
+            raise FetchError(f"CO3D's {archive.name} cannot be had: {error}; what came of it is kept in "
+                             f"{part_of(path)}: run dvc repro again, name another server or a folder in {KEY}.mirror, "
+                             f"or {INSTEAD}.") from error
         if archive.sha256 in ("", found := checked_hash(path, note)):
             return path, found
         note.unlink()
@@ -166,14 +166,16 @@ def fetched(source: Co3dSource, root: Path, archive: Archive) -> tuple[Path, str
 
 
 def check_space(source: Co3dSource, root: Path, missing: list[Archive]) -> None:
-    """raises FetchError when the disk has less than the missing archives need, as far as the server tells their sizes"""
-    sizes = [local.stat().st_size if (local := local_copy(source, archive)) else remote_size(address(source, archive)) or 0
-             for archive in missing]
+    """raises FetchError when the disk has less than the missing archives need, as far as the server tells sizes"""
+    sizes = []
+    for archive in missing:
+        local = local_copy(source, archive)
+        sizes.append(local.stat().st_size if local else remote_size(address(source, archive)) or 0)
     kept = [part_of(root / ".archives" / archive.name) for archive in missing]
     needed = int(SPACE * sum(sizes)) - sum(part.stat().st_size for part in kept if part.is_file())
     if needed > (free := shutil.disk_usage(root).free):
-        raise FetchError(f"CO3D's {len(missing)} archives need {needed} bytes in {root}, which has {free} free; free some "
-                         f"space, name another folder in {KEY}.store, or fewer {KEY}.categories.")
+        raise FetchError(f"CO3D's {len(missing)} archives need {needed} bytes in {root}, which has {free} free; free "
+                         f"some space, name another folder in {KEY}.store, or fewer {KEY}.categories.")
 
 
 def fetch_metadata(source: Co3dSource, root: Path, metadata: Archive) -> None:
