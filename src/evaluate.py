@@ -51,15 +51,17 @@ def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None) -> l
 
 
 def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metric: bool) -> list[Row]:
-    """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame and the
-    scene's units; no rows without depth. The scale error exists only for scenes in metres."""
+    """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame; no rows
+    without depth. Scenes in metres: in those, as predicted and with the prediction's scale corrected. Others: true points
+    brought to the prediction's scale, so distances are metres as the geometry network has them; a scale error and a raw
+    row do not exist."""
     depth, K, c2w = (torch.stack([getattr(view, key) for view in contexts]) for key in ("depth", "K", "c2w"))
     truth = context_points(depth, K, c2w).reshape(-1, 3)
     valid = (depth > 0).flatten()
     means, scale = rendered.tensors["means"].double(), rendered.tensors["scale"].item()
-    rows = []
-    for alignment in ALIGNMENTS:
-        predicted = means / scale if alignment == "aligned" else means
+    truth, rows = truth if metric else truth * scale, []
+    for alignment in ALIGNMENTS if metric else ("aligned",):
+        predicted = means / scale if metric and alignment == "aligned" else means
         score = cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
         if score is None:
             return []
@@ -87,7 +89,9 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool) -> di
     if not any(row["depth_abs_rel"] is not None for row in rows):
         reasons["Depth error"] = "no visible target pixel has a true depth"
     if not metric:
-        reasons["Scale error"] = "these scenes are not in metres, so no true scale exists"
+        reasons["Scale error, and distances of raw points"] = (
+            "these scenes are not in metres, so no true scale exists; distances of aligned points are in metres as the "
+            "geometry network has them")
     unmasked = len({(row["episode"], row["target"]) for row in rows if row["psnr_masked"] is None})
     if unmasked:
         reasons[f"Masked scores of {unmasked} targets"] = "no pixel of them is visible in a context photograph"

@@ -432,9 +432,14 @@ def test_too_many_dropped_sequences_stop_the_stage_unless_allowed(copy, tmp_path
     assert catalogue(copy, "max_dropped=0.4").max_dropped == 0.4
 
 
-def test_on_bad_frame_error_stops_the_stage(copy, tmp_path):
-    intact(copy, tmp_path, lambda: damaged(copy, FRAME_FAULTS["truncated"][0]), "frame000006 is unusable .bad_image",
+def test_on_bad_frame_error_stops_the_stage(tree, tmp_path):
+    shown = {category: {name: about for name, about in members.items() if name != HIDDEN}
+             for category, members in SEQUENCES.items()}
+    root = write_dataset(tmp_path / "co3d", shown)
+    intact(root, tmp_path, lambda: damaged(root, FRAME_FAULTS["truncated"][0]), "frame000006 is unusable .bad_image",
            "on_bad_frame=error")
+    with pytest.raises(ValueError, match="unusable .redacted"):  # hidden photographs are listed photographs
+        built(tree, tmp_path / "scenes", "on_bad_frame=error")
 
 
 def test_a_sequence_with_too_few_photographs_is_dropped(copy, tmp_path):

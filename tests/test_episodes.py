@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -257,3 +258,17 @@ def test_training_draws_depend_on_seed_and_index_alone(tmp_path):
     assert {TrainingEpisodes(tmp_path, selection(), "rooms", 3)(index).category for index in range(20)} == {"rooms"}
     with pytest.raises(EpisodeError, match="no training scene of category sofas"):
         TrainingEpisodes(tmp_path, selection(), "sofas", 3)
+
+
+@pytest.mark.parametrize("kind", ["coverage", "gap"])
+def test_views_without_depth_take_no_part_in_a_scene_that_goes_by_depth(kind):
+    def patchy(names):
+        overlap, blind = strip_overlap(names), np.arange(len(names)) % 5 == 1
+        return replace(overlap, usable=np.where(blind, 0, overlap.usable))
+    views, wanted = make_views(overlap=patchy), selection(view_selection=kind, temporal_gap_max=9, num_targets=2)
+    drawn = [draw_training_episode(views, wanted, np.random.default_rng(seed)) for seed in range(40)]
+    for item in drawn + evaluation_episodes(views, wanted)[0]:
+        assert all(position % 5 != 1 for position in positions(views, item.contexts + item.targets))
+    blind = replace(views.overlap, usable=np.zeros(VIEWS, np.int64))
+    with pytest.raises(EpisodeError, match="0 usable photographs|has no two photographs"):
+        draw_training_episode(make_views(overlap=lambda names: blind), wanted, np.random.default_rng(0))

@@ -113,7 +113,10 @@ def test_scenes_without_metres_have_no_scale_error_and_without_depth_no_cloud(re
     rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
     scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
     contexts = [scene.view(name, (40, 32)) for name in rendered.about["contexts"]]
-    assert {row["scale_error"] for row in cloud_rows(rendered, contexts, [0.1], False)} == {None}
+    (raw, aligned), (row,) = (cloud_rows(rendered, contexts, [0.1], metric) for metric in (True, False))
+    assert row["alignment"] == "aligned" and row["scale_error"] is None and raw["scale_error"] is not None
+    scale = rendered.tensors["scale"].item()
+    assert row["chamfer"] == pytest.approx(scale * aligned["chamfer"], rel=1e-5)  # metres as predicted, not the scene's
     for view in contexts:
         view.depth.zero_()
     assert cloud_rows(rendered, contexts, [0.1], True) == []
