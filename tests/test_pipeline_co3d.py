@@ -1,12 +1,10 @@
 """The whole pipeline on CO3D in miniature: downloaded, prepared, trained on, evaluated."""
 
 import json
-import shutil
-from pathlib import Path
 
 from tests.co3d_miniature import published, write_dataset
 from tests.serving import serving
-from tests.test_pipeline import ROOT, run
+from tests.test_pipeline import fresh_repository, run
 
 MINIATURE = ["data.dataset=co3d", "datasets.co3d.resolution=[48,48]", "datasets.co3d.episodes.per_bin=1",
              "datasets.co3d.episodes.num_targets=2", "model.backbone=rgb", "opt.steps=4", "opt.val_every=2",
@@ -14,20 +12,8 @@ MINIATURE = ["data.dataset=co3d", "datasets.co3d.resolution=[48,48]", "datasets.
              "benchmark.repeats=3", "benchmark.warmup=1"]
 
 
-def work_tree(folder: Path) -> Path:
-    """A fresh repository of the files that Git tracks or would."""
-    files = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").stdout.split()
-    for file in filter(lambda file: (ROOT / file).exists(), files):
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / file, folder / file)
-    for words in (["init", "-q", "-b", "main"], ["config", "user.email", "a@example.org"], ["config", "user.name", "A"],
-                  ["add", "-A"], ["commit", "-qm", "start"]):
-        assert run(folder, "git", *words).returncode == 0
-    return folder
-
-
 def test_co3d_is_downloaded_prepared_trained_on_and_evaluated(tmp_path):
-    folder, tree = work_tree(tmp_path / "backsplat"), write_dataset(tmp_path / "tree")
+    folder, tree = fresh_repository(tmp_path / "backsplat"), write_dataset(tmp_path / "tree")
     with serving() as server:
         server.files = {name: data.replace(b"SERVER", server.url.encode()) if name.endswith(".json") else data
                         for name, data in published(tree).items()}
