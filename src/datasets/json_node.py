@@ -1,4 +1,4 @@
-"""Values inside a JSON file that know where they stand, so that a mistake in a dataset's list can be found and repaired.
+"""Values inside a JSON file that know where they stand, so that a mistake in a dataset's list can be found.
 
 Unknown keys are never looked at. Comments and NaN, which some writers leave in, are read.
 """
@@ -38,7 +38,8 @@ class Node:
     def typed(self, *types: type):
         """The value, of one of the types."""
         if not isinstance(self.value, types) or (isinstance(self.value, bool) and bool not in types):
-            raise self.fault(f"found {type(self.value).__name__}, wanted {' or '.join(kind.__name__ for kind in types)}")
+            wanted = " or ".join(kind.__name__ for kind in types)
+            raise self.fault(f"found {type(self.value).__name__}, wanted {wanted}")
         return self.value
 
     def get(self, key: str) -> "Node | None":
