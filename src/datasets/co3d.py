@@ -41,7 +41,8 @@ def intrinsics(size: list[int], focal: list[float], centre: list[float], format:
 def camera_to_world(R: list[list[float]], T: list[float]) -> np.ndarray:
     """c2w (4, 4) float64, OpenCV axes, of PyTorch3D's row-vector world to view, X_view = X_world R + T."""
     c2w = np.eye(4)
-    c2w[:3, :3], c2w[:3, 3] = np.array(R) @ FLIP, -np.array(R) @ np.array(T)
+    with np.errstate(invalid="ignore"):  # infinity times 0; such poses are refused later
+        c2w[:3, :3], c2w[:3, 3] = np.array(R) @ FLIP, -np.array(R) @ np.array(T)
     return c2w
 
 
