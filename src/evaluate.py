@@ -53,7 +53,7 @@ def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None) -> l
 
 def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metric: bool) -> list[Row]:
     """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame; no rows
-    without depth. Scenes in metres: as predicted, and with the prediction's scale corrected. Other scenes: the true points
+    without depth. Scenes in metres: as predicted, and with the prediction's scale corrected. Other scenes: true points
     are brought to the prediction's scale, so distances are metres as the geometry network has them, and neither a scale
     error nor a raw row exists."""
     depth, K, c2w = (torch.stack([getattr(view, key) for view in contexts]) for key in ("depth", "K", "c2w"))
