@@ -35,6 +35,29 @@ def scale_factor(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     return ratio.median()
 
 
+@torch.no_grad()
+def baseline_factor(predicted: Tensor, K: Tensor, c2w: Tensor) -> Tensor:
+    """Predicted over true scale of one pair without true depth: the distance between its cameras. The predicted second
+    camera stands where the rays through its predicted points meet, in the least-squares sense; the directions of those
+    rays come from its true rotation.
+
+    predicted (H, W, 3)            points of view 2 in view 1's camera frame
+    K, c2w    (3, 3), (2, 4, 4)    of view 2; of both views
+    returns   ()                   > 0
+    raises    ValueError           when both cameras stand in one place
+    """
+    relative = relative_pose(c2w[:1], c2w[1:])[0].double()
+    if not (true := relative[:3, 3].norm()) > 0:
+        raise ValueError("The two context views have no depth and were taken from one place, so their scale cannot be "
+                         "estimated; drop this pair.")
+    rays = unproject(torch.ones(predicted.shape[:-1], dtype=torch.float64, device=predicted.device), K.double())
+    rays = torch.nn.functional.normalize((rays @ relative[:3, :3].mT).reshape(-1, 3), dim=-1)
+    across = torch.eye(3, dtype=rays.dtype, device=rays.device) - rays[:, :, None] * rays[:, None]
+    points = predicted.double().reshape(-1, 3, 1)
+    centre = torch.linalg.solve(across.mean(0), (across @ points).mean(0)[:, 0])
+    return (centre.norm() / true).to(predicted.dtype)
+
+
 def camera_in_prediction(context_c2w: Tensor, c2w: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Cameras c2w (*B, T, 4, 4) seen from the first context camera (*B, 4, 4), translations multiplied by scale (*B)."""
     relative = relative_pose(context_c2w.unsqueeze(-3), c2w).clone()

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from src.dpt import ALIASES
-from src.mast3r import Mast3rConfig
+from src.mast3r import Mast3r, Mast3rConfig
 
 
 class CheckpointError(ValueError):
@@ -65,3 +65,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} describes its network's sizes in a way that cannot be read ({error}); fetch it "
                               "again, or convert it with write_geometry.") from error
+
+
+def load_geometry(folder: Path) -> Mast3r:
+    """The frozen two-view network of a weights folder, its tensors taken over without a copy; Gaussian heads, which a
+    Splatt3R file has as well, are left out."""
+    path = folder / "model.safetensors"
+    checkpoint = read_checkpoint(path)
+    state = {name: tensor for name, tensor in checkpoint.state_dict.items() if ".gaussian_dpt." not in name}
+    with torch.device("meta"):
+        network = Mast3r(checkpoint.config)
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not hold the network its sizes describe "
+                         f"({' '.join(str(error).split())[:200]}…); run dvc repro -f weights.") from error
+    return network.eval().requires_grad_(False)

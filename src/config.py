@@ -139,8 +139,35 @@ class Procedural(Dataset):
 
 
 @dataclass
+class Co3dSource:
+    root: str | None = MISSING
+    store: str = MISSING
+    subset: str = MISSING
+    categories: list[str] = MISSING
+    upstream: str = MISSING
+    mirror: str | None = MISSING
+    allow_unverified: bool = MISSING
+    keep_archives: bool = MISSING
+    min_quality: float = MISSING
+    on_bad_frame: str = MISSING
+    max_dropped: float = MISSING
+
+    def __post_init__(self):
+        key = "datasets.co3d.source"
+        require_choice(f"{key}.subset", self.subset, ("singlesequence", "full"))
+        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ("skip", "error"))
+        require_share(f"{key}.max_dropped", self.max_dropped)
+
+
+@dataclass
+class Co3d(Dataset):
+    source: Co3dSource = MISSING
+
+
+@dataclass
 class Datasets:
     procedural: Procedural = MISSING
+    co3d: Co3d = MISSING
 
 
 @dataclass

@@ -1,12 +1,13 @@
-"""Stage `download`: the raw dataset. Procedural scenes are rendered.
+"""Stage `download`: the raw dataset. Procedural scenes are rendered; others are fetched, or found where they lie.
 
-reads parameters only; writes data/raw: manifest.json and, per scene, scenes/<id>.safetensors
+reads parameters only; writes data/raw: manifest.json and, per rendered scene, scenes/<id>.safetensors
 """
 
 from functools import partial
 from pathlib import Path
 
 from src.config import Config, Procedural, run
+from src.datasets.co3d_download import fetch_co3d
 from src.datasets.procedural import generate
 from src.folders import fresh_folder
 from src.processes import in_processes
@@ -48,7 +49,10 @@ def render_scenes(dataset: Procedural, folder: Path, workers: int) -> dict:
     return {"dataset": "procedural", "views": source.views, "scenes": scenes}
 
 
-FETCH = {"procedural": render_scenes}  # (datasets block, folder, workers) -> manifest
+FETCH = {  # (datasets block, folder, workers) -> manifest
+    "procedural": render_scenes,
+    "co3d": fetch_co3d,
+}
 
 
 def main(config: Config) -> None:

@@ -71,14 +71,19 @@ class SceneViews:
         return content[:, None] == content
 
     @cached_property
+    def eligible(self) -> np.ndarray:
+        """(V,) bool: the views that may take part; in a scene that goes by its depth, those that have enough of it."""
+        return (self.overlap.usable > 0) | (self.overlap.source != "depth")
+
+    @cached_property
     def pairable(self) -> np.ndarray:
         """(V, V) bool: different photographs from different places, so possible contexts of one episode."""
         apart = np.linalg.norm(self.centres[:, None] - self.centres, axis=-1) > 0
-        return apart & ~self.same
+        return apart & ~self.same & self.eligible[:, None] & self.eligible
 
     def others(self, i: int, j: int) -> np.ndarray:
-        """Positions of the views that show neither i's nor j's photograph."""
-        return np.flatnonzero(~(self.same[i] | self.same[j]))
+        """Positions of the views that may take part and show neither i's nor j's photograph."""
+        return np.flatnonzero(~(self.same[i] | self.same[j]) & self.eligible)
 
 
 def episode(views: SceneViews, contexts: tuple[int, int], targets: list[int], bin: str, id: str,
@@ -160,10 +165,11 @@ def draw_coverage(views: SceneViews, selection, rng: np.random.Generator, id: st
 
     raises    EpisodeError when the scene has too few photographs
     """
-    first = int(rng.integers(len(views.names)))
-    if not views.pairable[first].any() or len(views.names) < 2 + selection.num_targets:
-        raise EpisodeError(f"scene {views.record.id} has {len(views.names)} photographs, too few from different places "
-                           f"for two contexts and episodes.num_targets {selection.num_targets}.")
+    eligible = np.flatnonzero(views.eligible)
+    first = int(eligible[rng.integers(len(eligible))]) if len(eligible) else 0
+    if not views.pairable[first].any() or len(eligible) < 2 + selection.num_targets:
+        raise EpisodeError(f"scene {views.record.id} has {len(eligible)} usable photographs, too few from different "
+                           f"places for two contexts and episodes.num_targets {selection.num_targets}.")
     seconds, alone = second_contexts(views, selection, first)
     second = int(seconds[0] if alone else rng.choice(seconds))
     targets, uncovered = held_out(views, selection, first, second)

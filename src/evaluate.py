@@ -25,6 +25,7 @@ from src.scene import Scene, SceneRecord, View, read_index
 
 SCENES, RENDERS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/eval")
 LPIPS = Path("data/weights/lpips_eval")
+SCALES = 1e-3, 1e3  # predicted over true scale; a pair outside has no scale to speak of
 
 
 def all_scores(render: Tensor, photo: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
@@ -51,15 +52,17 @@ def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None) -> l
 
 
 def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metric: bool) -> list[Row]:
-    """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame and the
-    scene's units; no rows without depth. The scale error exists only for scenes in metres."""
+    """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame; no rows
+    without depth. Scenes in metres: as predicted, and with the prediction's scale corrected. Other scenes: true points
+    are brought to the prediction's scale, so distances are metres as the geometry network has them, and neither a scale
+    error nor a raw row exists."""
     depth, K, c2w = (torch.stack([getattr(view, key) for view in contexts]) for key in ("depth", "K", "c2w"))
     truth = context_points(depth, K, c2w).reshape(-1, 3)
     valid = (depth > 0).flatten()
     means, scale = rendered.tensors["means"].double(), rendered.tensors["scale"].item()
-    rows = []
-    for alignment in ALIGNMENTS:
-        predicted = means / scale if alignment == "aligned" else means
+    truth, rows = truth if metric else truth * scale, []
+    for alignment in ALIGNMENTS if metric else ("aligned",):
+        predicted = means / scale if metric and alignment == "aligned" else means
         score = cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
         if score is None:
             return []
@@ -87,7 +90,9 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool) -> di
     if not any(row["depth_abs_rel"] is not None for row in rows):
         reasons["Depth error"] = "no visible target pixel has a true depth"
     if not metric:
-        reasons["Scale error"] = "these scenes are not in metres, so no true scale exists"
+        reasons["Scale error, and distances of raw points"] = (
+            "these scenes are not in metres, so no true scale exists; distances of aligned points are in metres as the "
+            "geometry network has them")
     unmasked = len({(row["episode"], row["target"]) for row in rows if row["psnr_masked"] is None})
     if unmasked:
         reasons[f"Masked scores of {unmasked} targets"] = "no pixel of them is visible in a context photograph"
@@ -98,7 +103,8 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool) -> di
     return reasons
 
 
-def summary(rows: list[Row], clouds: list[Row], resolution: tuple[int, int], lpips: str, metric: bool) -> dict:
+def summary(rows: list[Row], clouds: list[Row], resolution: tuple[int, int], lpips: str, metric: bool,
+            dropped: list[str]) -> dict:
     return {
         "methods": by_method(rows),
         "bins": {name: by_method(select(rows, bin=name)) for name in groups(rows, "bin")},
@@ -107,14 +113,17 @@ def summary(rows: list[Row], clouds: list[Row], resolution: tuple[int, int], lpi
         "counts": {"episodes": len({row["episode"] for row in rows}), "scenes": len({row["scene"] for row in rows}),
                    "targets": len({(row["episode"], row["target"]) for row in rows})},
         "resolution": list(resolution), "units": "metre" if metric else "scene", "lpips": lpips,
-        "absent": absences(rows, clouds, lpips, metric),
+        "absent": absences(rows, clouds, lpips, metric) | {
+            f"All scores of {name}": f"its predicted over true scale lies outside {SCALES}" for name in dropped},
     }
 
 
 def episode_rows(path: Path, index: dict[str, SceneRecord], lpips: Lpips | None, taus: list[float], metric: bool
                  ) -> tuple[list[Row], list[Row]]:
-    """Both tables' rows of one file of data/renders."""
+    """Both tables' rows of one file of data/renders; none when its pair's scale is not believed."""
     rendered = Rendered.read(path)
+    if not SCALES[0] <= rendered.tensors["scale"].item() <= SCALES[1]:
+        return [], []
     scene = Scene.open(SCENES / index[rendered.about["scene"]].file)
     contexts, targets = ([scene.view(name, rendered.resolution) for name in rendered.about[key]]
                          for key in ("contexts", "targets"))
@@ -133,12 +142,16 @@ def main(config: Config) -> None:
         scored = pool.map(lambda path: episode_rows(path, index, lpips, config.eval.fscore_tau, metric), files)
         tables = list(tqdm(scored, desc="evaluate", total=len(files)))
     rows, clouds = ([row for table in tables for row in table[kind]] for kind in range(2))
+    dropped = [path.stem for path, (scores, _) in zip(files, tables) if not scores]
+    if not rows:
+        raise ValueError(f"The predicted over true scale of all {len(files)} test pairs lies outside {SCALES}; the "
+                         "geometry network sees nothing in these photographs, choose another in model.geometry.")
     resolution = Rendered.read(files[0]).resolution
     with fresh_folder(EVAL) as folder:
         write_rows(folder / "records.csv", rows)
         if clouds:
             write_rows(folder / "cloud.csv", clouds)
-        write_json(folder / "summary.json", summary(rows, clouds, resolution, config.eval.lpips, metric))
+        write_json(folder / "summary.json", summary(rows, clouds, resolution, config.eval.lpips, metric, dropped))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from src.backbones import Backbone, load
-from src.checkpoints import read_checkpoint
+from src.checkpoints import load_geometry
 from src.config import PATCH, Config, run
 from src.mast3r import Mast3r
 from src.provenance import fix_computation, read_json, write_json
@@ -24,22 +24,6 @@ from src.scene import Scene, read_index, write_arrays
 
 SCENES, WEIGHTS, FEATURES = Path("data/scenes"), Path("data/weights"), Path("data/features")
 BATCH = 16  # photographs at a time
-
-
-def load_geometry(folder: Path) -> Mast3r:
-    """The frozen two-view network of a weights folder, its tensors taken over without a copy; Gaussian heads, which a
-    Splatt3R file has as well, are left out."""
-    path = folder / "model.safetensors"
-    checkpoint = read_checkpoint(path)
-    state = {name: tensor for name, tensor in checkpoint.state_dict.items() if ".gaussian_dpt." not in name}
-    with torch.device("meta"):
-        network = Mast3r(checkpoint.config)
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the network its sizes describe "
-                         f"({' '.join(str(error).split())[:200]}…); run dvc repro -f weights.") from error
-    return network.eval().requires_grad_(False)
 
 
 def geometry_features(folder: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict]:

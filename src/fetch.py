@@ -109,6 +109,16 @@ def receive(url: str, part: Path) -> None:
         raise Interrupted(f"{url} cannot be reached ({reason(error)})") from error
 
 
+def remote_size(url: str) -> int | None:
+    """Bytes that `url` would deliver; None when the server does not tell."""
+    try:
+        reply = requests.head(url, headers={"Accept-Encoding": "identity"}, allow_redirects=True, timeout=TIMEOUT)
+    except DROPPED:
+        return None
+    length = reply.headers.get("Content-Length", "")
+    return int(length) if reply.ok and length.isdecimal() else None
+
+
 def append(reply: requests.Response, part: Path, start: int, total: int | None) -> None:
     """Write the reply to `part` from byte `start` on; `total` is the whole file's size where the server tells it."""
     free = shutil.disk_usage(part.parent).free

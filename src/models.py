@@ -5,9 +5,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from src.checkpoints import read_checkpoint
+from src.checkpoints import load_geometry, read_checkpoint
 from src.config import Config
 from src.fusion import FusionConfig
+from src.mast3r import Mast3r
 from src.provenance import read_json, torch_generator, write_json
 from src.splatt3r import Limits, Splatt3R, load_trained, trained_state_dict
 
@@ -45,6 +46,15 @@ def check_trained_heads(config: Config, geometry: Path) -> None:
             raise ValueError(f"model.{key} is {found}, but the Gaussian heads of geometry {config.model.geometry} were "
                              f"trained with {record[key]}; set model.{key}={str(record[key]).lower()}, or start from "
                              "weights without Gaussian heads, such as model.geometry=mast3r.")
+
+
+def scale_reference(network: Splatt3R, geometry: str | Path) -> Mast3r | None:
+    """The frozen geometry network of folder `geometry`, from which scales are taken so that they are the same for every
+    backbone; None where the model's own points cannot differ from its."""
+    at_encoder = network.fusion_config is not None and network.fusion_config.site == "encoder"
+    if not at_encoder and not network.trained_groups & {"E", "D", "P"}:
+        return None
+    return load_geometry(Path(geometry))
 
 
 def save_trained(network: Splatt3R, folder: str | Path, record: dict) -> None:

@@ -148,7 +148,7 @@ def cloud_table(cloud: dict) -> dict:
     head = [named.get(metric, metric.replace("fscore_", "F-score at ") + (" m" if "fscore" in metric else ""))
             for metric in metrics]
     rows = [[alignment, *(plus_minus(cloud[alignment].get(metric), metric) for metric in metrics),
-             str(cloud[alignment][metrics[0]]["n"])] for alignment in ALIGNMENTS]
+             str(cloud[alignment][metrics[0]]["n"])] for alignment in ALIGNMENTS if cloud[alignment]]
     return {"head": ["scale", *head, "pairs"], "rows": rows}
 
 

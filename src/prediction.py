@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.alignment import camera_in_prediction, context_points, scale_factor
+from src.alignment import baseline_factor, camera_in_prediction, context_points, scale_factor
 from src.gaussians import Gaussians
 from src.loss_mask import loss_mask
+from src.mast3r import Mast3r
 from src.render import Rendering, render
 from src.splatt3r import Splatt3R, SplatOutput
 
@@ -22,17 +23,35 @@ class Prediction:
     scales: Tensor
 
 
-def predict(network: Splatt3R, sample: dict[str, Tensor]) -> Prediction:
-    """Gaussians and points of a batch of samples (see `Samples`), in the frame of each first context."""
+def predict(network: Splatt3R, sample: dict[str, Tensor], frozen: Mast3r | None = None) -> Prediction:
+    """Gaussians and points of a batch of samples (see `Samples`), in the frame of each first context.
+
+    frozen    the geometry network that scales are taken from, where the model's own points may differ from its
+    """
     tokens, images, features = sample["tokens"], sample["images"], sample.get("features")
     if network.encoder_trainable:  # cached tokens are the frozen encoder's
         tokens = torch.stack([network.encode(images[:, v] * 2 - 1) for v in range(2)], 1)
     features1, features2 = (None, None) if features is None else (features[:, 0], features[:, 1])
     output = network(tokens[:, 0], tokens[:, 1], images[:, 0], images[:, 1], features1, features2)
-    truth = context_points(*(sample[key][:, :2] for key in ("depth", "K", "c2w")))
-    points = torch.stack([output.points1.pts3d, output.points2.pts3d], 1)
-    valid = sample["depth"][:, :2] > 0
-    return Prediction(output, torch.stack([scale_factor(*pair) for pair in zip(points, truth, valid)]))
+    points = [output.points1.pts3d, output.points2.pts3d] if frozen is None else frozen_points(frozen, sample)
+    return Prediction(output, scales(torch.stack(points, 1), sample))
+
+
+@torch.no_grad()
+def frozen_points(frozen: Mast3r, sample: dict[str, Tensor]) -> list[Tensor]:
+    """The geometry network's points of both contexts, each (B, H, W, 3), from its cached tokens."""
+    tokens, grid = sample["tokens"].float(), frozen.grid(sample["images"][:, 0])
+    lists = frozen.decode(tokens[:, 0], tokens[:, 1], grid, grid)
+    return [frozen.head(view, each, grid).pts3d for view, each in enumerate(lists, 1)]
+
+
+def scales(points: Tensor, sample: dict[str, Tensor]) -> Tensor:
+    """Predicted over true size (B,) of each pair: of the distances of its points (B, 2, H, W, 3) where the contexts have
+    depth, else of the distance between its cameras."""
+    depth, K, c2w = (sample[key][:, :2] for key in ("depth", "K", "c2w"))
+    truth, valid = context_points(depth, K, c2w), depth > 0
+    return torch.stack([scale_factor(points[b], truth[b], valid[b]) if valid[b].any()
+                        else baseline_factor(points[b, 1], K[b, 1], c2w[b]) for b in range(len(points))])
 
 
 def render_targets(gaussians: Gaussians, sample: dict[str, Tensor], index: int, scale: Tensor | float) -> Rendering:
@@ -44,8 +63,10 @@ def render_targets(gaussians: Gaussians, sample: dict[str, Tensor], index: int, 
 
 
 def target_mask(sample: dict[str, Tensor], metric: bool, mode: str) -> Tensor:
-    """Target pixels that a context has seen, (B, T, H, W) bool; `metric` says whether depths are metres."""
+    """Target pixels that a context has seen, (B, T, H, W) bool; all valid ones where the contexts have no depth to tell.
+    `metric` says whether depths are metres."""
     targets, contexts = ([sample[key][:, part] for key in ("depth", "K", "c2w")] for part in (slice(2, None), slice(2)))
     tolerance = METRIC_TOLERANCE if metric else RELATIVE_TOLERANCE
     mask = loss_mask(*targets, *contexts, mode=mode, tolerance=tolerance, relative=not metric)
-    return mask & sample["valid"][:, 2:]
+    unknown = ~(contexts[0] > 0).flatten(1).any(1)
+    return (mask | unknown[:, None, None, None]) & sample["valid"][:, 2:]

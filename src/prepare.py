@@ -12,8 +12,9 @@ from typing import Iterator
 
 import numpy as np
 
-from src.config import Config, Episodes, run
+from src.config import Config, Episodes, Procedural, run
 from src.crop import fit, fit_published, fit_stored
+from src.datasets.co3d import co3d_scenes
 from src.episodes import BINS, SceneViews, draw_training_episode, evaluation_episodes, write_episodes
 from src.folders import fresh_folder
 from src.overlap import covisibility, write_overlap
@@ -26,7 +27,6 @@ from src.validation import SceneDropped, Tally, check_scene, usable_frames
 
 RAW, SCENES = Path("data/raw"), Path("data/scenes")
 CONVERTER = 1  # raise when the same raw data would give other scene files
-MAX_DROPPED = 0.2  # share of the listed scenes
 
 
 def shrunk(frame: Frame, crop: str, resolution: tuple[int, int]) -> Frame:
@@ -92,7 +92,7 @@ def convert_all(catalogue: Catalogue, folder: Path, resolution: tuple[int, int],
     counts = Counter(recording.id for recording in catalogue.recordings)
     if doubled := sorted(id for id, count in counts.items() if count > 1):
         raise ValueError(f"scene {', '.join(doubled)} is listed more than once; repair the raw data's lists.")
-    recordings, rules = catalogue.recordings, replace(catalogue, recordings=[], skipped={})
+    recordings, rules = catalogue.recordings, replace(catalogue, recordings=[], skipped={}, excluded={})
     job = partial(convert, rules, folder, resolution)
     results = in_processes(job, recordings, workers, "prepare scenes")
     skipped = {reason: list(ids) for reason, ids in catalogue.skipped.items()}
@@ -100,10 +100,11 @@ def convert_all(catalogue: Catalogue, folder: Path, resolution: tuple[int, int],
         if result.dropped:
             skipped.setdefault(result.dropped, []).append(recording.id)
     scenes = {recording.id: result.views for recording, result in zip(recordings, results) if result.views}
-    check_enough(len(scenes), skipped)
+    check_enough(len(scenes), skipped, catalogue.max_dropped)
     reports = {recording.id: scene_report(recording, result) for recording, result in zip(recordings, results)}
     listed = len(scenes) + sum(map(len, skipped.values()))
-    return scenes, {"listed": listed, "kept": len(scenes), "skipped": skipped, "scenes": reports}
+    return scenes, {"listed": listed, "kept": len(scenes), "skipped": skipped, "excluded": catalogue.excluded,
+                    "scenes": reports}
 
 
 def scene_report(recording: Recording, result: Converted) -> dict:
@@ -114,12 +115,12 @@ def scene_report(recording: Recording, result: Converted) -> dict:
             "counts": dict(result.tally.counts), "overlap_source": views.overlap.source if views else None}
 
 
-def check_enough(kept: int, skipped: dict[str, list[str]]) -> None:
-    """raises ValueError when no scene was kept, or more than a fifth was not"""
+def check_enough(kept: int, skipped: dict[str, list[str]], limit: float) -> None:
+    """raises ValueError when no scene was kept, or a larger share than `limit` was not"""
     dropped = sum(map(len, skipped.values()))
-    if not kept or dropped > MAX_DROPPED * (kept + dropped):
+    if not kept or dropped > limit * (kept + dropped):
         reasons = "; ".join(f"{reason}: {', '.join(ids)}" for reason, ids in sorted(skipped.items()))
-        raise ValueError(f"{dropped} of {kept + dropped} listed scenes cannot be used, at most {MAX_DROPPED:.0%} may "
+        raise ValueError(f"{dropped} of {kept + dropped} listed scenes cannot be used, at most {limit:.0%} may "
                          f"({reasons}); repair the raw data and run dvc repro again.")
 
 
@@ -165,7 +166,7 @@ def rendered_frames(path: Path, sha256: str, tally: Tally) -> Iterator[Frame]:
         yield scene.frame(index)
 
 
-def rendered_scenes(raw: Path, manifest: dict) -> Catalogue:
+def rendered_scenes(dataset: Procedural, raw: Path, manifest: dict) -> Catalogue:
     """The procedural scenes that `download` rendered."""
     recordings = [
         Recording(scene["id"], scene["category"], scene["split"], "metre", manifest["views"],
@@ -175,7 +176,10 @@ def rendered_scenes(raw: Path, manifest: dict) -> Catalogue:
     return Catalogue("procedural", recordings, min_frames=manifest["views"])
 
 
-CATALOGUES = {"procedural": rendered_scenes}  # (raw folder, its manifest) -> Catalogue
+CATALOGUES = {  # (datasets block, raw folder, its manifest) -> Catalogue
+    "procedural": rendered_scenes,
+    "co3d": co3d_scenes,
+}
 
 
 def read_manifest(raw: Path, dataset: str) -> dict:
@@ -195,7 +199,8 @@ def read_manifest(raw: Path, dataset: str) -> dict:
 
 def main(config: Config) -> None:
     fix_computation(config.threads)
-    catalogue = CATALOGUES[config.data.dataset](RAW, read_manifest(RAW, config.data.dataset))
+    name = config.data.dataset
+    catalogue = CATALOGUES[name](config.dataset, RAW, read_manifest(RAW, name))
     with fresh_folder(SCENES) as folder:
         prepare(replace(catalogue, crop=config.data.crop), folder, tuple(config.dataset.resolution),
                 config.dataset.episodes, config.threads)

@@ -41,6 +41,8 @@ class Catalogue:
     min_frames     a scene with fewer usable photographs is dropped
     on_bad_frame   skip: an unusable photograph is left out and named in the report; error: it stops the stage
     crop           central, or splatt3r: data.crop
+    max_dropped    share of the listed scenes above which unusable ones stop the stage
+    excluded       ids, by reason, of scenes without fault that the dataset's protocol leaves out; not counted as listed
     """
 
     dataset: str
@@ -49,3 +51,5 @@ class Catalogue:
     min_frames: int = 10
     on_bad_frame: str = "skip"
     crop: str = "central"
+    max_dropped: float = 0.2
+    excluded: dict[str, list[str]] = field(default_factory=dict)

@@ -18,7 +18,8 @@ from src.alignment import camera_in_prediction
 from src.config import Config, run
 from src.episodes import Episode, read_episodes
 from src.gaussians import Gaussians
-from src.models import load
+from src.mast3r import Mast3r
+from src.models import load, scale_reference
 from src.ply import write_ply
 from src.prediction import predict, render_targets, target_mask
 from src.provenance import fix_computation
@@ -36,11 +37,12 @@ def geometry_points(prediction, sample: dict[str, Tensor]) -> tuple[Tensor, Tens
     return points, sample["images"][0, :2].permute(0, 2, 3, 1).reshape(-1, 3)
 
 
-def episode_renders(network: Splatt3R, sample: dict[str, Tensor], metric: bool, masks: str) -> tuple[dict[str, Tensor], Gaussians]:
+def episode_renders(network: Splatt3R, sample: dict[str, Tensor], metric: bool, masks: str,
+                    frozen: Mast3r | None = None) -> tuple[dict[str, Tensor], Gaussians]:
     """All pictures of one episode, each (T, ...); names without a suffix trust the prediction's scale, `_aligned` ones
     have the true cameras multiplied by `scale`. `depth_aligned` is in the dataset's units."""
     batch = {key: value[None] for key, value in sample.items()}
-    prediction = predict(network, batch)
+    prediction = predict(network, batch, frozen)
     gaussians, scale = prediction.output.gaussians[0], prediction.scales[0]
     points, colours = geometry_points(prediction, batch)
     splats = points_as_gaussians(points, colours, sample["K"][0, 0, 0])
@@ -73,6 +75,7 @@ def write_episode(folder: Path, episode: Episode, pictures: dict[str, Tensor]) -
 def main(config: Config) -> None:
     fix_computation(config.threads)
     network, _ = load(config, GEOMETRY, MODEL)
+    frozen = scale_reference(network, GEOMETRY)
     episodes = read_episodes(SCENES, "test", config.dataset.test_category)
     metric = all(record.units == "metre" for record in read_index(SCENES))
     samples = Samples(SCENES, Features(FEATURES / "geometry", "tokens"), Features(FEATURES / "backbone", "features"),
@@ -81,7 +84,7 @@ def main(config: Config) -> None:
     RENDERS.mkdir(parents=True)
     exported = set()
     for number, episode in enumerate(tqdm(episodes, desc="render")):
-        pictures, gaussians = episode_renders(network, samples[number], metric, config.eval.masks)
+        pictures, gaussians = episode_renders(network, samples[number], metric, config.eval.masks, frozen)
         write_episode(RENDERS, episode, pictures)
         if episode.scene not in exported and len(exported) < config.eval.num_plys:
             exported.add(episode.scene)

@@ -23,8 +23,9 @@ from src.alignment import context_points
 from src.config import Config, Opt, run
 from src.episodes import TrainingEpisodes, read_episodes
 from src.losses import mast3r_loss, photometric_loss
+from src.mast3r import Mast3r
 from src.metrics import load_lpips, psnr
-from src.models import build, save_trained
+from src.models import build, save_trained, scale_reference
 from src.prediction import predict, render_targets, target_mask
 from src.provenance import file_hash, fix_computation, params_hash, read_json
 from src.samples import StepSampler, Features, Samples
@@ -41,17 +42,21 @@ class Fit(lightning.LightningModule):
     strict_loading = False
 
     def __init__(self, network: Splatt3R, config: Config, sampler: StepSampler, metric: bool,
-                 lpips: torch.nn.Module | None):
+                 lpips: torch.nn.Module | None, frozen: Mast3r | None):
         super().__init__()
         self.network, self.config, self.sampler, self.metric = network, config, sampler, metric
-        self.lpips = [lpips]  # in a list: not a part of this module's state
+        self.lpips, self.frozen = [lpips], [frozen]  # in lists: not a part of this module's state
 
     def renders(self, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor, object]:
         """Targets as rendered (B, T, 3, H, W), their mask (B, T, H, W), and the prediction behind them."""
-        prediction = predict(self.network, sample)
+        prediction = predict(self.network, sample, self.reference())
         images = [render_targets(prediction.output.gaussians[b], sample, b, scale).images
                   for b, scale in enumerate(prediction.scales)]
         return torch.stack(images), target_mask(sample, self.metric, self.config.loss.masks), prediction
+
+    def reference(self) -> Mast3r | None:
+        """The network that scales are taken from, on this module's device."""
+        return None if self.frozen[0] is None else self.frozen[0].to(self.device)
 
     def on_train_epoch_start(self) -> None:
         self.sampler.start = self.trainer.global_step * self.config.data.batch_size
@@ -72,6 +77,9 @@ class Fit(lightning.LightningModule):
         points, confidence = torch.stack([m.pts3d for m in maps], 1), torch.stack([m.conf for m in maps], 1)
         contexts = {key: sample[key][:, :2] for key in ("depth", "K", "c2w", "valid")}
         valid = contexts["valid"] & (contexts["depth"] > 0)
+        if not valid.flatten(1).any(1).all():
+            raise ValueError("A training pair has no depth, which loss.mast3r_loss_weight needs; set it to 0 or take a "
+                             "dataset with depth.")
         truth = context_points(contexts["depth"], contexts["K"], contexts["c2w"])
         metric = torch.full((len(points),), self.metric, device=points.device)
         return mast3r_loss(points, confidence, truth, valid, contexts["valid"] & ~valid, metric)
@@ -166,7 +174,8 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
     last = scratch / "last.ckpt"
     lpips = load_lpips(WEIGHTS / "lpips_loss") if config.loss.lpips_loss_weight else None
     metric = all(record.units == "metre" for record in read_index(SCENES))
-    module = Fit(network, config, train_loader.sampler, metric, lpips)
+    frozen = scale_reference(network, WEIGHTS / "geometry")
+    module = Fit(network, config, train_loader.sampler, metric, lpips, frozen)
     with Live(str(CURVES), save_dvc_exp=False, dvcyaml=None) as live:
         curves = Curves(live, config.opt.log_every)
         saver = ModelCheckpoint(scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True,

@@ -51,6 +51,12 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
             cut = server.cuts.pop(0) if server.cuts else None
             self.wfile.write(data[start:] if cut is None else data[start:start + cut])
 
+        def do_HEAD(self) -> None:
+            known = self.path in server.files
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Length", str(len(server.files[self.path]) if known else 0))
+            self.end_headers()
+
         def log_message(self, *words) -> None:
             pass
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from src.alignment import camera_in_prediction, context_points, scale_factor
+from src.alignment import baseline_factor, camera_in_prediction, context_points, scale_factor
 
 
 def random_c2w(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -48,3 +48,23 @@ def test_a_scaled_camera_sees_the_scaled_world_in_the_same_pixels():
     for camera, c2w in zip(cameras, target):
         np.testing.assert_allclose((np.linalg.inv(camera) @ np.append(scaled_in_context, 1))[:3],
                                    2.5 * (np.linalg.inv(c2w) @ world)[:3], atol=1e-12)
+
+
+def test_without_depth_the_distance_between_the_cameras_gives_the_scale():
+    generator = torch.Generator().manual_seed(4)
+    c2w = torch.eye(4).repeat(2, 1, 1)
+    for view, vector in enumerate(([0.3, -0.2, 0.1], [-0.1, 0.6, 0.2])):
+        c2w[view, :3, :3] = torch.tensor(Rotation.from_rotvec(vector).as_matrix())
+        c2w[view, :3, 3] = torch.randn(3, generator=generator)
+    K = torch.tensor([[30.0, 0, 9], [0, 28, 7], [0, 0, 1]])
+    predicted, relative = torch.zeros(12, 16, 3), torch.linalg.inv(c2w[0]) @ c2w[1]
+    for row in range(12):
+        for column in range(16):  # a wavy surface, seen by a network that believes everything 0.4 times as large
+            z = 2 + 0.3 * torch.sin(torch.tensor(row + 2.0 * column))
+            point = torch.tensor([(column + 0.5 - 9) / 30, (row + 0.5 - 7) / 28, 1]) * z
+            predicted[row, column] = 0.4 * (relative[:3, :3] @ point + relative[:3, 3])
+    assert baseline_factor(predicted, K, c2w).item() == pytest.approx(0.4, rel=1e-4)
+    noisy = predicted + 0.01 * torch.randn(predicted.shape, generator=generator)
+    assert baseline_factor(noisy, K, c2w).item() == pytest.approx(0.4, rel=0.1)
+    with pytest.raises(ValueError, match="from one place"):
+        baseline_factor(predicted, K, c2w[:1].repeat(2, 1, 1))

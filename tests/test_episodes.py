@@ -129,7 +129,8 @@ def test_splatt3rs_sampling_equals_the_reference(case):
     chosen = selection(view_selection="splatt3r", alpha=alpha, beta=beta)
 
     def overlap(names):  # the reference's [i][j] is the share of view j seen in view i
-        return replace(nothing_to_measure(names), source="depth", coverage=part["coverage"].T)
+        return replace(nothing_to_measure(names), source="depth", coverage=part["coverage"].T,
+                       usable=np.ones(len(names), np.float32))
 
     views = make_views(count=len(part["coverage"]), overlap=overlap)
     fallbacks = 0
@@ -284,3 +285,17 @@ def test_training_draws_depend_on_seed_and_index_alone(tmp_path):
     assert {TrainingEpisodes(tmp_path, selection(), "rooms", 3)(index).category for index in range(20)} == {"rooms"}
     with pytest.raises(EpisodeError, match="no training scene of category sofas"):
         TrainingEpisodes(tmp_path, selection(), "sofas", 3)
+
+
+@pytest.mark.parametrize("kind", ["coverage", "gap"])
+def test_views_without_depth_take_no_part_in_a_scene_that_goes_by_depth(kind):
+    def patchy(names):
+        overlap, blind = strip_overlap(names), np.arange(len(names)) % 5 == 1
+        return replace(overlap, usable=np.where(blind, 0, overlap.usable))
+    views, wanted = make_views(overlap=patchy), selection(view_selection=kind, temporal_gap_max=9, num_targets=2)
+    drawn = [draw_training_episode(views, wanted, np.random.default_rng(seed)) for seed in range(40)]
+    for item in drawn + evaluation_episodes(views, wanted)[0]:
+        assert all(position % 5 != 1 for position in positions(views, item.contexts + item.targets))
+    blind = replace(views.overlap, usable=np.zeros(VIEWS, np.int64))
+    with pytest.raises(EpisodeError, match="0 usable photographs|has no two photographs"):
+        draw_training_episode(make_views(overlap=lambda names: blind), wanted, np.random.default_rng(0))

@@ -1,9 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from scipy.spatial import cKDTree
 
 from src import evaluate
@@ -113,7 +116,10 @@ def test_scenes_without_metres_have_no_scale_error_and_without_depth_no_cloud(re
     rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
     scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
     contexts = [scene.view(name, (40, 32)) for name in rendered.about["contexts"]]
-    assert {row["scale_error"] for row in cloud_rows(rendered, contexts, [0.1], False)} == {None}
+    (raw, aligned), (row,) = (cloud_rows(rendered, contexts, [0.1], metric) for metric in (True, False))
+    assert row["alignment"] == "aligned" and row["scale_error"] is None and raw["scale_error"] is not None
+    scale = rendered.tensors["scale"].item()
+    assert row["chamfer"] == pytest.approx(scale * aligned["chamfer"], rel=1e-5)  # metres as predicted, not the scene's
     for view in contexts:
         view.depth.zero_()
     assert cloud_rows(rendered, contexts, [0.1], True) == []
@@ -145,3 +151,25 @@ def test_missing_renders_and_a_missing_lpips_trunk_stop_with_a_sentence(results,
         evaluate.main(load(["eval.lpips=none"], root=ROOT))
     with pytest.raises(FileNotFoundError, match="eval.lpips"):
         evaluate.main(load(["eval.lpips=vgg"], root=ROOT))
+
+
+def test_pairs_without_a_believable_scale_are_dropped_and_named(results, tmp_path, monkeypatch):
+    shutil.copytree(results, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    files = sorted(Path("data/renders").glob("*.safetensors"))
+    for file in files[:1]:
+        change_scale(file, 2000.0)
+    evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
+    summary = json.loads(Path("data/eval/summary.json").read_text())
+    assert f"All scores of {files[0].stem}" in summary["absent"]
+    assert summary["counts"]["episodes"] == len(files) - 1
+    for file in files:
+        change_scale(file, 0.0)
+    with pytest.raises(ValueError, match="scale of all 12 test pairs lies outside"):
+        evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
+
+
+def change_scale(file: Path, scale: float) -> None:
+    with safe_open(file, framework="pt") as opened:
+        tensors, about = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()
+    save_file(tensors | {"scale": torch.tensor([scale], dtype=torch.float64)}, file, about)

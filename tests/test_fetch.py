@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from src import fetch
-from src.fetch import CHUNK, FetchError, Source, download, obtain
+from src.fetch import CHUNK, FetchError, Source, download, obtain, remote_size
 from tests.serving import serving
 
 DATA = os.urandom(3_000_000)
@@ -182,3 +182,9 @@ def test_failure_names_the_key_and_all_remedies(server, tmp_path, monkeypatch):
     with pytest.raises(FetchError, match="HF_HUB_OFFLINE is set"):
         obtain(source(server), None, None, tmp_path, *wanted)
     assert ("/model", None) not in server.requests
+
+
+def test_a_file_has_a_size_before_it_is_fetched(server):
+    name = next(iter(server.files))
+    assert remote_size(server.url + name) == len(server.files[name])
+    assert remote_size(f"{server.url}/absent") is None and remote_size("http://127.0.0.1:9/x") is None

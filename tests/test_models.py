@@ -7,7 +7,7 @@ from src.checkpoints import write_geometry
 from src.config import load as load_config
 from src.gaussians import Gaussians
 from src.mast3r import Mast3r, Mast3rConfig
-from src.models import build, load, save_trained
+from src.models import build, load, save_trained, scale_reference
 from src.prediction import predict, render_targets, target_mask
 from src.provenance import write_json
 from src.splatt3r import Splatt3R
@@ -113,3 +113,31 @@ def test_trained_gaussian_heads_are_used_as_they_were_trained(geometry):
         build(load_config([*right, "model.sh_degree=0"], ROOT), geometry, 0)
     with pytest.raises(ValueError, match="model.use_offsets is True, .* set model.use_offsets=false"):
         build(load_config([*right, "model.use_offsets=true"], ROOT), geometry, 0)
+
+
+def test_scales_stay_the_frozen_geometrys_whatever_is_trained(geometry):
+    batch = sample(geometry)
+    with torch.no_grad():
+        expected = predict(build(load_config(root=ROOT), geometry, 0), batch).scales
+        for overrides, channels in ((["model.strategy=fusion_finetune"], 0), (["model.fusion_site=encoder"], 24)):
+            network = build(load_config(overrides, ROOT), geometry, channels)
+            frozen, given = scale_reference(network, geometry), sample(geometry, channels)
+            for parameter in network.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.05
+            assert torch.equal(predict(network, given, frozen).scales, expected)
+            assert not torch.equal(predict(network, given).scales, expected)
+    for backbone in (0, 24):
+        assert scale_reference(build(load_config(root=ROOT), geometry, backbone), geometry) is None
+
+
+def test_pairs_without_depth_have_a_scale_and_all_valid_pixels(geometry):
+    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    batch["depth"] = torch.zeros_like(batch["depth"])
+    batch["valid"] = torch.ones_like(batch["valid"])
+    batch["valid"][0, 2, 3] = False
+    with torch.no_grad():
+        scale = predict(network, batch).scales
+    assert scale.shape == (1,) and scale.item() > 0
+    for metric in (True, False):
+        assert target_mask(batch, metric, "strict").sum() == 31 * 32

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from src.experiments import Result
-from src.page import curve_of, data_uri, group_table, limits, plus_minus, ranks, score_table, unbroken
+from src.page import cloud_table, curve_of, data_uri, group_table, limits, plus_minus, ranks, score_table, unbroken
 from src.statistics import Interval
 
 SCORES = {"psnr_masked": {"mean": 20.126, "std": 3.0, "n": 9}, "ssim_masked": {"mean": 0.5, "n": 1}}
@@ -57,3 +57,9 @@ def test_pictures_are_embedded_and_large_ones_made_smaller(size, shown):
 def test_curves_are_read_and_intervals_kept_on_one_line():
     assert curve_of("step,loss\n0,0.5\n10,0.25\n") == ([0, 10], [0.5, 0.25])
     assert unbroken("x [−0.09, +0.17], n = 9, y") == "x [−0.09,\u00a0+0.17], n = 9, y"
+
+
+def test_clouds_of_scenes_without_metres_have_one_row():
+    scores = {"chamfer": {"mean": 0.5, "std": 0.1, "n": 4}}
+    assert [row[0] for row in cloud_table({"raw": scores, "aligned": scores})["rows"]] == ["raw", "aligned"]
+    assert [row[0] for row in cloud_table({"raw": {}, "aligned": scores})["rows"]] == ["aligned"]

@@ -108,10 +108,8 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    """A clone of the work tree with the miniature parameters, reproduced once."""
-    folder = tmp_path_factory.mktemp("clone") / "backsplat"
+def fresh_repository(folder: Path) -> Path:
+    """A new Git repository in `folder`, with the files of the work tree."""
     files = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").stdout.split()
     for file in files:
         if (ROOT / file).exists():
@@ -120,6 +118,13 @@ def clone(tmp_path_factory) -> Path:
     for words in (["init", "-q", "-b", "main"], ["config", "user.email", "a@example.org"], ["config", "user.name", "A"],
                   ["add", "-A"], ["commit", "-qm", "start"]):
         assert run(folder, "git", *words).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A clone of the work tree with the miniature parameters, reproduced once."""
+    folder = fresh_repository(tmp_path_factory.mktemp("clone") / "backsplat")
     result = run(folder, "dvc", "exp", "run", "-q", *(word for value in MINIATURE for word in ("-S", value)))
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert run(folder, "git", "add", "-A").returncode == 0
