@@ -1,6 +1,7 @@
-"""Stage `download`: the raw dataset. Procedural scenes are rendered.
+"""Stage `download`: the raw dataset. Procedural scenes are rendered; what the user keeps in a folder is listed there.
 
-reads parameters only; writes data/raw: manifest.json and, per scene, scenes/<id>.safetensors
+reads parameters only; writes data/raw: manifest.json and, per scene, scenes/<id>.safetensors (rendered) or
+scenes/<id>.json (path, size and SHA-256 of every file that `prepare` will read)
 """
 
 from functools import partial
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from src.config import Config, Procedural, run
 from src.datasets.procedural import generate
+from src.datasets.scannetpp import list_rooms
+from src.datasets.transforms import list_captures
 from src.folders import fresh_folder
 from src.processes import in_processes
 from src.provenance import fix_computation, write_json
@@ -48,7 +51,11 @@ def render_scenes(dataset: Procedural, folder: Path, workers: int) -> dict:
     return {"dataset": "procedural", "views": source.views, "scenes": scenes}
 
 
-FETCH = {"procedural": render_scenes}  # (datasets block, folder, workers) -> manifest
+FETCH = {  # (datasets block, folder, workers) -> manifest
+    "procedural": render_scenes,
+    "scannetpp": list_rooms,
+    "transforms": list_captures,
+}
 
 
 def main(config: Config) -> None:

@@ -12,8 +12,10 @@ from typing import Iterator
 
 import numpy as np
 
-from src.config import Config, Episodes, run
+from src.config import Config, Episodes, Procedural, run
 from src.crop import fit, fit_stored
+from src.datasets.scannetpp import listed_rooms
+from src.datasets.transforms import listed_captures
 from src.episodes import BINS, SceneViews, draw_training_episode, evaluation_episodes, write_episodes
 from src.folders import fresh_folder
 from src.overlap import covisibility, write_overlap
@@ -121,10 +123,10 @@ def check_enough(kept: int, skipped: dict[str, list[str]]) -> None:
                          f"({reasons}); repair the raw data and run dvc repro again.")
 
 
-def choose_episodes(scenes: dict[str, SceneViews], selection: Episodes, folder: Path) -> dict:
+def choose_episodes(scenes: dict[str, SceneViews], selection: Episodes, folder: Path, required: tuple[str, ...]) -> dict:
     """Write the frozen episodes of every split; per split and bin, how many pairs there were and how many were taken.
 
-    raises    ValueError when a split offers no episode, or a training scene no draw
+    raises    ValueError when a required split offers no episode, or a training scene no draw
     """
     report = {}
     for split in SPLITS:
@@ -136,7 +138,7 @@ def choose_episodes(scenes: dict[str, SceneViews], selection: Episodes, folder: 
             available.update(pairs)
             if split == "train":  # a scene without any draw must stop us here, not in the middle of training
                 draw_training_episode(views, selection, np.random.default_rng(0))
-        if not episodes:
+        if not episodes and split in required:
             raise ValueError(f"The {len(members)} {split} scenes offer no episode with {selection.num_targets} "
                              "targets; lower episodes.num_targets of the datasets block, or take more scenes or views.")
         write_episodes(folder, split, episodes, scenes)
@@ -152,7 +154,7 @@ def prepare(catalogue: Catalogue, folder: Path, resolution: tuple[int, int], sel
                   for views in scenes.values() for name, content in zip(views.names, views.content))
     write_index(folder, [views.record for views in scenes.values()])
     report |= {"dataset": catalogue.dataset, "resolution": list(resolution),
-               "episodes": choose_episodes(scenes, selection, folder)}
+               "episodes": choose_episodes(scenes, selection, folder, catalogue.required)}
     write_json(folder / "report.json", report)
 
 
@@ -163,7 +165,7 @@ def rendered_frames(path: Path, sha256: str, tally: Tally) -> Iterator[Frame]:
         yield scene.frame(index)
 
 
-def rendered_scenes(raw: Path, manifest: dict) -> Catalogue:
+def rendered_scenes(dataset: Procedural, raw: Path, manifest: dict) -> Catalogue:
     """The procedural scenes that `download` rendered."""
     recordings = [
         Recording(scene["id"], scene["category"], scene["split"], "metre", manifest["views"],
@@ -173,7 +175,11 @@ def rendered_scenes(raw: Path, manifest: dict) -> Catalogue:
     return Catalogue("procedural", recordings, min_frames=manifest["views"])
 
 
-CATALOGUES = {"procedural": rendered_scenes}  # (raw folder, its manifest) -> Catalogue
+CATALOGUES = {  # (datasets block, raw folder, its manifest) -> Catalogue
+    "procedural": rendered_scenes,
+    "scannetpp": listed_rooms,
+    "transforms": listed_captures,
+}
 
 
 def read_manifest(raw: Path, dataset: str) -> dict:
@@ -193,7 +199,8 @@ def read_manifest(raw: Path, dataset: str) -> dict:
 
 def main(config: Config) -> None:
     fix_computation(config.threads)
-    catalogue = CATALOGUES[config.data.dataset](RAW, read_manifest(RAW, config.data.dataset))
+    name = config.data.dataset
+    catalogue = CATALOGUES[name](config.dataset, RAW, read_manifest(RAW, name))
     with fresh_folder(SCENES) as folder:
         prepare(catalogue, folder, tuple(config.dataset.resolution), config.dataset.episodes, config.threads)
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Callable, Iterator
 
-import numpy as np
-
+from src.overlap import Points
 from src.scene import Frame
+from src.splits import SPLITS
 from src.validation import Tally
 
 
@@ -20,7 +20,7 @@ class Recording:
     frames     yields the decodable ones, one at a time, and tells the tally about every other listed one
     metadata   JSON values kept in the scene file: license, quality, source, ...
     details    by frame name, JSON values kept with the frame: source path, sharpness, ...
-    points     (P, 3) reconstructed points in world coordinates, where a dataset has them and no depth
+    points     reads the reconstruction's points, where a dataset has them; asked only where there is no depth
     """
 
     id: str
@@ -31,7 +31,7 @@ class Recording:
     frames: Callable[[Tally], Iterator[Frame]]
     metadata: dict = field(default_factory=dict)
     details: dict[str, dict] = field(default_factory=dict)
-    points: np.ndarray | None = None
+    points: Callable[[], Points] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,7 @@ class Catalogue:
 
     min_frames     a scene with fewer usable photographs is dropped
     on_bad_frame   skip: an unusable photograph is left out and named in the report; error: it stops the stage
+    required       splits that must offer episodes; another may be empty
     """
 
     dataset: str
@@ -47,3 +48,4 @@ class Catalogue:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     min_frames: int = 10
     on_bad_frame: str = "skip"
+    required: tuple[str, ...] = SPLITS
