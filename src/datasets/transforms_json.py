@@ -13,7 +13,7 @@ from src.datasets.json_node import Node
 from src.datasets.lenses import Lens
 from src.validation import BadFrame, Tally
 
-OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # its cameras look along -z with y up
+FROM_OPENGL = np.array([1.0, -1.0, -1.0, 1.0])  # per column: its cameras look along -z with y up
 MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
 UNSUPPORTED = re.compile(r"transform_matrix_(start|end)|rolling_shutter|ftheta_\w+|latlong|equirectangular|orthographic"
                          r"|k[5-9]")
@@ -154,7 +154,7 @@ def pose_of(frame: Node) -> np.ndarray:
         if not np.allclose(last, [0, 0, 0, 1], rtol=0, atol=1e-9):
             raise node.fault(f"found last row {last.tolist()}, wanted 0, 0, 0, 1")
         last = np.array([0.0, 0, 0, 1])
-    return np.vstack([matrix[:3], last]) @ OPENGL
+    return np.vstack([matrix[:3], last]) * FROM_OPENGL
 
 
 def camera(entry: Entry, image_size: tuple[int, int] | None, tally: Tally) -> Camera:
