@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from src.datasets.lenses import resampling
 from src.datasets.transforms_json import Entry, camera, natural, read_transforms
 from src.validation import BadFrame, Tally
 from tests.conftest import fixture_path
@@ -19,9 +20,19 @@ def parsed(top=None, frame=None, size=(400, 300), tally=None):
     return camera(Entry(file, file["frames"].items()[0]), size, Tally() if tally is None else tally)
 
 
-@pytest.mark.parametrize("case", ["transforms_json_top_level", "transforms_json_camera_angle_and_override"])
-def test_agrees_with_the_fixture(case):
-    case = json.loads(fixture_path("datasets/conversions.json").read_text())["cases"][case]
+ELSEWHERE = ("co3d_", "depth_float16_in_uint16", "crop_resize", "coverage_")  # test_co3d, _codec, _crop, _overlap
+
+
+def test_each_case_of_the_fixture_has_its_test():
+    cases = json.loads(fixture_path("datasets/conversions.json").read_text())["cases"]
+    assert [name for name in cases if not name.startswith(("transforms_json_", *ELSEWHERE))] == []
+    transforms = [case for name, case in cases.items() if name.startswith("transforms_json_")]
+    assert len(transforms) >= 2
+    for case in transforms:
+        agrees(case)
+
+
+def agrees(case):
     top = read_transforms(json.dumps(case["input"]["transforms"]).encode(), "transforms.json")
     point = np.append(case["input"]["point_world"], 1)
     for frame, wanted in zip(top["frames"].items(), case["expected"]["frames"], strict=True):
@@ -31,7 +42,11 @@ def test_agrees_with_the_fixture(case):
         np.testing.assert_allclose(found.c2w, wanted["c2w"], atol=1e-6)
         assert not found.lens.fisheye and list(found.lens.coefficients) == wanted["distortion_k1k2p1p2"]
         q = np.linalg.inv(found.c2w) @ point
-        np.testing.assert_allclose((found.K @ q[:3] / q[2])[:2], wanted["uv_pinhole"], atol=1e-4)
+        uv = (found.K @ q[:3] / q[2])[:2]
+        np.testing.assert_allclose(uv, wanted["uv_pinhole"], atol=1e-4)
+        pinhole = found.K + [[0, 0, 7.5 - uv[0]], [0, 0, 9.5 - uv[1]], [0, 0, 0]]  # the point falls on a pixel's centre
+        places = resampling(found.K, found.lens, found.size, pinhole)
+        np.testing.assert_allclose([places.x[9, 7] + 0.5, places.y[9, 7] + 0.5], wanted["uv_distorted"], atol=1e-4)
 
 
 @pytest.mark.parametrize(("top", "frame", "fx", "fy"), [
