@@ -194,11 +194,11 @@ def test_rendered_scenes_become_recordings_that_check_their_files(tmp_path):
     scene = {"id": "walls__0", "category": "walls", "split": "val", "seed": 3, "file": "scenes/walls__0.safetensors",
              "sha256": digest}
     write_json(tmp_path / "manifest.json", {"dataset": "procedural", "views": VIEWS, "scenes": [scene]})
-    found = CATALOGUES["procedural"](tmp_path, read_manifest(tmp_path, "procedural"))
+    found = CATALOGUES["procedural"](None, tmp_path, read_manifest(tmp_path, "procedural"))
     recording, = found.recordings
     assert (recording.id, recording.split, recording.listed, found.min_frames) == ("walls__0", "val", VIEWS, VIEWS)
     assert [frame.name for frame in recording.frames(None)] == [frame.name for frame in wall(0)]
-    damaged = rendered_scenes(tmp_path, {"views": VIEWS, "scenes": [scene | {"sha256": "0" * 64}]}).recordings[0]
+    damaged = rendered_scenes(None, tmp_path, {"views": VIEWS, "scenes": [scene | {"sha256": "0" * 64}]}).recordings[0]
     with pytest.raises(ValueError, match="changed afterwards"):
         next(damaged.frames(None))
     with pytest.raises(ValueError, match="data.dataset is co3d"):

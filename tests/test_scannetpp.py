@@ -8,8 +8,8 @@ import pytest
 
 from src.datasets.colmap import points_of
 from src.episodes import read_episodes
-from tests.miniatures import (DEPTH_SCALE, FISHEYE, SIZE, bent, check_geometry, depth_taken, opengl, pinhole_of, pixels_of,
-                              rendered, save, scenes_of, snapshot, stages, surface, taken, write)
+from tests.miniatures import (DEPTH_SCALE, FISHEYE, SIZE, bent, check_geometry, depth_taken, opengl, pinhole_of,
+                              pixels_of, rendered, save, scenes_of, snapshot, stages, surface, taken, write)
 
 KEY = "datasets.scannetpp.source"
 A = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # COLMAP's world to transforms.json's
@@ -119,7 +119,8 @@ def test_raw_and_processed_trees(monkeypatch, tmp_path, root):
         content["frames"][4]["is_bad"] = True
         content["cx"] = LEFT  # so that the toolkit's photographs look past the left edge
     edited(root / f"raw/data/{TEST}/dslr/nerfstudio/transforms.json", blur)
-    edited(root / f"raw/data/{TEST}/dslr/train_test_lists.json", lambda content: content["train"].append("DSC00099.JPG"))
+    edited(root / f"raw/data/{TEST}/dslr/train_test_lists.json",
+           lambda content: content["train"].append("DSC00099.JPG"))
     report = run(monkeypatch, tmp_path)
     assert {id: scene["split"] for id, scene in report["scenes"].items()} == {TRAIN: "train", VAL: "val", TEST: "test"}
     assert report["scenes"][TEST]["skipped"] == {"blurry": [names()[4]], "orphan_entry": ["DSC00099.JPG"]}
@@ -229,7 +230,7 @@ def test_a_broken_tree_stops_everything_and_destroys_nothing(monkeypatch, tmp_pa
 
 
 def test_the_root_is_asked_for_and_nothing_is_downloaded(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match=f"{KEY}.root is empty; set it .*processed/<scene>/dslr/.*application at https"):
+    with pytest.raises(ValueError, match=f"{KEY}.root is empty; .*processed/<scene>/dslr/.*application at https"):
         stages(monkeypatch, tmp_path / "run", "scannetpp")
     with pytest.raises(FileNotFoundError, match=f"{KEY}.root is .*no such folder"):
         stages(monkeypatch, tmp_path / "run", "scannetpp", f"{KEY}.root=nowhere")
@@ -241,4 +242,5 @@ def test_damaged_and_repeated_photographs_are_left_out_and_named(monkeypatch, tm
     edited(root / f"raw/data/{TEST}/dslr/train_test_lists.json", lambda content: content["train"].append(names()[3]))
     scene = run(monkeypatch, tmp_path)["scenes"][TEST]
     assert scene["skipped"] == {"missing_image": [names()[1]], "duplicate_record": [names()[3]]}
-    assert scene["listed"] == 13 and scene["kept"] == 11 and scene["counts"] == {"depth_missing": 1, "no_valid_depth": 1}
+    assert (scene["listed"], scene["kept"]) == (13, 11)
+    assert scene["counts"] == {"depth_missing": 1, "no_valid_depth": 1}

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from plyfile import PlyData, PlyElement
+from scipy.ndimage import map_coordinates
 
 from src.config import load
 from src.episodes import read_episodes
-from tests.miniatures import (CENTRE, DEPTH_SCALE, FISHEYE, NONE, OPENCV, RENDERED, ROOT, SIZE, bent, check_geometry,
-                              crop_offset, depth_taken, opengl, pinhole_of, places, rendered, save, scenes_of, snapshot,
-                              stages, taken, write)
+from tests.miniatures import (CENTRE, DEPTH_SCALE, FISHEYE, NONE, OPENCV, RENDERED, ROOT, SIZE, check_geometry,
+                              crop_offset, depth_taken, opengl, pinhole_of, rendered, save, scenes_of, snapshot, stages,
+                              taken, write)
 
 KEY = "datasets.transforms.source"
 MISSING = (3, 7)   # numbers listed without an image, as in instant-ngp's own example
@@ -66,7 +67,8 @@ def blender(folder):
         frames = []
         for number in range(count):
             frame = next(numbered)
-            frames.append({"file_path": f"./{part}/r_{number}", "rotation": 0.012, "transform_matrix": opengl(frame.c2w)})
+            frames.append({"file_path": f"./{part}/r_{number}", "rotation": 0.012,
+                           "transform_matrix": opengl(frame.c2w)})
             alpha = np.where(frame.depth[cut] * DEPTH_SCALE < 2, 255, 0).astype(np.uint8)
             save(folder / part / f"r_{number}.png", np.dstack([frame.image[cut], alpha]))
         angle = 2 * np.arctan(SIZE[0] / 2 / frame.K[0, 0])
@@ -90,7 +92,6 @@ def check_pixels(scene, name, frame, colours=(0, 1, 2), tolerance=4.0):
     left, top = crop_offset(pinhole_of(frame), SIZE)
     places_x = np.arange(stored.size[0]) + 0.5 - CENTRE[0] + left + RENDERED[0] / 2
     places_y = np.arange(stored.size[1]) + 0.5 - CENTRE[1] + top + RENDERED[1] / 2
-    from scipy.ndimage import map_coordinates
 
     def error(shift):
         grid = np.meshgrid(places_y - 0.5 + shift, places_x - 0.5 + shift, indexing="ij")
@@ -130,7 +131,7 @@ def test_the_nerfstudio_dialect(monkeypatch, tmp_path, lens):
     for name, frame in zip(scene.names, rendered(), strict=True):
         check_geometry(scene, name, frame, pinhole_of(frame))
     check_pixels(scene, scene.names[4], rendered()[4], (2, 0, 1))
-    assert (scene.frame(4).flags is None) == (lens is NONE)
+    assert (scene.frame(4).flags is not None) == (lens is OPENCV)  # this fisheye lens looks further than a pinhole
 
 
 def test_the_blender_dialect(monkeypatch, tmp_path):
@@ -154,7 +155,8 @@ def test_sparse_points_measure_overlap_where_there_is_no_depth(monkeypatch, tmp_
     points = np.random.default_rng(0).normal(0, 0.5, (500, 3))
     vertices = np.array([tuple(point) for point in points], [(axis, "f4") for axis in "xyz"])
     PlyData([PlyElement.describe(vertices, "vertex")]).write(str(folder / "sparse_pc.ply"))
-    edited(folder, lambda content: content.update(ply_file_path="sparse_pc.ply", applied_transform=np.eye(4)[:3].tolist()))
+    edited(folder, lambda content: content.update(ply_file_path="sparse_pc.ply",
+                                                  applied_transform=np.eye(4)[:3].tolist()))
     assert run(monkeypatch, tmp_path)["scenes"]["room"]["overlap_source"] == "sparse"
     edited(folder, lambda content: content.pop("applied_transform"))  # then nobody knows whose coordinates they are in
     assert run(monkeypatch, tmp_path)["scenes"]["room"]["overlap_source"] == "frustum"
@@ -199,8 +201,8 @@ def test_depth_arrays_and_units(monkeypatch, tmp_path):
     folder = tmp_path / "captures/room"
     nerfstudio(folder, NONE)
     for number, frame in enumerate(rendered()):
-        np.save(folder / f"depths/{number}.npy", (depth_taken(frame, NONE) * 10.0).astype(np.float32)[..., None])
-    wild = depth_taken(rendered()[3], NONE) * 10.0
+        np.save(folder / f"depths/{number}.npy", (depth_taken(frame, NONE) * 5.0).astype(np.float32)[..., None])
+    wild = depth_taken(rendered()[3], NONE) * 5.0
     wild[40, 40:44] = np.nan, np.inf, -1, 1e6
     Image.fromarray(wild.astype(np.float32)).save(folder / "depths/3.tiff")
     np.save(folder / "depths/4.npy", np.array([{}]), allow_pickle=True)
@@ -210,7 +212,7 @@ def test_depth_arrays_and_units(monkeypatch, tmp_path):
             frame["depth_file_path"] = f"depths/{number}.{'tiff' if number == 3 else 'npy'}"
 
     edited(folder, change)
-    report = run(monkeypatch, tmp_path, f"{KEY}.depth_unit=0.0001")
+    report = run(monkeypatch, tmp_path, f"{KEY}.depth_unit=0.0002")
     scene = scenes_of(tmp_path / "run")["room"]
     check_geometry(scene, scene.names[2], rendered()[2], pinhole_of(rendered()[2]))
     assert report["scenes"]["room"]["counts"]["depth_pixels_zeroed"] == 4

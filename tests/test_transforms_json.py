@@ -58,7 +58,7 @@ def agrees(case):
     ({"fl_x": None, "camera_angle_x": 2 * np.arctan(0.5), "camera_angle_y": 2 * np.arctan(0.25)}, {}, 400, 600),
     ({"fl_x": None, "x_fov": 90.0}, {}, 200, 200),
     ({"x_fov": 90.0}, {}, 200, 200),                                          # field of view before fl
-    ({"x_fov": 90.0}, {"fl_x": 250.0}, 250, 250),                             # but any entry of the frame before the top
+    ({"x_fov": 90.0}, {"fl_x": 250.0}, 250, 250),                             # but any of the frame before the top
     ({"camera_angle_x": 0.5}, {}, 300, 300),                                  # fl before the angle
     ({"fl_x": 300.0}, {"camera_angle_x": 2 * np.arctan(0.5)}, 400, 400),
 ])
@@ -112,7 +112,7 @@ def test_natural_order():
     ({}, {"transform_matrix": POSE[:3] + [[0, 0, 0.5, 1]]}, "/frames/0/transform_matrix: found last row"),
     ({}, {"transform_matrix": "eye"}, "/frames/0/transform_matrix: found str, wanted list"),
     ({}, {"transform_matrix": None}, "/frames/0: the entry transform_matrix is missing"),
-    ({"camera_model": "EQUIRECTANGULAR"}, {}, "/camera_model: found camera_model EQUIRECTANGULAR, wanted one of PINHOLE"),
+    ({"camera_model": "FTHETA"}, {}, "/camera_model: found camera_model FTHETA, wanted one of PINHOLE"),
     ({"camera_model": "OPENCV", "is_fisheye": True}, {}, "/camera_model: .*is_fisheye"),
     ({"rolling_shutter": [0, 0, 0, 0.1]}, {}, "at /: rolling_shutter is not supported"),
     ({}, {"transform_matrix_start": POSE}, "/frames/0: transform_matrix_start is not supported"),
