@@ -59,8 +59,8 @@ def test_matrices_outside_0_to_1_or_not_square_are_refused(tmp_path, value):
 
 
 @pytest.mark.parametrize(("row", "words"), [
-    (["a0", 0, 1, 1], "/rows/0: found photographs .0, 1, 1."), (["a0", 0, 1, 6], "0 to 5"), (["b", 0, 1, 2], "scene b has no"),
-    (["a0", 0, 1], "three different"), (["a0", 0, 1, "2"], "/rows/0/3: found str")])
+    (["a0", 0, 1, 1], "/rows/0: found photographs .0, 1, 1."), (["a0", 0, 1, 6], "0 to 5"),
+    (["b", 0, 1, 2], "scene b has no"), (["a0", 0, 1], "three different"), (["a0", 0, 1, "2"], "/rows/0/3: found str")])
 def test_rows_that_cannot_be_meant_are_refused(tmp_path, row, words):
     (tmp_path / "test_set_0.5_0.5.json").write_text(json.dumps([row]))
     with pytest.raises(ValueError, match=words):

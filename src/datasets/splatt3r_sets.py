@@ -49,8 +49,8 @@ def read_coverage(path: Path, listed: list[str], sharp: list[str]) -> tuple[list
     for names in (listed, sharp):
         if len(names) == len(matrix):
             return names, matrix
-    raise ValueError(f"{path.name} covers {len(matrix)} photographs, but the scene lists {len(listed)}, {len(sharp)} of "
-                     "them not blurred; it belongs to another release of ScanNet++: get the one it was made for.")
+    raise ValueError(f"{path.name} covers {len(matrix)} photographs, but the scene lists {len(listed)}, {len(sharp)} "
+                     "of them not blurred; it belongs to another release of ScanNet++: get the one it was made for.")
 
 
 def read_test_set(path: Path, names: dict[str, list[str]]) -> list[tuple[str, str, str, str]]:
