@@ -165,9 +165,51 @@ class Co3d(Dataset):
 
 
 @dataclass
+class ScanNetPPSource:
+    root: str | None = MISSING
+    images: str = MISSING
+    on_bad_frame: str = MISSING
+
+    def __post_init__(self):
+        key = "datasets.scannetpp.source"
+        require_choice(f"{key}.images", self.images, ("undistorted", "fisheye"))
+        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ("skip", "error"))
+
+
+@dataclass
+class ScanNetPP(Dataset):
+    source: ScanNetPPSource = MISSING
+
+
+@dataclass
+class TransformsSource:
+    root: str | None = MISSING
+    train: list[str] = MISSING
+    val: list[str] = MISSING
+    depth_unit: float = MISSING
+    on_bad_frame: str = MISSING
+
+    def __post_init__(self):
+        key = "datasets.transforms.source"
+        both = sorted(set(self.train) & set(self.val))
+        require(not both, f"{key}.train and {key}.val both name {', '.join(both)}; a capture has one split.")
+        require(bool(self.train) == bool(self.val), f"{key}.train names {len(self.train)} captures and val "
+                                                    f"{len(self.val)}; training needs both, evaluation alone neither.")
+        require_positive(f"{key}.depth_unit", self.depth_unit)
+        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ("skip", "error"))
+
+
+@dataclass
+class Transforms(Dataset):
+    source: TransformsSource = MISSING
+
+
+@dataclass
 class Datasets:
     procedural: Procedural = MISSING
     co3d: Co3d = MISSING
+    scannetpp: ScanNetPP = MISSING
+    transforms: Transforms = MISSING
 
 
 @dataclass

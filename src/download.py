@@ -1,6 +1,8 @@
-"""Stage `download`: the raw dataset. Procedural scenes are rendered; others are fetched, or found where they lie.
+"""Stage `download`: the raw dataset. Procedural scenes are rendered, CO3D is fetched or found where it lies, what the user
+keeps in a folder is listed there.
 
-reads parameters only; writes data/raw: manifest.json and, per rendered scene, scenes/<id>.safetensors
+reads parameters only; writes data/raw: manifest.json and, per scene, scenes/<id>.safetensors (rendered) or
+scenes/<id>.json (path, size and SHA-256 of every file that `prepare` will read)
 """
 
 from functools import partial
@@ -9,6 +11,8 @@ from pathlib import Path
 from src.config import Config, Procedural, run
 from src.datasets.co3d_download import fetch_co3d
 from src.datasets.procedural import generate
+from src.datasets.scannetpp import list_rooms
+from src.datasets.transforms import list_captures
 from src.folders import fresh_folder
 from src.processes import in_processes
 from src.provenance import fix_computation, write_json
@@ -52,6 +56,8 @@ def render_scenes(dataset: Procedural, folder: Path, workers: int) -> dict:
 FETCH = {  # (datasets block, folder, workers) -> manifest
     "procedural": render_scenes,
     "co3d": fetch_co3d,
+    "scannetpp": list_rooms,
+    "transforms": list_captures,
 }
 
 

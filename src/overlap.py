@@ -5,8 +5,10 @@ directions. cov({c} <- t) is the share of target t's samples that at least one c
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
@@ -22,7 +24,26 @@ MIN_VALID = 0.05        # share of a view's samples that must have depth
 MIN_DEPTH_FRACTION = 0.1  # share of a scene's frames that must have depth, or its depth is not used
 TOLERANCE = {"metre": (0.1, False), "scene": (0.05, True)}  # depth agreement: metres, or share of the depth
 FRUSTUM_DEPTHS = (0.5, 1.0, 2.0)
+MAX_SEEN = 2**28        # views * views * points; of more points, every so many-th is taken
 PARALLEL = 1e-4         # conditioning of the focus point below which optical axes count as parallel
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """What a reconstruction is made of: xyz (P, 3) float64 in world coordinates, and, where it tells, the numbers of the
+    points that each frame (by name) observed."""
+
+    xyz: np.ndarray
+    observed: dict[str, np.ndarray] | None = None
+
+    def table(self, names: list[str]) -> np.ndarray | None:
+        """(V, P) bool: which of the points each named frame observed; None when that is not known."""
+        if self.observed is None:
+            return None
+        table = np.zeros((len(names), len(self.xyz)), bool)
+        for row, name in zip(table, names):
+            row[self.observed.get(name, [])] = True
+        return table
 
 
 class OverlapError(ValueError):
@@ -157,16 +178,21 @@ def frustum_covisibility(K: Tensor, c2w: Tensor, size: tuple[int, int], names: t
     return from_samples("frustum", names, valid, seen.numpy(), (axes @ axes.mT).clamp(0, 1).numpy())
 
 
-def covisibility(scene: Scene, resolution: tuple[int, int], points: np.ndarray | None = None) -> Covisibility:
+def covisibility(scene: Scene, resolution: tuple[int, int], points: Callable[[], Points] | None = None
+                 ) -> Covisibility:
     """Of a scene's views at `resolution` (W, H), the best measure it allows: its depth, else the reconstruction's
-    points (P, 3) in world coordinates, else its cameras, else none."""
+    points, else its cameras, else none."""
     names = tuple(scene.names)
     cameras = np.stack([scene.camera(name, resolution) for name in names]), scene.c2w
     if scene.depth_fraction >= MIN_DEPTH_FRACTION:
         depths = torch.stack([scene.depth(name, resolution) for name in names])
         return depth_covisibility(depths, *cameras, scene.units, names)
     if points is not None:
-        return sparse_covisibility(points, *cameras, resolution, names)
+        known = points()
+        step = max(1, math.ceil(len(known.xyz) * len(names) ** 2 / MAX_SEEN))
+        table = known.table(scene.names)
+        return sparse_covisibility(known.xyz[::step], *cameras, resolution, names,
+                                   None if table is None else table[:, ::step])
     return frustum_covisibility(*cameras, resolution, names) or nothing_to_measure(names)
 
 

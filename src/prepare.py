@@ -15,6 +15,8 @@ import numpy as np
 from src.config import Config, Episodes, Procedural, run
 from src.crop import fit, fit_published, fit_stored
 from src.datasets.co3d import co3d_scenes
+from src.datasets.scannetpp import listed_rooms
+from src.datasets.transforms import listed_captures
 from src.episodes import BINS, SceneViews, draw_training_episode, evaluation_episodes, write_episodes
 from src.folders import fresh_folder
 from src.overlap import covisibility, write_overlap
@@ -124,10 +126,10 @@ def check_enough(kept: int, skipped: dict[str, list[str]], limit: float) -> None
                          f"({reasons}); repair the raw data and run dvc repro again.")
 
 
-def choose_episodes(scenes: dict[str, SceneViews], selection: Episodes, folder: Path) -> dict:
+def choose_episodes(scenes: dict[str, SceneViews], selection: Episodes, folder: Path, required: tuple[str, ...]) -> dict:
     """Write the frozen episodes of every split; per split and bin, how many pairs there were and how many were taken.
 
-    raises    ValueError when a split offers no episode, or a training scene no draw
+    raises    ValueError when a required split offers no episode, or a training scene no draw
     """
     report = {}
     for split in SPLITS:
@@ -139,7 +141,7 @@ def choose_episodes(scenes: dict[str, SceneViews], selection: Episodes, folder: 
             available.update(pairs)
             if split == "train":  # a scene without any draw must stop us here, not in the middle of training
                 draw_training_episode(views, selection, np.random.default_rng(0))
-        if not episodes:
+        if not episodes and split in required:
             raise ValueError(f"The {len(members)} {split} scenes offer no episode with {selection.num_targets} "
                              "targets; lower episodes.num_targets of the datasets block, or take more scenes or views.")
         write_episodes(folder, split, episodes, scenes)
@@ -155,7 +157,7 @@ def prepare(catalogue: Catalogue, folder: Path, resolution: tuple[int, int], sel
                   for views in scenes.values() for name, content in zip(views.names, views.content))
     write_index(folder, [views.record for views in scenes.values()])
     report |= {"dataset": catalogue.dataset, "resolution": list(resolution),
-               "episodes": choose_episodes(scenes, selection, folder)}
+               "episodes": choose_episodes(scenes, selection, folder, catalogue.required)}
     write_json(folder / "report.json", report)
 
 
@@ -179,6 +181,8 @@ def rendered_scenes(dataset: Procedural, raw: Path, manifest: dict) -> Catalogue
 CATALOGUES = {  # (datasets block, raw folder, its manifest) -> Catalogue
     "procedural": rendered_scenes,
     "co3d": co3d_scenes,
+    "scannetpp": listed_rooms,
+    "transforms": listed_captures,
 }
 
 

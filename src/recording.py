@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Callable, Iterator
 
-import numpy as np
-
+from src.overlap import Points
 from src.scene import Frame
+from src.splits import SPLITS
 from src.validation import Tally
 
 
@@ -20,7 +20,7 @@ class Recording:
     frames     yields the decodable ones, one at a time, and tells the tally about every other listed one
     metadata   JSON values kept in the scene file: license, quality, source, ...
     details    by frame name, JSON values kept with the frame: source path, sharpness, ...
-    points     (P, 3) reconstructed points in world coordinates, where a dataset has them and no depth
+    points     reads the reconstruction's points, where a dataset has them; asked only where there is no depth
     """
 
     id: str
@@ -31,7 +31,7 @@ class Recording:
     frames: Callable[[Tally], Iterator[Frame]]
     metadata: dict = field(default_factory=dict)
     details: dict[str, dict] = field(default_factory=dict)
-    points: np.ndarray | None = None
+    points: Callable[[], Points] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,7 @@ class Catalogue:
     crop           central, or splatt3r: data.crop
     max_dropped    share of the listed scenes above which unusable ones stop the stage
     excluded       ids, by reason, of scenes without fault that the dataset's protocol leaves out; not counted as listed
+    required       splits that must offer episodes; another may be empty
     """
 
     dataset: str
@@ -53,3 +54,4 @@ class Catalogue:
     crop: str = "central"
     max_dropped: float = 0.2
     excluded: dict[str, list[str]] = field(default_factory=dict)
+    required: tuple[str, ...] = SPLITS

@@ -134,7 +134,7 @@ def check_frame(frame: Frame, tally: Tally) -> Frame:
 def check_scene(frames: list[Frame], tally: Tally, min_frames: int) -> list[Frame]:
     """The photographs of one scene beside each other: in capture order, without doubles and stray cameras.
 
-    raises    SceneDropped `pose_outlier` or `too_few_frames`; ValueError when one frame number or name stands for two
+    raises    SceneDropped `pose_outlier`, `bad_focal` or `too_few_frames`; ValueError when one frame number or name stands for two
               different pictures
     """
     if any(a.frame_number > b.frame_number for a, b in zip(frames, frames[1:])):
@@ -142,6 +142,8 @@ def check_scene(frames: list[Frame], tally: Tally, min_frames: int) -> list[Fram
     frames = without_outliers(without_doubles(sorted(frames, key=lambda frame: frame.frame_number), tally), tally)
     poses = {frame.c2w.tobytes() for frame in frames}
     tally.count("identical_poses", len(frames) - len(poses))
+    if not frames and set(tally.skipped) == {"bad_focal"}:
+        raise SceneDropped("bad_focal", "no photograph has a believable focal length.")
     if len(frames) < min_frames:
         raise SceneDropped("too_few_frames", f"{len(frames)} usable photographs, {min_frames} are needed.")
     return frames

@@ -1,12 +1,13 @@
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
-from src.overlap import (OverlapError, covisibility, depth_covisibility, focus_point, frustum_covisibility,
+from src.overlap import (OverlapError, Points, covisibility, depth_covisibility, focus_point, frustum_covisibility,
                          nothing_to_measure, overlap_matrix, read_overlap, sparse_covisibility, write_overlap)
 from src.scene import Frame, Scene, write_scene
 from tests.conftest import fixture_path
@@ -177,16 +178,29 @@ def scene_of(path, orbit, depth=True, parallel=False) -> Scene:
 
 
 def test_the_best_measure_a_scene_allows_is_taken(orbit, tmp_path):
-    points = np.random.default_rng(0).normal(size=(300, 3))
+    points = partial(Points, np.random.default_rng(0).normal(size=(300, 3)))
     full, blind = scene_of(tmp_path / "full", orbit), scene_of(tmp_path / "blind", orbit, depth=False)
     parallel = scene_of(tmp_path / "parallel", orbit, depth=False, parallel=True)
     found = covisibility(full, SIZE, points)
     assert found.source == "depth" and found.names == tuple(full.names)
     np.testing.assert_allclose(found.coverage, depth_covisibility(*orbit, "metre").coverage, atol=0.01)
     assert covisibility(blind, SIZE, points).source == "sparse"
+    tracks = {"f0": np.arange(0, 20), "f1": np.arange(10, 20)}
+    tracked = covisibility(blind, SIZE, partial(Points, points().xyz, tracks))
+    assert tracked.coverage[0, 1] == 0.5 and tracked.coverage[1, 0] == 1 and not tracked.usable[2:].any()
     assert covisibility(blind, SIZE).source == "frustum"
     nothing = covisibility(parallel, SIZE)
     assert nothing.source == "gap" and not nothing.coverage.any() and not nothing.union_coverage(0, 1).any()
+
+
+def test_very_many_points_are_thinned(orbit, tmp_path, monkeypatch):
+    points = np.random.default_rng(0).normal(size=(3000, 3))
+    blind = scene_of(tmp_path / "blind", orbit, depth=False)
+    exact = covisibility(blind, SIZE, partial(Points, points))
+    monkeypatch.setattr("src.overlap.MAX_SEEN", 7 * 7 * 1000)
+    found = covisibility(blind, SIZE, partial(Points, points))
+    assert exact.seen.shape[-1] == 375 and found.seen.shape[-1] == 125
+    np.testing.assert_allclose(found.coverage, exact.coverage, atol=0.1)
 
 
 def test_file_round_trip_reads_samples_lazily(orbit, tmp_path):

@@ -1,0 +1,114 @@
+"""Pixels of a dataset's photograph, its depth and its masks, as a pinhole camera would have taken them."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.codec import BadPixels, decode_depth, decode_mask, decode_photograph, open_image
+from src.datasets.lenses import resampling
+from src.datasets.raw_files import RawFiles
+from src.datasets.transforms_json import Camera
+from src.scene import RELIABLE, VALID, Frame
+from src.validation import Tally, check_intrinsics
+
+DEPTH_LIMIT = 65535  # of 16-bit samples
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One listed photograph: its name and place in the capture, and the files of its planes, relative to the dataset's
+    root; None = there is none.
+
+    depth_unit   scene units per stored depth unit
+    keep         mask of the pixels to use: those of at least `keep_from`
+    ignore       mask of the pixels not to use: those above 0
+    """
+
+    name: str
+    number: int
+    image: str
+    depth: str | None = None
+    depth_unit: float = 0.001
+    keep: str | None = None
+    keep_from: int = 1
+    ignore: str | None = None
+
+
+def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The photograph (H, W, 3) uint8 and its alpha channel (H, W) uint8 or None.
+
+    raises    BadPixels, also `missing_image`
+    """
+    if path not in files:
+        raise BadPixels("missing_image", f"there is no file {path}.")
+    return decode_photograph(files.read(path))
+
+
+def read_depth(files: RawFiles, path: str | None, size: tuple[int, int], tally: Tally) -> np.ndarray | None:
+    """Depth samples (H, W) uint16: of a 16-bit PNG as they are; of a .npy array or 32-bit picture rounded, negative,
+    non-finite and too large ones 0 and counted. None when there is no such file.
+
+    raises    BadPixels `bad_depth`
+    """
+    if path is None or path not in files:
+        return None
+    data = files.read(path)
+    samples = wide_samples(data, path)
+    if samples is None:
+        return decode_depth(data, size, "u16")
+    if samples.shape != size[::-1]:
+        raise BadPixels("bad_depth", f"the depth map's shape is {samples.shape}, the image is {size[0]}x{size[1]}.")
+    good = (samples >= 0) & (samples <= DEPTH_LIMIT)  # false for NaN
+    tally.count("depth_pixels_zeroed", int((~good).sum()))
+    return np.floor(np.where(good, samples, 0) + 0.5).astype(np.uint16)
+
+
+def wide_samples(data: bytes, path: str) -> np.ndarray | None:
+    """The numbers of a .npy array or of a picture with 32 bits per pixel, float64; None for other pictures."""
+    if not path.lower().endswith(".npy"):
+        try:
+            picture = open_image(data)
+        except BadPixels as error:
+            raise BadPixels("bad_depth", f"depth: {error}") from error
+        return np.array(picture, np.float64) if picture.mode in ("I", "F") else None
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False).squeeze().astype(np.float64)
+    except (ValueError, OSError, EOFError) as error:
+        raise BadPixels("bad_depth", f"the depth array cannot be read ({error}).") from error
+
+
+def usable_pixels(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Tally) -> np.ndarray:
+    """(H, W) bool: what the masks leave.
+
+    raises    BadPixels `mask_size`, and what decoding raises
+    """
+    usable = np.ones(size[::-1], bool)
+    for path, lowest, keeps in ((listed.keep, listed.keep_from, True), (listed.ignore, 1, False)):
+        if path is not None and path not in files:
+            tally.count("mask_missing")
+        elif path is not None:
+            usable &= (decode_mask(files.read(path), size) >= lowest) == keeps
+    tally.count("mask_empty", int(not usable.any()))
+    return usable
+
+
+def photograph(files: RawFiles, listed: Listed, pixels: tuple[np.ndarray, np.ndarray | None], camera: Camera,
+               pinhole: np.ndarray, tally: Tally) -> Frame:
+    """The frame of decoded `pixels` (image, alpha) that `camera` took, resampled for camera matrix `pinhole` (3, 3)
+    where the lens is not straight; masked pixels and those from outside the photograph are marked invalid.
+
+    raises    BadPixels, BadFrame
+    """
+    image, alpha = pixels
+    if (size := image.shape[1::-1]) != camera.size:
+        raise BadPixels("size_mismatch", f"the image is {size[0]}x{size[1]}, listed as {camera.size[0]}x"
+                                         f"{camera.size[1]}.")
+    check_intrinsics(camera.K, size)
+    depth, usable = read_depth(files, listed.depth, size, tally), usable_pixels(files, listed, size, tally)
+    if not camera.lens.straight:
+        resample = resampling(camera.K, camera.lens, size, pinhole)
+        image, alpha = (plane if plane is None else resample.image(plane) for plane in (image, alpha))
+        depth, usable = (plane if plane is None else resample.nearest(plane) for plane in (depth, usable))
+    flags = None if usable.all() else np.where(usable, VALID | RELIABLE, 0).astype(np.uint8)
+    return Frame(listed.name, image, depth, listed.depth_unit, alpha, flags, pinhole, camera.c2w, listed.number)

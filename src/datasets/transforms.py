@@ -1,0 +1,238 @@
+"""Captures with a transforms.json, as instant-ngp, nerfstudio and Blender write them.
+
+A capture is a folder with transforms.json, or with transforms_train.json, transforms_val.json, transforms_test.json;
+paths inside are relative to it. The dataset's root is one such folder or holds several.
+"""
+
+import io
+import re
+from collections import Counter
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Callable, Iterator
+
+import numpy as np
+from plyfile import PlyData, PlyParseError
+
+from src.codec import BadPixels
+from src.config import Transforms
+from src.datasets.json_node import Node
+from src.datasets.photographs import Listed, photograph, read_image
+from src.datasets.raw_files import RawFiles, check_inside, relative_path
+from src.datasets.transforms_json import Entry, camera, natural, read_transforms
+from src.folders import existing_root
+from src.overlap import Points
+from src.processes import in_processes
+from src.recording import Catalogue, Recording
+from src.scene import Frame
+from src.validation import BadFrame, Tally
+
+KEY = "datasets.transforms.source"
+HOLDS = "a capture (transforms.json or transforms_{train,val,test}.json and its images), or one folder per capture"
+CATEGORY = "captures"
+WHOLE, BLENDER = "transforms.json", tuple(f"transforms_{part}.json" for part in ("train", "val", "test"))
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".PNG", ".JPG", ".JPEG", ".BMP")
+NEIGHBOURS = 3  # frames on each side that instant-ngp compares the sharpness with
+
+
+def json_files(folder: Path) -> list[str]:
+    """The lists of a capture, in the order their photographs are taken in; none when `folder` is no capture."""
+    names = (WHOLE,) if (folder / WHOLE).is_file() else BLENDER
+    return [name for name in names if (folder / name).is_file()]
+
+
+def captures(root: Path) -> dict[str, str]:
+    """Scene id and folder relative to `root` of every capture.
+
+    raises    ValueError when there is none
+    """
+    folders = [root] if json_files(root) else sorted(filter(json_files, filter(Path.is_dir, root.iterdir())))
+    if not folders:
+        raise ValueError(f"{KEY}.root is {str(root)!r}, where no capture was found; it must hold {HOLDS}.")
+    ids = [re.sub(r"[^A-Za-z0-9_-]", "_", folder.resolve().name) for folder in folders]
+    if doubled := sorted(id for id, count in Counter(ids).items() if count > 1):
+        raise ValueError(f"{KEY}.root holds several captures that would be called {', '.join(doubled)}; rename their "
+                         "folders.")
+    return {id: folder.relative_to(root).as_posix() for id, folder in zip(ids, folders)}
+
+
+def joined(folder: str, path: str, where: str) -> str:
+    """A path of a list in `folder`, relative to the dataset's root."""
+    return (PurePosixPath(folder) / relative_path(path, where)).as_posix()
+
+
+def candidates(folder: str, node: Node) -> list[str]:
+    """Where the image of a file_path may be: as written, with an extension, inside images/; relative to the root."""
+    written = joined(folder, node.text(), f"{node.file} at {node.pointer}")
+    within = [written]
+    if "/" not in relative_path(node.text(), ""):
+        within.append(joined(folder, f"images/{node.text()}", ""))
+    bare = "" if PurePosixPath(written).suffix in EXTENSIONS else EXTENSIONS
+    return [path + extension for path in within for extension in ("", *bare)]
+
+
+def sharpness_of(entry: Entry) -> float:
+    """The variance of the photograph's Laplacian, larger is sharper; NaN when it is not given."""
+    node = entry.frame.get("sharpness")
+    return np.nan if node is None else node.number()
+
+
+class Capture:
+    """What the lists of one capture say. `exists` tells which paths relative to the root are files."""
+
+    def __init__(self, folder: str, lists: list[Node], exists: Callable[[str], bool], depth_unit: float):
+        self.folder, self.lists, self.depth_unit = folder, lists, depth_unit
+        entries = [Entry(top, frame) for top in lists
+                   for frame in sorted(top["frames"].items(), key=lambda frame: natural(frame["file_path"].text()))]
+        self.photographs = [(entry, self.listed(entry, number, exists)) for number, entry in enumerate(entries)]
+
+    def listed(self, entry: Entry, number: int, exists: Callable[[str], bool]) -> Listed:
+        places = candidates(self.folder, entry.frame["file_path"])
+        image = next(filter(exists, places), places[0])
+        keep = self.path(entry, "mask_path")
+        dynamic = PurePosixPath(image).with_name(f"dynamic_mask_{PurePosixPath(image).stem}.png").as_posix()
+        depth, unit = self.path(entry, "depth_file_path"), self.depth_unit
+        if depth is None and (depth := self.path(entry, "depth_path")) is not None:  # instant-ngp's
+            unit = entry.number("integer_depth_scale", 0.0)
+            if not 0 < unit < np.inf:
+                raise entry.top.fault(f"found integer_depth_scale {unit} beside depth_path, wanted a positive number")
+            depth = depth if exists(depth) else next(filter(exists, (depth + end for end in EXTENSIONS)), depth)
+        name = relative_path(entry.frame["file_path"].text(), entry.frame.file)
+        return Listed(name, number, image, depth, unit, keep, ignore=dynamic if exists(dynamic) else None)
+
+    def path(self, entry: Entry, key: str) -> str | None:
+        node = entry.frame.get(key)
+        return None if node is None else joined(self.folder, node.text(), f"{node.file} at {node.pointer}")
+
+    @property
+    def point_file(self) -> str | None:
+        """The reconstruction's points, where the file says that they are in the coordinates of the poses."""
+        for top in self.lists:
+            if (node := top.get("ply_file_path")) is not None and top.get("applied_transform") is not None:
+                return joined(self.folder, node.text(), f"{node.file} at {node.pointer}")
+        return None
+
+    def files(self) -> list[str]:
+        """All files it names, relative to the root, whether they exist or not."""
+        planes = [path for _, listed in self.photographs
+                  for path in (listed.image, listed.depth, listed.keep, listed.ignore) if path]
+        return planes + [self.point_file] * (self.point_file is not None)
+
+    def check(self) -> None:
+        """raises ValueError for what no photograph may have, even one whose image is missing"""
+        for entry, _ in self.photographs:
+            try:
+                camera(entry, (1, 1), Tally())
+            except BadFrame:
+                pass  # left out and counted when it is read
+
+    def left_out(self) -> dict[int, str]:
+        """Position of each photograph that instant-ngp's own keys leave out, and why."""
+        top = self.lists[0]
+        first = int(Entry(top, top).number("n_frames", len(self.photographs)))
+        threshold = Entry(top, top).number("sharpness_discard_threshold", 0.0)
+        sharpness = np.array([sharpness_of(entry) for entry, _ in self.photographs])[:first]
+        reasons = {position: "beyond_n_frames" for position in range(first, len(self.photographs))}
+        for position, own in enumerate(sharpness if threshold > 0 else []):
+            around = sharpness[max(0, position - NEIGHBOURS):position + NEIGHBOURS + 1]
+            if np.isfinite(own) and own <= threshold * np.nanmean(around):
+                reasons[position] = "blurry"
+        return reasons
+
+
+def read_capture(files: RawFiles, folder: str, names: list[str], depth_unit: float) -> Capture:
+    """The capture as it was listed."""
+    paths = [joined(folder, name, folder) for name in names]
+    lists = [read_transforms(files.read(path), path) for path in paths]
+    return Capture(folder, lists, files.__contains__, depth_unit)
+
+
+def list_capture(root: Path, target: Path, depth_unit: float, scene: tuple[str, str]) -> dict:
+    """Worker: the files of one capture, hashed, into target/scenes/<id>.json; what the manifest says about it."""
+    id, folder = scene
+    names = json_files(root / folder)
+    paths = [joined(folder, name, folder) for name in names]
+    lists = [read_transforms((root / path).read_bytes(), path) for path in paths]
+    capture = Capture(folder, lists, lambda path: (root / path).is_file(), depth_unit)
+    capture.check()
+    for path in capture.files():
+        check_inside(root / path, root / folder)
+    files = RawFiles.found(root, paths + capture.files())
+    files.write_list(target / "scenes" / f"{id}.json")
+    return {"id": id, "folder": folder, "lists": names, "listed": len(capture.photographs),
+            "fingerprint": files.fingerprint}
+
+
+def list_captures(dataset: Transforms, target: Path, workers: int) -> dict:
+    """List every capture and its files; nothing is copied.
+
+    raises    ValueError, FileNotFoundError for the root; ValueError for a broken list, or a wrong name in train or val
+    """
+    root = existing_root(dataset.source.root, f"{KEY}.root", HOLDS)
+    found = captures(root)
+    for key in ("train", "val"):
+        if unknown := [name for name in getattr(dataset.source, key) if name not in found]:
+            raise ValueError(f"{KEY}.{key} names {', '.join(unknown)}, but the captures are {', '.join(found)}; "
+                             "correct the list.")
+    job = partial(list_capture, root, target, dataset.source.depth_unit)
+    return {"dataset": "transforms", "scenes": in_processes(job, list(found.items()), workers, "list captures")}
+
+
+def capture_frames(files: RawFiles, capture: Capture, tally: Tally) -> Iterator[Frame]:
+    """Every photograph of a capture that can be read, straightened; the tally is told about the others.
+
+    raises    ValueError when one image is listed twice with different entries
+    """
+    left_out, seen = capture.left_out(), {}
+    for position, (entry, listed) in enumerate(capture.photographs):
+        if listed.image in seen:
+            if seen[listed.image] != entry.frame.value:
+                raise entry.frame.fault(f"{listed.name} is listed twice with different entries")
+            tally.skip("duplicate_record", listed.name, "it is listed twice.")
+        elif position in left_out:
+            tally.skip(left_out[position], listed.name, "n_frames or sharpness_discard_threshold leaves it out.")
+        else:
+            try:
+                yield capture_frame(files, entry, listed, tally)
+            except (BadPixels, BadFrame) as error:
+                tally.skip(error.reason, listed.name, str(error))
+        seen.setdefault(listed.image, entry.frame.value)
+
+
+def capture_frame(files: RawFiles, entry: Entry, listed: Listed, tally: Tally) -> Frame:
+    """raises BadPixels, BadFrame"""
+    pixels = read_image(files, listed.image)
+    taken = camera(entry, pixels[0].shape[1::-1], tally)
+    return photograph(files, listed, pixels, taken, taken.K, tally)
+
+
+def capture_points(files: RawFiles, path: str) -> Points:
+    """raises ValueError when the file holds no points"""
+    try:
+        vertices = PlyData.read(io.BytesIO(files.read(path)))["vertex"]
+        return Points(np.stack([vertices[axis] for axis in "xyz"], -1).astype(np.float64))
+    except (PlyParseError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no PLY file with points ({error}); remove ply_file_path from the list, or repair "
+                         "the file.") from error
+
+
+def recording_of(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Recording:
+    """One capture of the manifest."""
+    source, id = dataset.source, scene["id"]
+    files = RawFiles.of_list(root, raw / "scenes" / f"{id}.json")
+    capture = read_capture(files, scene["folder"], scene["lists"], source.depth_unit)
+    split = "train" if id in source.train else "val" if id in source.val else "test"
+    details = {listed.name: {"path": listed.image} | ({"sharpness": sharp} if np.isfinite(sharp) else {})
+               for entry, listed in capture.photographs for sharp in [sharpness_of(entry)]}
+    points = capture.point_file
+    return Recording(id, CATEGORY, split, "scene", len(capture.photographs), partial(capture_frames, files, capture),
+                     {"license": "the capture's own", "source": {"fingerprint": scene["fingerprint"]}}, details,
+                     partial(capture_points, files, points) if points and points in files else None)
+
+
+def listed_captures(dataset: Transforms, raw: Path, manifest: dict) -> Catalogue:
+    """The captures that `download` listed: evaluated only, but for those the parameters call training or validation."""
+    root = existing_root(dataset.source.root, f"{KEY}.root", HOLDS)
+    recordings = [recording_of(dataset, root, raw, scene) for scene in manifest["scenes"]]
+    return Catalogue("transforms", recordings, on_bad_frame=dataset.source.on_bad_frame,
+                     required=tuple(sorted({recording.split for recording in recordings})))
