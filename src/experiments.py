@@ -1,8 +1,4 @@
-"""Results of other revisions and experiments, read through Git alone: no checkout, no DVC remote.
-
-`python -m src.experiments [REV ...]` compares the results in reports/ with those of revisions or experiments (without
-names: all experiments that grew from this commit) and refuses those that were measured in another way.
-"""
+"""Results of other revisions and experiments, read through Git alone: no checkout, no DVC remote."""
 
 import json
 import subprocess
@@ -14,8 +10,8 @@ from typing import Callable
 import numpy as np
 
 from src.provenance import numpy_generator
-from src.records import Row, column, read_rows, select
-from src.statistics import Comparison, Interval, compare
+from src.records import Row, column, groups, read_rows, select
+from src.statistics import Comparison, compare
 
 REPORTS = Path("reports")
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
@@ -140,11 +136,12 @@ def flat(tree: dict, prefix: str = "") -> dict[str, object]:
     return leaves
 
 
-def protocol_differences(first: Result, second: Result) -> list[str]:
-    """What was not held still between two results, in words; empty when their scores may be compared."""
+def protocol_differences(first: Result, second: Result, free: tuple[str, ...] = ()) -> list[str]:
+    """What was not held still between two results, `free` settings apart, in words; empty when their scores may be
+    compared."""
     ours, theirs = (flat(each.about["protocol"]) for each in (first, second))
     words = []
-    for key in sorted(ours.keys() | theirs.keys()):
+    for key in sorted((ours.keys() | theirs.keys()) - set(free)):
         here, there = ours.get(key), theirs.get(key)
         if here != there:
             hashed = isinstance(here, str) and len(here) == 64
@@ -154,64 +151,44 @@ def protocol_differences(first: Result, second: Result) -> list[str]:
     return words
 
 
-def against_baseline(results: list[Result], resamples: int, confidence: float, seed: int) -> dict[str, Comparison]:
-    """Paired differences in METRIC of each comparable result from the first MASt3R-only one among them, by name; empty
-    without one. The first result decides what is comparable."""
+def baseline_of(results: list[Result]) -> Result | None:
+    """The first MASt3R-only result that may be compared with the first of all."""
+    return next((each for each in results if each.is_baseline and not protocol_differences(results[0], each)), None)
+
+
+def against_baseline(results: list[Result], resamples: int, confidence: float, seed: int, metric: str = METRIC,
+                     reference: Result | None = None) -> dict[str, Comparison]:
+    """Paired differences in an aligned metric of each comparable result from `reference`, or else from the first
+    MASt3R-only one among them, by name; empty without one, or where a target has no score. The first result decides
+    what is comparable; other MASt3R-only results are no arms unless the reference is given."""
     comparable = [each for each in results if not protocol_differences(results[0], each)]
-    baselines = [each for each in comparable if each.is_baseline]
-    arms = [each for each in comparable if not each.is_baseline]
-    if not baselines or not arms:
+    baseline = reference or baseline_of(results)
+    arms = [each for each in comparable if each is not baseline and (reference or not each.is_baseline)]
+    if not baseline or not arms:
         return {}
-    reference = baselines[0].scores()
-    keys = sorted(reference)
-    if not keys:
+    scored = baseline.scores(metric)
+    keys = sorted(scored)
+    arms = [arm for arm in arms if arm.scores(metric).keys() == scored.keys()]
+    if not keys or not arms:
         return {}
-    values = {arm.name: np.array([arm.scores()[key][METRIC] for key in keys]) for arm in arms}
-    baseline, scenes = zip(*((reference[key][METRIC], reference[key]["scene"]) for key in keys))
+    found = {arm.name: arm.scores(metric) for arm in arms}
+    values = {name: np.array([scores[key][metric] for key in keys]) for name, scores in found.items()}
     rng = numpy_generator(seed, "experiments")
-    return compare(values, np.array(baseline), list(scenes), rng, resamples, confidence)
+    return compare(values, np.array([scored[key][metric] for key in keys]), [scored[key]["scene"] for key in keys], rng,
+                   resamples, confidence)
 
 
-def mean_of(each: Result, metric: str) -> float | None:
-    """Mean aligned score over all targets."""
-    values, _ = column(select(each.rows, alignment="aligned"), metric)
-    return float(np.mean(values)) if values else None
-
-
-def signed(interval: Interval) -> str:
-    """+0.04 [-0.09, +0.17]"""
-    return f"{interval.mean:+.2f}" + ("" if interval.low is None else f" [{interval.low:+.2f}, {interval.high:+.2f}]")
-
-
-def markdown(results: list[Result], comparisons: dict[str, Comparison]) -> str:
-    """Backbone | PSNR | SSIM | LPIPS | difference, a row per result."""
-    lines = ["| Run | Backbone | PSNR | SSIM | LPIPS | PSNR - MASt3R only |", "|---|---|---|---|---|---|"]
+def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:
+    """arm -> families it was trained on -> family it was scored on -> mean aligned score, for results that differ from
+    the first in their training scenes at most; arms trained on one choice of scenes alone are left out."""
+    tables = {}
     for each in results:
-        cells = [mean_of(each, metric) for metric in ("psnr_masked", "ssim_masked", "lpips_masked")]
-        difference = signed(comparisons[each.name].interval) if each.name in comparisons else ""
-        lines.append(f"| {each.name} | {each.label} | " + " | ".join(
-            "not measured" if value is None else f"{value:.{digits}f}" for value, digits in zip(cells, (2, 3, 3)))
-            + f" | {difference} |")
-    return "\n".join(lines)
-
-
-def main(words: list[str]) -> None:
-    try:
-        results = gather(".")
-        named = {word: read_revision(".", word, word) for word in words}
-    except (FileNotFoundError, OtherSchema) as error:
-        sys.exit(f"error: {error}")
-    if words:
-        if missing := [word for word, found in named.items() if found is None]:
-            sys.exit(f"error: {', '.join(missing)}: no such revision or experiment, or it has no results in reports/.")
-        results = [results[0], *named.values()]
-    differing = {each.name: found for each in results if (found := protocol_differences(results[0], each))}
-    for name, found in differing.items():
-        print(f"refused: {name} was measured in another way: {'; '.join(found)}", file=sys.stderr)
-    comparable = [each for each in results if each.name not in differing]
-    print(markdown(comparable, against_baseline(comparable, 2000, 0.95, 0)))
-    sys.exit(1 if differing and words else 0)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        if protocol_differences(results[0], each, free=("train_category",)):
+            continue
+        arm = " · ".join(filter(None, (each.label, each.about["detail"])))
+        rows = select(each.rows, alignment="aligned")
+        scores = {family: column(select(rows, category=family), metric)[0] for family in groups(rows, "category")}
+        trained = tables.setdefault(arm, {})
+        trained.setdefault(str(each.about["protocol"].get("train_category", "all")),
+                           {family: float(np.mean(values)) for family, values in scores.items() if values})
+    return {arm: trained for arm, trained in tables.items() if len(trained) > 1}

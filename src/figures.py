@@ -14,6 +14,8 @@ from matplotlib.figure import Figure  # noqa: E402
 # stand-ins that matplotlib accepts -> what the page's style sheet decides
 INK, MUTED, RULE, ACCENT, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", SECOND: "--second", THIRD: "--third"}
+LIGHT = {"--ink": "#1c2126", "--muted": "#5c6670", "--rule": "#e1e4e6", "--accent": "#0b6b81", "--second": "#b5652b",
+         "--third": "#7a8896"}
 COLOURS = (ACCENT, SECOND, THIRD, MUTED)
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "backsplat", "font.size": 9, "axes.edgecolor": RULE,
@@ -42,6 +44,15 @@ def to_svg(figure: Figure, description: str) -> str:
     for stand_in, variable in VARIABLES.items():
         svg = svg.replace(stand_in, f"var({variable})")
     return svg.strip()
+
+
+def standalone(svg: str) -> str:
+    """An inline chart as a file of its own, in the colours of the light page."""
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    svg = svg.replace("<svg ", f'<svg {names} font-family="sans-serif" ', 1)
+    for variable, colour in LIGHT.items():
+        svg = svg.replace(f"var({variable})", colour)
+    return svg + "\n"
 
 
 def curves(series: dict[str, Curve], label: str, description: str) -> str:
@@ -107,4 +118,17 @@ def forest(intervals: dict[str, Estimate], label: str, description: str) -> str:
         axes.set_ylim(0.6 - len(intervals), 0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(label)
+        return to_svg(figure, description)
+
+
+def pareto(points: dict[str, tuple[float, float]], front: list[str], cost: str, label: str, description: str) -> str:
+    """Quality over cost, each point named; a line joins those of the front, in the order given."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(4.6, 2.9))
+        axes.plot(*zip(*(points[name] for name in front)), color=ACCENT, lw=1.2, zorder=2)
+        for name, (x, y) in points.items():
+            axes.plot([x], [y], "o", color=ACCENT if name in front else MUTED, ms=6, zorder=3)
+            axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=INK)
+        axes.margins(x=0.25, y=0.2)
+        axes.set(xlabel=cost, ylabel=label)
         return to_svg(figure, description)

@@ -17,6 +17,7 @@ from src.records import ALIGNMENTS, FLOORS, METHODS, Row, column, groups, select
 from src.speed import fps_and_memory, speed_facts, stage_table, time_table, timings, why_absent
 from src.statistics import Comparison, Interval, rank_intervals
 from src.stopwatch import StageTime
+from src.tradeoffs import COSTS, pareto_charts
 from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline, interval_words,
                          number, power_words)
 
@@ -212,6 +213,9 @@ def charts(findings: Findings) -> list[dict]:
     made.append({"title": "Scene by scene", "svg": figures.dots(scene_means(findings), "PSNR, masked (dB)",
                                                                "masked PSNR of each test scene"),
                  "caption": f"{current.label}; means over the targets of a scene, aligned."})
+    for cost, svg in pareto_charts(comparable).items():
+        made.append({"title": f"Quality against {COSTS[cost]}", "svg": svg,
+                     "caption": "Runs measured on one machine; the line joins those that no other beats in both."})
     return made
 
 

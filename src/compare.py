@@ -1,0 +1,195 @@
+"""Results of revisions and `dvc exp` experiments beside each other: a table, differences with intervals, trade-offs.
+
+    python -m src.compare              the work tree, its commit, and that commit's experiments
+    python -m src.compare REV          the work tree and a revision or experiment
+    python -m src.compare REV REV ...  those alone
+
+reads reports/ of each through Git, without a checkout or a DVC remote; refuses what was measured in another way than
+the first and says in what; writes reports/comparison: table.md, table.csv, comparison.json, *.svg, index.html
+"""
+
+import csv
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from src import figures
+from src.config import Config, load
+from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline_of, gather, generalisation,
+                             protocol_differences, read_folder, read_revision)
+from src.folders import fresh_folder
+from src.provenance import write_json
+from src.records import column, select
+from src.statistics import Comparison, spread
+from src.tradeoffs import COSTS, costs, pareto_charts
+from src.verdict import cautions, difference_words
+
+COMPARISON = REPORTS / "comparison"
+TEMPLATE = Path(__file__).with_name("compare.html")
+METRICS = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel")  # all aligned
+NUMBERS = ("mean", "std", "n", "scenes", "difference", "low", "high", "p_holm")
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Table:
+    """results: comparable ones; refused: name -> what differs; reference: what differences are taken from; differences:
+    metric -> name -> comparison with the reference."""
+
+    results: list[Result]
+    refused: dict[str, list[str]]
+    reference: Result
+    differences: dict[str, dict[str, Comparison]]
+
+
+def named(words: list[str]) -> list[Result]:
+    """The results that the command line asks for.
+
+    raises ValueError when a name is unknown or has no results, FileNotFoundError when the work tree has none
+    """
+    if not words:
+        return gather(".")
+    found = {word: read_revision(".", word, word) for word in words}
+    if missing := [word for word, result in found.items() if result is None]:
+        raise ValueError(f"{', '.join(missing)}: no such revision or experiment, or it has no results in {REPORTS}; "
+                         "`dvc exp show -A` lists the experiments.")
+    if len(found) > 1:
+        return list(found.values())
+    if (current := read_folder(REPORTS, "this run")) is None:
+        raise FileNotFoundError(f"{REPORTS} holds no results to compare {words[0]} with; run dvc repro, or name two "
+                                "revisions.")
+    return [current, *found.values()]
+
+
+def tabulate(results: list[Result], config: Config) -> Table:
+    """Paired differences from the MASt3R-only result, or from the first where there is none."""
+    refused = {each.name: words for each in results if (words := protocol_differences(results[0], each))}
+    kept = [each for each in results if each.name not in refused]
+    reference = baseline_of(kept) or kept[0]
+    settings = config.eval.bootstrap
+    differences = {metric: against_baseline(kept, settings.resamples, settings.confidence, config.seed, metric,
+                                            reference) for metric in METRICS}
+    return Table(kept, refused, reference, differences)
+
+
+def score_rows(table: Table) -> list[dict]:
+    """A row per result and metric: mean, std, n, difference from the reference, its limits, p after Holm's correction,
+    verdict. What was not measured has no numbers."""
+    rows = []
+    for each in table.results:
+        for metric in METRICS:
+            values, scenes = column(select(each.rows, alignment="aligned"), metric)
+            row = {"run": each.name, "backbone": each.label, "weights": each.about["backbone"]["weights"],
+                   "metric": metric} | dict.fromkeys(NUMBERS)
+            if values:
+                row |= spread(values) | {"scenes": len(set(scenes))}
+            if compared := table.differences[metric].get(each.name):
+                interval = compared.interval
+                row |= {"difference": interval.mean, "low": interval.low, "high": interval.high,
+                        "p_holm": compared.p_holm}
+            judged = compared and compared.interval.low is not None
+            row["verdict"] = ("reference" if values and each is table.reference else NOT_MEASURED if not compared else
+                              "too few scenes" if not judged else
+                              "distinguishable" if compared.distinguishable else "not distinguishable")
+            rows.append(row)
+    return rows
+
+
+def csv_text(rows: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.6f}" if isinstance(value, float) else value for name, value in row.items()}
+                     for row in rows)
+    return text.getvalue()
+
+
+def measured(row: dict, digits: int) -> str:
+    return NOT_MEASURED if row["mean"] is None else f"{row['mean']:.{digits}f}"
+
+
+def signed(row: dict, digits: int) -> str:
+    """+0.04 [-0.09, +0.17]"""
+    if row["difference"] is None:
+        return row["verdict"]
+    limits = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
+    return f"{row['difference']:+.{digits}f}{limits}"
+
+
+def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
+    """Head and cells: a row per result with masked scores, the PSNR's difference, and what the model costs."""
+    head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS", f"PSNR - {table.reference.name}", "ms", "M parameters", "MB"]
+    cells = []
+    for each in table.results:
+        own = {row["metric"]: row for row in rows if row["run"] == each.name}
+        price = costs(each)
+        cells.append([each.name, " · ".join(filter(None, (each.label, each.about["detail"]))),
+                      measured(own["psnr_masked"], 2), measured(own["ssim_masked"], 3),
+                      measured(own["lpips_masked"], 3),
+                      signed(own[METRIC], 2), *(f"{price[name]:.1f}" if price else NOT_MEASURED for name in COSTS)])
+    return head, cells
+
+
+def markdown(head: list[str], cells: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def sentences(table: Table) -> list[str]:
+    """What the table says, a sentence per arm, and what a reader must know of an arm before quoting it."""
+    compared = table.differences[METRIC]
+    words = [f"{each.name}: {difference_words(each.label, table.reference.label, compared[each.name])}"
+             for each in table.results if each.name in compared]
+    words += [f"{each.name}: {caution}" for each in table.results for caution in cautions(each, compared=True)]
+    return words + [f"Refused: {name} was measured in another way: {'; '.join(found)}."
+                    for name, found in table.refused.items()]
+
+
+def drawings(table: Table) -> dict[str, str]:
+    """SVG by file name; only what can be drawn."""
+    drawn = {}
+    found = table.differences[METRIC]
+    if found:
+        estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
+        title = f"masked PSNR minus that of {table.reference.name} (dB)"
+        drawn["forest"] = figures.forest(estimates, title, title)
+    return drawn | {f"pareto_{cost}": svg for cost, svg in pareto_charts(table.results).items()}
+
+
+def write(folder: Path, results: list[Result], table: Table) -> str:
+    """All files of a comparison; returns the table as markdown."""
+    rows, drawn, matrices = score_rows(table), drawings(table), generalisation(results)
+    head, cells = board(table, rows)
+    text = markdown(head, cells)
+    (folder / "table.md").write_text("\n\n".join([text, *sentences(table)]) + "\n", "utf8")
+    (folder / "table.csv").write_text(csv_text(rows), "utf8")
+    costs_of = {each.name: price for each in table.results if (price := costs(each))}
+    write_json(folder / "comparison.json", {"reference": table.reference.name, "rows": rows, "refused": table.refused,
+                                            "generalisation": matrices, "costs": costs_of})
+    for name, svg in drawn.items():
+        (folder / f"{name}.svg").write_text(figures.standalone(svg), "utf8")
+    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    (folder / "index.html").write_text(environment.get_template(TEMPLATE.name).render(
+        head=head, cells=cells, sentences=sentences(table), drawings=drawn, matrices=matrices), "utf8")
+    return text
+
+
+def main(words: list[str]) -> None:
+    try:
+        config = load()
+        results = named(words)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    table = tabulate(results, config)
+    with fresh_folder(COMPARISON) as folder:
+        print(write(folder, results, table))
+    print(*sentences(table), f"Written: {COMPARISON.as_posix()}", sep="\n", file=sys.stderr)
+    sys.exit(1 if table.refused and words else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

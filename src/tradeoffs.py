@@ -1,0 +1,50 @@
+"""What quality costs: milliseconds, parameters and memory of results beside their scores."""
+
+from src import figures
+from src.experiments import METRIC, Result
+from src.records import column, select
+from src.speed import at_resolution, timings
+from src.statistics import spread
+
+COSTS = {"milliseconds": "milliseconds per pair, median", "parameters": "parameters (millions)",
+         "memory": "peak memory (MB)"}
+
+
+def costs(result: Result) -> dict[str, float] | None:
+    """milliseconds from two photographs to Gaussians, parameters in millions, peak memory in MB; None if unmeasured."""
+    found = at_resolution(result)
+    if found is None:
+        return None
+    pieces = {name: count for name, count in timings(result)["parameters"].items() if name != "trainable"}
+    return {"milliseconds": found[1]["encode"]["median_ms"], "parameters": sum(pieces.values()) / 1e6,
+            "memory": found[1]["inference_memory"]["peak_bytes"] / 2**20}
+
+
+def same_machine(results: list[Result]) -> list[Result]:
+    """Those whose costs were measured on the hardware, and at the resolution, of the first that has any."""
+    measured = [each for each in results if timings(each)]
+    return [each for each in measured if timings(each)["hardware"] == timings(measured[0])["hardware"]
+            and at_resolution(each)[0] == at_resolution(measured[0])[0]]
+
+
+def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
+    """Names of (cost, quality) points that no other beats in one without losing in the other, cheapest first."""
+    front, best = [], float("-inf")
+    for name, (_, quality) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
+        if quality > best:
+            front, best = [*front, name], quality
+    return front
+
+
+def pareto_charts(results: list[Result]) -> dict[str, str]:
+    """cost -> SVG of quality against it, for two or more results measured on the same machine."""
+    machine = [each for each in same_machine(results) if column(select(each.rows, alignment="aligned"), METRIC)[0]]
+    if len(machine) < 2:
+        return {}
+    quality = {each.name: spread(column(select(each.rows, alignment="aligned"), METRIC)[0])["mean"] for each in machine}
+    drawn = {}
+    for cost, words in COSTS.items():
+        points = {each.name: (costs(each)[cost], quality[each.name]) for each in machine}
+        drawn[cost] = figures.pareto(points, pareto_front(points), words, "PSNR, masked (dB)",
+                                                 f"masked PSNR over {words}")
+    return drawn

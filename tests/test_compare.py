@@ -1,0 +1,118 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.compare import main
+from src.provenance import write_json
+from src.records import read_rows
+from src.tradeoffs import pareto_front
+from tests.test_experiments import publish, repository  # noqa: F401: a fixture
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def compare(repository, monkeypatch, capsys):  # noqa: F811
+    shutil.copy(ROOT / "params.yaml", repository)
+    monkeypatch.chdir(repository)
+
+    def run(*words) -> tuple[object, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(list(words))
+        return stop.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_all_experiments_of_the_commit_are_compared_with_the_baseline(compare):
+    code, table, said = compare()
+    assert code == 0 and "| better |" in table and "| long |" not in table and "PSNR - main" in table
+    assert "Refused: long was measured in another way: opt.steps 900 instead of 300." in said
+    with open("reports/comparison/table.csv") as file:
+        rows = {(row["run"], row["metric"]): row for row in csv.DictReader(file)}
+    scores = [row["psnr_masked"] for row in read_rows(Path("reports/records.csv").read_text())
+              if row["alignment"] == "aligned"]
+    assert float(rows["this run", "psnr_masked"]["mean"]) == pytest.approx(np.mean(scores), abs=2e-6)
+    better = rows["better", "psnr_masked"]
+    assert float(better["low"]) < float(better["difference"]) < float(better["high"])
+    assert better["verdict"] == "distinguishable" and rows["better", "lpips"]["verdict"] == "not measured"
+    assert rows["main", "psnr_masked"]["verdict"] == "reference" and rows["main", "lpips"]["mean"] == ""
+    written = json.loads(Path("reports/comparison/comparison.json").read_text())
+    assert written["reference"] == "main" and written["refused"] == {"long": ["opt.steps 900 instead of 300"]}
+
+
+def test_what_was_measured_in_another_way_is_refused_by_name(compare):
+    code, _, refusal = compare("long")
+    assert code == 1 and "opt.steps 900 instead of 300" in refusal
+    assert "no such revision" in compare("nowhere")[0]
+
+
+def test_named_revisions_alone_are_compared_and_the_baseline_is_found_among_them(compare):
+    code, table, _ = compare("better", "main")
+    assert code == 0 and "this run" not in table and table.splitlines()[3].startswith("| main |")
+    assert "PSNR - main" in table
+
+
+def test_without_a_baseline_differences_are_from_the_first(compare):
+    publish(Path(), "vit", 0.2)
+    _, table, said = compare("better")
+    assert "PSNR - this run" in table and "better: clip is better than vit: +0." in said
+
+
+def test_files_open_without_a_network(compare):
+    compare()
+    html = Path("reports/comparison/index.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:|#)|url\([^#]", html) and "default-src 'none'" in html
+    assert "untrained" in html  # the arms' weights are random
+    assert xml.parse("reports/comparison/forest.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in Path("reports/comparison/forest.svg").read_text()
+
+
+def priced(milliseconds: float) -> dict:
+    numbers = {"encode": {"median_ms": milliseconds}, "inference_memory": {"peak_bytes": 2**30}}
+    return {"params": "p", "hardware": {"cpu": "x"}, "resolutions": {"128": numbers},
+            "parameters": {"backbone": 3_000_000, "trainable": 1, "decoder": 1_000_000}}
+
+
+def test_the_price_of_quality_is_drawn_for_one_machine(compare):
+    compare("main")
+    assert not list(Path("reports/comparison").glob("pareto*"))
+    about = json.loads(Path("reports/experiment.json").read_text())
+    about["benchmark_params"], about["protocol"]["resolution"] = "p", "128x128"
+    write_json("reports/experiment.json", about)
+    write_json("reports/benchmark.json", priced(20.0))
+
+    for words in (["add", "-A"], ["commit", "-qm", "fast"]):
+        subprocess.run(["git", *words], check=True)
+    write_json("reports/benchmark.json", priced(70.0))
+    _, table, _ = compare("HEAD")
+    assert "| 70.0 | 4.0 | 1024.0 |" in table and "| 20.0 | 4.0 |" in table
+    assert {path.stem for path in Path("reports/comparison").glob("pareto*")} == {
+        "pareto_milliseconds", "pareto_parameters", "pareto_memory"}
+
+
+def test_the_front_holds_what_nothing_beats():
+    points = {"slow": (9.0, 20.0), "best": (5.0, 21.0), "cheap": (1.0, 18.0), "worse": (2.0, 17.0), "tie": (5.0, 20.5)}
+    by_loops = {name for name, (cost, quality) in points.items()
+                if not any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points.values())}
+    assert pareto_front(points) == ["cheap", "best"] and set(pareto_front(points)) == by_loops
+
+
+def test_training_on_one_family_is_tabled_against_scoring_on_each(compare):
+    publish(Path(), "vit", 1.0, train_category="objects")
+
+    for words in (["add", "-A"], ["commit", "-qm", "objects"]):
+        subprocess.run(["git", *words], check=True)
+    publish(Path(), "vit", 0.0, train_category="rooms")
+    code, _, said = compare("HEAD")
+    assert code == 1 and "train_category objects instead of rooms" in said
+    matrix = json.loads(Path("reports/comparison/comparison.json").read_text())["generalisation"]["vit"]
+    assert matrix["objects"]["rooms"] - matrix["rooms"]["rooms"] == pytest.approx(1.0, abs=0.3)
+    assert "trained on (rows)" in Path("reports/comparison/index.html").read_text()
