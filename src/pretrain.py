@@ -37,10 +37,11 @@ SCRATCH = Path("scratch/pretrain")
 AHEAD = 24  # scenes rendered before they are asked for
 
 
-def render_scene(family: str, seed: int, views: int, resolution: list[int], samples: int, path: Path) -> Path:
+def render_scene(family: str, seed: int, views: int, resolution: list[int], samples: int, bounces: int, path: Path
+                 ) -> Path:
     """Worker: one scene as arrays on disk; images uint8 (V, H, W, 3), depths uint16 (V, H, W), K, c2w."""
     if not path.exists():
-        frames = generate(family, seed, views, tuple(resolution), samples)
+        frames = generate(family, seed, views, tuple(resolution), samples, bounces)
         depths = np.stack([frame.depth for frame in frames])
         K, c2w = np.stack([frame.K for frame in frames]), np.stack([frame.c2w for frame in frames])
         temporary = path.with_suffix(".tmp.npz")
@@ -78,7 +79,7 @@ class Stream:
         number = len(self.scenes) + len(self.pending)
         family = self.params.families[number % len(self.params.families)]
         seed = self.first_seed + number
-        how = self.params.views, list(self.params.resolution), self.params.samples
+        how = self.params.views, list(self.params.resolution), self.params.samples, self.params.bounces
         name = SCRATCH / f"{family}-{seed}-{params_hash([how, self.generator])}.npz"
         self.pending.append(self.executor.submit(render_scene, family, seed, *how, name))
 
