@@ -29,7 +29,7 @@ from src.alignment import context_points, scale_factor
 from src.geometry import transform, unproject, visible
 from src.losses import confidence_loss, point_errors
 from src.mast3r import Mast3r, Mast3rConfig
-from src.provenance import numpy_generator, params_hash, torch_generator, versions, write_json
+from src.provenance import file_hash, numpy_generator, params_hash, torch_generator, versions, write_json
 from src.timing import hardware
 
 FOLDER = Path("data/bundled")
@@ -37,10 +37,11 @@ SCRATCH = Path("scratch/pretrain")
 AHEAD = 24  # scenes rendered before they are asked for
 
 
-def render_scene(family: str, seed: int, views: int, resolution: list[int], samples: int, path: Path) -> Path:
+def render_scene(family: str, seed: int, views: int, resolution: list[int], samples: int, bounces: int, path: Path
+                 ) -> Path:
     """Worker: one scene as arrays on disk; images uint8 (V, H, W, 3), depths uint16 (V, H, W), K, c2w."""
     if not path.exists():
-        frames = generate(family, seed, views, tuple(resolution), samples)
+        frames = generate(family, seed, views, tuple(resolution), samples, bounces)
         depths = np.stack([frame.depth for frame in frames])
         K, c2w = np.stack([frame.K for frame in frames]), np.stack([frame.c2w for frame in frames])
         temporary = path.with_suffix(".tmp.npz")
@@ -58,12 +59,19 @@ def coverage(depth: Tensor, K: Tensor, c2w: Tensor, stride: int = 8) -> np.ndarr
     return torch.stack(seen, 1).double().mean((-2, -1)).numpy()
 
 
+def generator_hashes() -> dict[str, str]:
+    """Of each module that draws the scenes: scenes of another generator must not be taken for this one's."""
+    return {name: file_hash(module.__file__) for name, module in sorted(sys.modules.items())
+            if name.startswith("src.datasets.")}
+
+
 class Stream:
     """Scenes 0, 1, 2, ... in a fixed order, alternating between the families, rendered ahead by processes."""
 
     def __init__(self, params, first_seed: int, workers: int):
         self.params, self.first_seed = params, first_seed
         self.pending, self.scenes = deque(), []
+        self.generator = generator_hashes()
         self.executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
         SCRATCH.mkdir(parents=True, exist_ok=True)
 
@@ -71,8 +79,8 @@ class Stream:
         number = len(self.scenes) + len(self.pending)
         family = self.params.families[number % len(self.params.families)]
         seed = self.first_seed + number
-        how = self.params.views, list(self.params.resolution), self.params.samples
-        name = SCRATCH / f"{family}-{seed}-{params_hash(how)}.npz"
+        how = self.params.views, list(self.params.resolution), self.params.samples, self.params.bounces
+        name = SCRATCH / f"{family}-{seed}-{params_hash([how, self.generator])}.npz"
         self.pending.append(self.executor.submit(render_scene, family, seed, *how, name))
 
     def grow(self, size: int) -> None:
@@ -152,6 +160,14 @@ def learning_rate(step: int, optimiser) -> float:
     return optimiser.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def optimisers_of(network: Mast3r, params) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the transformer blocks (updates of AdamW's size), AdamW for everything else."""
+    matrices = [weight for name, weight in network.named_parameters() if "_blocks" in name and weight.ndim == 2]
+    others = [weight for name, weight in network.named_parameters() if "_blocks" not in name or weight.ndim != 2]
+    return [torch.optim.Muon(matrices, lr=0, weight_decay=params.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=0, betas=(0.9, 0.95), weight_decay=params.weight_decay)]
+
+
 def train(params) -> Mast3r:
     """Train from scratch, or from the last checkpoint of the same parameters in scratch/."""
     network = Mast3r(Mast3rConfig(**{key: tuple(value) if isinstance(value, list) else value
@@ -159,15 +175,15 @@ def train(params) -> Mast3r:
     network.to(memory_format=torch.channels_last)
     network.init_weights(torch_generator(params.seed, "network"))
     network.heads_in_autocast = True
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0, betas=(0.9, 0.95),
-                                  weight_decay=params.optimiser.weight_decay)
+    optimisers = optimisers_of(network, params.optimiser)
     checkpoint = SCRATCH / f"network-{params_hash(OmegaConf.to_container(params))}.pt"
     stream = Stream(params.stream, params.stream.first_seed, workers=max(1, params.threads // 2))
     start, history = 0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         start, history = state["step"], state["history"]
     bar = tqdm(range(start, params.optimiser.steps), initial=start, total=params.optimiser.steps, desc="pretrain")
     for step in bar:
@@ -175,19 +191,20 @@ def train(params) -> Mast3r:
         batch = draw_batch(stream.scenes, params.optimiser.batch_size, params.stream.min_overlap,
                            numpy_generator(params.seed, "batch", step))
         loss = objective(network, batch, params.optimiser.confidence_alpha)
-        optimiser.zero_grad()
+        network.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), params.optimiser.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, params.optimiser)
-        optimiser.step()
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, params.optimiser)
+            optimiser.step()
         history.append(loss.item())
         if (step + 1) % params.optimiser.log_every == 0:
             bar.write(f"step {step + 1} loss {np.mean(history[-params.optimiser.log_every:]):.4f} "
                       f"scenes {len(stream.scenes)}")
         if (step + 1) % params.optimiser.checkpoint_every == 0:
-            torch.save({"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1,
-                        "history": history}, checkpoint.with_suffix(".tmp"))
+            torch.save({"network": network.state_dict(), "step": step + 1, "history": history,
+                        "optimisers": [optimiser.state_dict() for optimiser in optimisers]}, checkpoint.with_suffix(".tmp"))
             os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
     stream.close()
     return network

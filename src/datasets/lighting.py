@@ -11,7 +11,6 @@ import numpy as np
 from src.datasets.world import Lamp, World
 
 RISE = 2e-3       # metres by which rays start above their surface
-BOUNCES = 32      # rays by which a vertex looks around
 SOFT_SAMPLES = 8  # points of a lamp whose shadows are stored
 NEAR = 0.35       # metres squared added to the squared distance of a lamp: no glare beside it
 
@@ -107,8 +106,11 @@ def received(world: World, lamp: Lamp, points: np.ndarray, normals: np.ndarray, 
     return total / len(places)
 
 
-def stored_light(world: World) -> np.ndarray:
-    """Light (V, 3) at every vertex but that of the sharp lamps: soft lamps, one reflection, and the ambient."""
+def stored_light(world: World, bounces: int = 32) -> np.ndarray:
+    """Light (V, 3) at every vertex but that of the sharp lamps: soft lamps, one reflection, and the ambient.
+
+    bounces   rays by which a vertex looks around
+    """
     starts = world.vertices + RISE * world.normals
     soft, direct = np.zeros_like(starts), np.zeros_like(starts)
     for lamp in world.layout.lamps:
@@ -117,13 +119,13 @@ def stored_light(world: World) -> np.ndarray:
         if not lamp.sharp:
             soft += share[:, None] * lamp.colour
     light, inside = np.zeros_like(starts), np.zeros(len(starts))
-    for x, y in disc(BOUNCES):
+    for x, y in disc(bounces):
         directions = _look_around(world.normals, x, y, math.sqrt(1 - x * x - y * y))
         hits = world.trace(starts, directions)
         _gather(hits["primID"], directions, world.faces, world.flat, world.part_of_face, world.mean, direct,
                 world.layout.ambient, light, inside)
-    light = light / BOUNCES + soft
-    _fill(light, inside > 0.5 * BOUNCES, world.faces)
+    light = light / bounces + soft
+    _fill(light, inside > 0.5 * bounces, world.faces)
     return light
 
 

@@ -68,12 +68,14 @@ def photograph(world: World, light: np.ndarray, factor: float, K: np.ndarray, c2
     return encode_srgb(total / samples).reshape(size[1], size[0], 3)
 
 
-def generate(family: str, seed: int, num_views: int, size: tuple[int, int], samples: int = 4) -> list[Frame]:
+def generate(family: str, seed: int, num_views: int, size: tuple[int, int], samples: int = 4, bounces: int = 32
+             ) -> list[Frame]:
     """Photographs of one scene, in the order of the camera's path.
 
     family     objects | rooms
     size       (W, H) in pixels
     samples    rays per pixel, at fixed positions
+    bounces    rays per vertex by which reflected light is gathered
     returns    frames with depth in metres times 1 / depth_scale (0.1 mm off at most), K, c2w
     raises     ValueError for an unknown family, fewer than 2 views, an empty image or no sample
     """
@@ -88,7 +90,7 @@ def generate(family: str, seed: int, num_views: int, size: tuple[int, int], samp
         world = World(FAMILIES[family](rng))
         path = cameras(family, world, rng, num_views, size)
     K, poses = path
-    light = stored_light(world)
+    light = stored_light(world, bounces)
     factor = exposure(world, light, K, poses, size)
     return [Frame(f"frame{number:03d}", photograph(world, light, factor, K, c2w, size, samples),
                   depth_of(world, K, c2w, size), DEPTH_SCALE, None, None, K, c2w, number)
