@@ -10,7 +10,7 @@ repro: $(VENV)/installed
 	@echo "The report: reports/summary/index.html"
 
 test: $(VENV)/installed
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed, this is ' + sys.version)"
