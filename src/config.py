@@ -107,6 +107,10 @@ class Episodes:
                 "satisfy 2 <= min <= max, or no frame lies between the two contexts.")
         require_positive(f"{key}.num_targets", self.num_targets)
         require_positive(f"{key}.per_bin", self.per_bin)
+        between = self.temporal_gap_min - 1
+        require(self.view_selection != "gap" or between >= self.num_targets,
+                f"{key}.temporal_gap_min {self.temporal_gap_min} leaves {between} photographs between the contexts, but "
+                f"{key}.num_targets is {self.num_targets}; raise the gap or take fewer targets.")
 
 
 @dataclass

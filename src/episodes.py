@@ -9,6 +9,7 @@ import os
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from src.scene import Scene, SceneRecord, read_index
 
 BINS = {"close": (0.9, 1.0), "medium": (0.7, 0.9), "wide": (0.5, 0.7), "very_wide": (0.3, 0.5)}  # lowest <= ov < next
 GAP_BIN, TRAIN_BIN = "gap", "train"
+BROKEN = json.JSONDecodeError, TypeError, KeyError  # what a line that is no episode raises
 
 
 class EpisodeError(ValueError):
@@ -42,6 +44,10 @@ class Episode:
     category: str
 
 
+def overlap_file(folder: str | Path, scene: str) -> Path:
+    return Path(folder) / "overlaps" / f"{scene}.safetensors"
+
+
 @dataclass(frozen=True, eq=False)
 class SceneViews:
     """What choosing views needs to know of a scene: frame names, content hashes, frame numbers (V,), camera centres
@@ -61,7 +67,7 @@ class SceneViews:
     @classmethod
     def read(cls, folder: str | Path, record: SceneRecord) -> "SceneViews":
         scene = Scene.open(Path(folder) / record.file)
-        overlap = read_overlap(Path(folder) / "overlaps" / f"{record.id}.safetensors", scene.names, record.sha256)
+        overlap = read_overlap(overlap_file(folder, record.id), scene.names, record.sha256)
         return cls.of(record, scene, overlap)
 
     @cached_property
@@ -227,9 +233,9 @@ def choose_bin(views: SceneViews, pairs: list[tuple[int, int]], bin: str, select
     return chosen
 
 
-def check_episode(episode: Episode, views: SceneViews, split: str) -> None:
-    """raises EpisodeError unless contexts and targets are different photographs of that scene as it now is, the scene
-    belongs to the split, and the contexts were taken from different places"""
+def episode_faults(episode: Episode, views: SceneViews, split: str) -> list[str]:
+    """Every rule that an episode breaks: contexts and targets are different photographs of its scene as it now is, the
+    scene belongs to the split, and the contexts were taken from different places."""
     frames = (*episode.contexts, *episode.targets)
     unknown = [name for name in frames if name not in views.names]
     faults = {
@@ -245,23 +251,34 @@ def check_episode(episode: Episode, views: SceneViews, split: str) -> None:
         contents = [views.content[i] for i in index]
         faults["shows one photograph twice"] = len(set(contents)) < len(contents)
         faults["has both contexts in one place"] = not views.pairable[index[0], index[1]]
-    for fault, present in faults.items():
-        if present:
-            raise EpisodeError(f"episode {episode.id} {fault}; run dvc repro prepare.")
+    return [fault for fault, present in faults.items() if present]
+
+
+def check_episode(episode: Episode, views: SceneViews, split: str) -> None:
+    """raises EpisodeError for the first rule that an episode breaks"""
+    for fault in episode_faults(episode, views, split):
+        raise EpisodeError(f"episode {episode.id} {fault}; run dvc repro prepare.")
 
 
 def file_of(folder: str | Path, split: str) -> Path:
     return Path(folder) / f"episodes_{split}.jsonl"
 
 
-def write_episodes(folder: str | Path, split: str, episodes: list[Episode], scenes: dict[str, SceneViews]) -> None:
-    """episodes_<split>.jsonl, each episode checked against its scene first."""
+def write_episodes(folder: str | Path, split: str, episodes: list[Episode], views_of: Callable[[str], SceneViews]
+                   ) -> None:
+    """episodes_<split>.jsonl, each episode checked against its scene, which `views_of` finds by id, first."""
     for item in episodes:
-        check_episode(item, scenes[item.scene], split)
+        check_episode(item, views_of(item.scene), split)
     path = file_of(folder, split)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(json.dumps(asdict(item), sort_keys=True) + "\n" for item in episodes), encoding="utf8")
     os.replace(temporary, path)
+
+
+def episode_of(line: str) -> Episode:
+    """raises one of BROKEN when a line is no episode"""
+    row = json.loads(line)
+    return Episode(**row | {key: tuple(row[key]) for key in ("contexts", "targets")})
 
 
 def read_episodes(folder: str | Path, split: str, category: str | None = None) -> list[Episode]:
@@ -274,9 +291,8 @@ def read_episodes(folder: str | Path, split: str, category: str | None = None) -
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; run dvc repro prepare.")
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
-        episodes = [Episode(**row | {key: tuple(row[key]) for key in ("contexts", "targets")}) for row in rows]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        episodes = list(map(episode_of, path.read_text(encoding="utf8").splitlines()))
+    except BROKEN as error:
         raise EpisodeError(f"{path} is not a list of episodes ({error!r}); run dvc repro prepare.") from error
     kept = [item for item in episodes if category in (None, item.category)]
     if not kept:

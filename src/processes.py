@@ -1,6 +1,9 @@
 """The same work on many items, in several processes, with the same results in the same order however many there are."""
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from typing import Callable, Sequence, TypeVar
 
@@ -10,9 +13,21 @@ from tqdm import tqdm
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
+def begin_worker() -> None:
+    """One computing thread, and no life of its own: a worker ends when the process that started it has been killed."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process().sentinel
+
+    def follow() -> None:
+        multiprocessing.connection.wait([parent])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def in_processes(job: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str) -> list[Result]:
     """job(item) for every item, in order, behind a progress bar; one computing thread per process."""
     if workers == 1:
         return [job(item) for item in tqdm(items, label)]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin_worker) as pool:
         return list(tqdm(pool.map(job, items), label, len(items)))

@@ -21,6 +21,7 @@ class Recording:
     metadata   JSON values kept in the scene file: license, quality, source, ...
     details    by frame name, JSON values kept with the frame: source path, sharpness, ...
     points     reads the reconstruction's points, where a dataset has them; asked only where there is no depth
+    fingerprint  computes a name that changes with the raw data; without it an interrupted run begins the scene anew
     """
 
     id: str
@@ -32,6 +33,7 @@ class Recording:
     metadata: dict = field(default_factory=dict)
     details: dict[str, dict] = field(default_factory=dict)
     points: Callable[[], Points] | None = None
+    fingerprint: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Train, validation and test: whole scenes, never frames, and the same on every machine."""
 
 import hashlib
-from typing import Iterable
+from typing import Iterable, Iterator
 
 SPLITS = ("train", "val", "test")
 
@@ -21,14 +21,19 @@ def split_of(share: float, train: float = 0.8, val: float = 0.1) -> str:
     return "train" if share < train else "val" if share < train + val else "test"
 
 
+def leaks(photographs: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    """A sentence for each photograph that an earlier one of another split equals; arguments as in `check_no_leak`."""
+    first = {}
+    for split, where, content in photographs:
+        earlier_split, earlier_where = first.setdefault(content, (split, where))
+        if earlier_split != split:
+            yield f"{where} ({split}) and {earlier_where} ({earlier_split}) are the same"
+
+
 def check_no_leak(photographs: Iterable[tuple[str, str, str]]) -> None:
     """photographs: (split, where, content hash or scene key) of all that a dataset holds.
 
     raises    LeakError when one content occurs in two splits
     """
-    first = {}
-    for split, where, content in photographs:
-        earlier_split, earlier_where = first.setdefault(content, (split, where))
-        if earlier_split != split:
-            raise LeakError(f"{where} ({split}) and {earlier_where} ({earlier_split}) are the same, but no photograph "
-                            "may occur in two splits; remove one of them from the raw data.")
+    for leak in leaks(photographs):
+        raise LeakError(f"{leak}, but no photograph may occur in two splits; remove one of them from the raw data.")

@@ -58,7 +58,7 @@ def built(root: Path, folder: Path, *options: str, workers: int = 1) -> dict:
     """What the stages `download` and `prepare` do; the report."""
     source = catalogue(root, *options)
     with fresh_folder(folder) as new:
-        prepare(source, new, (48, 48), selection(per_bin=2), workers)
+        prepare(source, new, (48, 48), selection(per_bin=2), workers, folder.with_name("scratch"))
     return json.loads((folder / "report.json").read_text())
 
 

@@ -61,6 +61,14 @@ def test_impossible_combinations_are_refused():
         load(["model.fusion_hooks=[4]", "model.fusion_site=encoder"], ROOT)
 
 
+def test_the_smallest_gap_has_room_for_all_targets():
+    gap = [f"datasets.co3d.episodes.{option}" for option in ("view_selection=gap", "temporal_gap_min=4")]
+    assert load(gap, ROOT).datasets.co3d.episodes.num_targets == 3
+    with pytest.raises(ConfigError, match="temporal_gap_min 4 leaves 3 photographs .*num_targets is 4; raise the gap"):
+        load([*gap, "datasets.co3d.episodes.num_targets=4"], ROOT)
+    load([gap[1], "datasets.co3d.episodes.num_targets=4"], ROOT)  # without gap selection it does not matter
+
+
 def test_a_missing_key_is_named(tmp_path):
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("  use_offsets: true", "  # use_offsets gone"))

@@ -57,7 +57,7 @@ def write_dataset(folder, splits=("train", "train", "val", "test")) -> dict[str,
     for split in set(splits):
         chosen = [item for views in scenes.values() if views.record.split == split
                   for item in evaluation_episodes(views, selection())[0]]
-        write_episodes(folder, split, chosen, scenes)
+        write_episodes(folder, split, chosen, scenes.__getitem__)
     return scenes
 
 
@@ -227,7 +227,7 @@ def test_rules_hold_when_writing_and_when_reading(tmp_path, change, words):
     good = read_episodes(tmp_path, "test")
     bad = type(good[0])(**vars(good[0]) | {key: value(good[0])})
     with pytest.raises(EpisodeError, match=words):
-        write_episodes(tmp_path, "test", [bad], scenes)
+        write_episodes(tmp_path, "test", [bad], scenes.__getitem__)
     assert read_episodes(tmp_path, "test") == good  # what was there is still there
     lines = (tmp_path / "episodes_test.jsonl").read_text().splitlines()
     lines[0] = json.dumps(json.loads(lines[0]) | {key: value(good[0])})
@@ -239,7 +239,7 @@ def test_rules_hold_when_writing_and_when_reading(tmp_path, change, words):
 def test_an_episode_of_another_split_or_with_twin_photographs_is_refused(tmp_path):
     scenes = write_dataset(tmp_path)
     with pytest.raises(EpisodeError, match="split train, not test"):
-        write_episodes(tmp_path, "test", read_episodes(tmp_path, "train"), scenes)
+        write_episodes(tmp_path, "test", read_episodes(tmp_path, "train"), scenes.__getitem__)
     item = read_episodes(tmp_path, "test")[0]
     views = scenes[item.scene]
     content = list(views.content)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from src.conversion import shrunk
 from src.crop import fit_published
 from src.episodes import TrainingEpisodes, read_episodes
 from src.folders import fresh_folder
-from src.prepare import CATALOGUES, prepare, read_manifest, rendered_scenes, shrunk
+from src.prepare import CATALOGUES, prepare, read_manifest, rendered_scenes
 from src.provenance import write_json
 from src.recording import Catalogue, Recording
 from src.scene import Frame, Scene, read_index, write_scene
@@ -65,7 +66,7 @@ def catalogue(changes: dict[int, list] | None = None, splits=("train",) * 4 + ("
 
 def built(folder: Path, source: Catalogue, resolution=SIZE, workers=1, **options) -> dict:
     with fresh_folder(folder) as new:
-        prepare(source, new, resolution, selection(**options), workers)
+        prepare(source, new, resolution, selection(**options), workers, folder.with_name("scratch"))
     return json.loads((folder / "report.json").read_text())
 
 

@@ -3,6 +3,7 @@
 Cameras become OpenCV's, depth stays the float16 bits it is; what its test set hides is not used.
 """
 
+import hashlib
 import json
 import zlib
 from collections import defaultdict
@@ -112,6 +113,16 @@ class Sequence:
         text = json.dumps([asdict(annotation) for annotation in annotations])
         return cls(root, zlib.compress(text.encode()), orphans)
 
+    def fingerprint(self) -> str:
+        """Of the annotations, and of size and time of every file that they name."""
+        digest = hashlib.sha256(self.packed + json.dumps(self.orphans).encode())
+        for entry in json.loads(zlib.decompress(self.packed)):
+            for path in filter(None, (entry[plane] for plane in ("image", "depth", "mask", "depth_mask"))):
+                if (file := inside(self.root, path)).is_file():
+                    about = file.stat()
+                    digest.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
     def __call__(self, tally: Tally) -> Iterator[Frame]:
         for entry in json.loads(zlib.decompress(self.packed)):
             annotation = FrameAnnotation(**entry)
@@ -217,7 +228,8 @@ def recording(root: Path, listed: Listed, split: str, archives: dict[str, str]) 
     frames = Sequence.of(root, listed.frames, listed.orphans)
     about = {"license": LICENCE, "quality": listed.quality, "source": archives, "set": listed.set}
     count = len(listed.frames) + len(listed.orphans)
-    return Recording(listed.id, listed.category, split, "scene", count, frames, about, frames.details)
+    return Recording(listed.id, listed.category, split, "scene", count, frames, about, frames.details,
+                     fingerprint=frames.fingerprint)
 
 
 def co3d_scenes(block: Co3d, raw: Path, manifest: dict) -> Catalogue:

@@ -243,7 +243,8 @@ def recording_of(root: Path, raw: Path, scene: dict) -> Recording:
     return Recording(scene["id"], CATEGORY, scene["split"], "metre", scene["listed"],
                      partial(room_frames, root, list_file, places),
                      {"license": "ScanNet++ Terms of Use", "source": {"fingerprint": scene["fingerprint"],
-                                                                      "images": places["images"]}}, points=points)
+                                                                      "images": places["images"]}}, points=points,
+                     fingerprint=partial(str, scene["fingerprint"]))
 
 
 def listed_rooms(dataset: ScanNetPP, raw: Path, manifest: dict) -> Catalogue:

@@ -227,7 +227,8 @@ def recording_of(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Rec
     points = capture.point_file
     return Recording(id, CATEGORY, split, "scene", len(capture.photographs), partial(capture_frames, files, capture),
                      {"license": "the capture's own", "source": {"fingerprint": scene["fingerprint"]}}, details,
-                     partial(capture_points, files, points) if points and points in files else None)
+                     partial(capture_points, files, points) if points and points in files else None,
+                     partial(str, scene["fingerprint"]))
 
 
 def listed_captures(dataset: Transforms, raw: Path, manifest: dict) -> Catalogue:
