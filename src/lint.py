@@ -19,13 +19,12 @@ from src.episodes import BROKEN, Episode, SceneViews, episode_faults, episode_of
 from src.findings import Finding, fault, note
 from src.folders import existing_root
 from src.overlap import read_overlap
-from src.prepare import SCENES
 from src.provenance import file_hash, read_json
 from src.scene import INDEX, Scene, SceneError, SceneRecord, read_index
 from src.splits import SPLITS, leaks
 from src.validation import Tally, check_frame
 
-REPORT = "report.json"
+SCENES, REPORT = "data/scenes", "report.json"
 Photograph = tuple[str, str, str]  # split, scene and name, content hash
 
 
@@ -207,7 +206,7 @@ def findings(path: Path, beside: str | None) -> Iterator[Finding]:
     return folder_findings(path)
 
 
-def main(path: str = str(SCENES), beside: str | None = None) -> bool:
+def main(path: str = SCENES, beside: str | None = None) -> bool:
     """Print all findings; is there a fault?"""
     faults = 0
     for finding in findings(Path(path), beside):
