@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from src.datasets.splatt3r_sets import main, read_coverage, read_sets, read_test_set
+from src.datasets.splatt3r_sets import read_coverage, read_sets, read_test_set
 from tests.miniatures import write
 
 LISTED = [f"DSC{number:05d}.JPG" for number in range(6)]
@@ -29,15 +29,13 @@ def root(tmp_path):
 
 
 @pytest.mark.parametrize(("views", "meant"), [(6, LISTED), (5, SHARP)])
-def test_the_coverage_matrix_decides_which_photographs_positions_mean(root, tmp_path, views, meant, capsys):
+def test_the_coverage_matrix_decides_which_photographs_positions_mean(root, tmp_path, views, meant):
     matrix = coverage(tmp_path / "sets", views)
     names, found = read_coverage(tmp_path / "sets/coverage/a0.json", LISTED, SHARP)
     assert names == meant and np.array_equal(found, matrix)
     wanted = [("a0", meant[0], meant[1], meant[2]), ("a0", meant[4], meant[3], meant[2]),
               ("a0", meant[0], meant[3], meant[1])]
     assert read_sets(root, tmp_path / "sets") == {"test_set_0.9_0.9.json": wanted}
-    main(str(root), str(tmp_path / "sets"))
-    assert capsys.readouterr().out == "test_set_0.9_0.9.json: 3 scored rows in 1 scenes\n"
 
 
 def test_a_matrix_that_fits_neither_list_is_refused(root, tmp_path):

@@ -2,21 +2,18 @@
 
 Positions count through a scene's `train` list, with the blurred photographs or without them; which of the two is not
 said. The length of the coverage matrix decides, and everything is translated to file names at once.
-
-    python -m src.datasets.splatt3r_sets <ScanNet++ root> <folder with coverage/ and test_set_*.json>
-
-says what the files hold.
 """
 
-import sys
+from collections import Counter
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 
 from src.datasets.json_node import Node
-from src.datasets.scannetpp import KEY, base_of, blurred
+from src.datasets.scannetpp import base_of, blurred
 from src.datasets.transforms_json import Entry
-from src.folders import existing_root
+from src.findings import Finding, fault, note
 from src.overlap import check_coverage
 
 EVERY = 100  # of a test set's rows, the one that Splatt3R scores
@@ -53,25 +50,33 @@ def read_coverage(path: Path, listed: list[str], sharp: list[str]) -> tuple[list
                      "of them not blurred; it belongs to another release of ScanNet++: get the one it was made for.")
 
 
-def read_test_set(path: Path, names: dict[str, list[str]]) -> list[tuple[str, str, str, str]]:
-    """(scene, context, context, target) by name of every row that Splatt3R scores; names: what each scene's positions
-    mean.
+def read_row(row: Node, names: dict[str, list[str]]) -> tuple[str, str, str, str]:
+    """(scene, context, context, target) by name; names: what each scene's positions mean.
 
     raises    ValueError for an unknown scene or position, and for a target that is a context
     """
+    scene, *positions = row.items()
+    if scene.text() not in names:
+        raise row.fault(f"scene {scene.value} has no coverage file")
+    known, numbers = names[scene.value], [node.typed(int) for node in positions]
+    if len(numbers) != 3 or len(set(numbers)) < 3 or not all(0 <= number < len(known) for number in numbers):
+        raise row.fault(f"found photographs {numbers}, wanted three different ones of 0 to {len(known) - 1}")
+    return scene.value, *(known[number] for number in numbers)
+
+
+def rows_of(path: Path) -> list[Node]:
+    """raises FileNotFoundError, ValueError"""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; get it again.")
-    file = Node.read(b'{"rows":' + path.read_bytes() + b"}", path.name)
-    found = []
-    for row in file["rows"].items()[::EVERY]:
-        scene, *positions = row.items()
-        if scene.text() not in names:
-            raise row.fault(f"scene {scene.value} has no coverage file")
-        known, numbers = names[scene.value], [node.typed(int) for node in positions]
-        if len(numbers) != 3 or len(set(numbers)) < 3 or not all(0 <= number < len(known) for number in numbers):
-            raise row.fault(f"found photographs {numbers}, wanted three different ones of 0 to {len(known) - 1}")
-        found.append((scene.value, *(known[number] for number in numbers)))
-    return found
+    return Node.read(b'{"rows":' + path.read_bytes() + b"}", path.name)["rows"].items()
+
+
+def read_test_set(path: Path, names: dict[str, list[str]]) -> list[tuple[str, str, str, str]]:
+    """(scene, context, context, target) by name of every row that Splatt3R scores.
+
+    raises    FileNotFoundError, ValueError
+    """
+    return [read_row(row, names) for row in rows_of(path)[::EVERY]]
 
 
 def read_sets(root: Path, folder: Path) -> dict[str, list[tuple[str, str, str, str]]]:
@@ -81,14 +86,34 @@ def read_sets(root: Path, folder: Path) -> dict[str, list[tuple[str, str, str, s
     return {path.name: read_test_set(path, names) for path in sorted(folder.glob("test_set_*.json"))}
 
 
-def main(root: str, folder: str) -> None:
-    sets = read_sets(existing_root(root, f"{KEY}.root", "ScanNet++"), Path(folder))
-    for name, rows in sets.items():
-        print(f"{name}: {len(rows)} scored rows in {len({row[0] for row in rows})} scenes")
-
-
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except (ValueError, FileNotFoundError, TypeError) as error:
-        sys.exit(f"error: {error}")
+def set_findings(root: Path, folder: Path) -> Iterator[Finding]:
+    """What coverage and test-set files hold, and everything wrong with them, in the rows that are not scored too."""
+    names = {}
+    for path in sorted((folder / "coverage").glob("*.json")):
+        try:
+            listed, sharp = train_lists(root, path.stem)
+            names[path.stem], _ = read_coverage(path, listed, sharp)
+        except (ValueError, FileNotFoundError) as error:
+            yield fault(error)
+            continue
+        if len(sharp) < len(listed):
+            meant = "with" if names[path.stem] == listed else "without"
+            yield note(f"{path.name}: positions count {meant} the {len(listed) - len(sharp)} blurred photographs")
+    for path in sorted(folder.glob("test_set_*.json")):
+        try:
+            rows = rows_of(path)
+        except ValueError as error:
+            yield fault(error)
+            continue
+        found = []
+        for row in rows:
+            try:
+                found.append(read_row(row, names))
+            except ValueError as error:
+                yield fault(error)
+        scored = Counter(found[::EVERY] if len(found) == len(rows) else [])
+        repeated = sum(scored.values()) - len(scored)
+        if repeated:
+            yield note(f"{path.name}: {repeated} scored rows repeat another")
+        yield note(f"{path.name}: {len(rows)} rows, {len(rows[::EVERY])} of them scored, {len(rows) - len(found)} not "
+                   f"readable, in {len({row[0] for row in found})} scenes")
