@@ -8,13 +8,9 @@ reads reports/ of each through Git, without a checkout or a DVC remote; refuses 
 the first and says in what; writes reports/comparison: table.md, table.csv, comparison.json, *.svg, index.html
 """
 
-import csv
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src import figures
 from src.config import Config, load
@@ -22,13 +18,13 @@ from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline
                              protocol_differences, read_folder, read_revision)
 from src.folders import fresh_folder
 from src.provenance import write_json
-from src.records import column, select
+from src.records import column, select, write_rows
 from src.statistics import Comparison, spread
+from src.templates import fill
 from src.tradeoffs import COSTS, costs, pareto_charts
 from src.verdict import cautions, difference_words
 
 COMPARISON = REPORTS / "comparison"
-TEMPLATE = Path(__file__).with_name("compare.html")
 METRICS = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel")  # all aligned
 NUMBERS = ("mean", "std", "n", "scenes", "difference", "low", "high", "p_holm")
 NOT_MEASURED = "not measured"
@@ -98,15 +94,6 @@ def score_rows(table: Table) -> list[dict]:
     return rows
 
 
-def csv_text(rows: list[dict]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: f"{value:.6f}" if isinstance(value, float) else value for name, value in row.items()}
-                     for row in rows)
-    return text.getvalue()
-
-
 def measured(row: dict, digits: int) -> str:
     return NOT_MEASURED if row["mean"] is None else f"{row['mean']:.{digits}f}"
 
@@ -163,18 +150,16 @@ def write(folder: Path, results: list[Result], table: Table) -> str:
     """All files of a comparison; returns the table as markdown."""
     rows, drawn, matrices = score_rows(table), drawings(table), generalisation(results)
     head, cells = board(table, rows)
-    text = markdown(head, cells)
-    (folder / "table.md").write_text("\n\n".join([text, *sentences(table)]) + "\n", "utf8")
-    (folder / "table.csv").write_text(csv_text(rows), "utf8")
+    text, words = markdown(head, cells), sentences(table)
+    (folder / "table.md").write_text("\n\n".join([text, *words]) + "\n", "utf8")
+    write_rows(folder / "table.csv", rows)
     costs_of = {each.name: price for each in table.results if (price := costs(each))}
     write_json(folder / "comparison.json", {"reference": table.reference.name, "rows": rows, "refused": table.refused,
                                             "generalisation": matrices, "costs": costs_of})
     for name, svg in drawn.items():
         (folder / f"{name}.svg").write_text(figures.standalone(svg), "utf8")
-    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    (folder / "index.html").write_text(environment.get_template(TEMPLATE.name).render(
-        head=head, cells=cells, sentences=sentences(table), drawings=drawn, matrices=matrices), "utf8")
+    page = fill("compare.html", head=head, cells=cells, sentences=words, drawings=drawn, matrices=matrices)
+    (folder / "index.html").write_text(page, "utf8")
     return text
 
 

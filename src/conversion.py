@@ -4,14 +4,13 @@ A finished scene lies in a folder of its own with a note of what it was made fro
 takes it from there, if it would be made from the same and its files still have the hashes noted.
 """
 
-import sys
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from src.crop import fit, fit_published, fit_stored
 from src.overlap import covisibility, write_overlap
-from src.provenance import file_hash, params_hash, read_json, versions, write_json
+from src.provenance import file_hash, module_hashes, params_hash, read_json, versions, write_json
 from src.recording import Catalogue, Recording
 from src.scene import Frame, Scene, SceneRecord, write_scene
 from src.validation import SceneDropped, Tally, check_scene, usable_frames
@@ -50,10 +49,8 @@ class Converted:
 
 
 def code_hash() -> str:
-    """SHA-256 of the project's modules that are loaded, and the versions of what computes."""
-    modules = {name: file_hash(module.__file__) for name, module in sorted(sys.modules.items())
-               if name.split(".")[0] == "src" and getattr(module, "__file__", None)}
-    return params_hash(modules, versions() | {"pillow": version("pillow")})
+    """A name for the project's modules that are loaded, and the versions of what computes."""
+    return params_hash(module_hashes("src."), versions() | {"pillow": version("pillow")})
 
 
 def origin(rules: Catalogue, resolution: tuple[int, int], code: str, recording: Recording) -> str | None:

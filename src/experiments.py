@@ -168,10 +168,9 @@ def against_baseline(results: list[Result], resamples: int, confidence: float, s
         return {}
     scored = baseline.scores(metric)
     keys = sorted(scored)
-    arms = [arm for arm in arms if arm.scores(metric).keys() == scored.keys()]
-    if not keys or not arms:
+    found = {arm.name: scores for arm in arms if (scores := arm.scores(metric)).keys() == scored.keys()}
+    if not keys or not found:
         return {}
-    found = {arm.name: arm.scores(metric) for arm in arms}
     values = {name: np.array([scores[key][metric] for key in keys]) for name, scores in found.items()}
     rng = numpy_generator(seed, "experiments")
     return compare(values, np.array([scored[key][metric] for key in keys]), [scored[key]["scene"] for key in keys], rng,

@@ -1,6 +1,5 @@
 """One file from its publisher, a mirror or a folder filled by hand: resumed, retried, verified, put in place whole."""
 
-import hashlib
 import os
 import shutil
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 import requests
 from filelock import FileLock
 from tqdm import tqdm
+
+from src.provenance import file_hash
 
 CHUNK = 1 << 16  # bytes; what came of an unfinished piece is lost when a connection breaks
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
@@ -50,14 +51,9 @@ class Source:
         return self.file or self.url.rsplit("/", 1)[-1]
 
 
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def verify(path: Path, sha256: str, origin: str) -> None:
     """raises FetchError when the file's SHA-256 does not begin with `sha256`"""
-    if sha256 and not (found := sha256_of(path)).startswith(sha256):
+    if sha256 and not (found := file_hash(path)).startswith(sha256):
         raise FetchError(f"{origin} has SHA-256 {found}, but its publisher states {sha256}…; delete it and fetch it "
                          "again, from another mirror if it came from one.")
 
@@ -169,7 +165,7 @@ def download(url: str, path: Path, sha256: str = "", attempts: int = 5, pause: f
                     raise FetchError(str(error)) from error
                 time.sleep(pause * 2 ** (failures - 1))
         part.with_name(part.name + ".etag").unlink(missing_ok=True)
-        if sha256 and not (found := sha256_of(part)).startswith(sha256):
+        if sha256 and not (found := file_hash(part)).startswith(sha256):
             part.unlink()
             raise FetchError(f"{url} delivered a file with SHA-256 {found}, but its publisher states {sha256}…")
         os.replace(part, path)

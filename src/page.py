@@ -4,10 +4,8 @@ import base64
 import io
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from src import figures
@@ -17,11 +15,11 @@ from src.records import ALIGNMENTS, FLOORS, METHODS, Row, column, groups, select
 from src.speed import fps_and_memory, speed_facts, stage_table, time_table, timings, why_absent
 from src.statistics import Comparison, Interval, rank_intervals
 from src.stopwatch import StageTime
+from src.templates import fill
 from src.tradeoffs import COSTS, pareto_charts
 from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline, interval_words,
                          number, power_words)
 
-TEMPLATE = Path(__file__).with_name("report.html")
 METHOD_NAMES = {"render": "this model's renders"} | FLOOR_NAMES
 CHART_NAMES = {"render": "render", "copy_nearest": "copied photograph", "points_splat": "points, splatted",
                "points": "points"}
@@ -92,8 +90,9 @@ def ranks(results: list[Result]) -> dict[str, str]:
     """Ranks that the pairwise tests leave open, where three or more results can be compared."""
     if len(results) < 3:
         return {}
-    reference = results[0].scores()
-    arms = {each.name: np.array([each.scores()[key][METRIC] for key in sorted(reference)]) for each in results}
+    found = {each.name: each.scores() for each in results}
+    reference = found[results[0].name]
+    arms = {name: np.array([scores[key][METRIC] for key in sorted(reference)]) for name, scores in found.items()}
     scenes = [reference[key]["scene"] for key in sorted(reference)]
     intervals = rank_intervals(arms, scenes, np.random.default_rng(0))
     return {name: f"{best}" if best == worst else f"{best}–{worst}" for name, (best, worst) in intervals.items()}
@@ -281,6 +280,4 @@ def context(findings: Findings) -> dict:
 
 def page(findings: Findings) -> str:
     """The whole page."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template(TEMPLATE.name).render(context(findings))
+    return fill("report.html", **context(findings))

@@ -29,7 +29,7 @@ from src.alignment import context_points, scale_factor
 from src.geometry import transform, unproject, visible
 from src.losses import confidence_loss, point_errors
 from src.mast3r import Mast3r, Mast3rConfig
-from src.provenance import file_hash, numpy_generator, params_hash, torch_generator, versions, write_json
+from src.provenance import module_hashes, numpy_generator, params_hash, torch_generator, versions, write_json
 from src.timing import hardware
 
 FOLDER = Path("data/bundled")
@@ -59,19 +59,13 @@ def coverage(depth: Tensor, K: Tensor, c2w: Tensor, stride: int = 8) -> np.ndarr
     return torch.stack(seen, 1).double().mean((-2, -1)).numpy()
 
 
-def generator_hashes() -> dict[str, str]:
-    """Of each module that draws the scenes: scenes of another generator must not be taken for this one's."""
-    return {name: file_hash(module.__file__) for name, module in sorted(sys.modules.items())
-            if name.startswith("src.datasets.")}
-
-
 class Stream:
     """Scenes 0, 1, 2, ... in a fixed order, alternating between the families, rendered ahead by processes."""
 
     def __init__(self, params, first_seed: int, workers: int):
         self.params, self.first_seed = params, first_seed
         self.pending, self.scenes = deque(), []
-        self.generator = generator_hashes()
+        self.generator = module_hashes("src.datasets.")
         self.executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
         SCRATCH.mkdir(parents=True, exist_ok=True)
 

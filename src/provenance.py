@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +50,12 @@ def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def module_hashes(prefix: str) -> dict[str, str]:
+    """SHA-256 by name of the loaded modules whose names begin so: what they make must not be taken for another code's."""
+    return {name: file_hash(module.__file__) for name, module in sorted(sys.modules.items())
+            if name.startswith(prefix) and getattr(module, "__file__", None)}
 
 
 def versions() -> dict[str, str]:

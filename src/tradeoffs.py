@@ -38,13 +38,15 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
 
 def pareto_charts(results: list[Result]) -> dict[str, str]:
     """cost -> SVG of quality against it, for two or more results measured on the same machine."""
-    machine = [each for each in same_machine(results) if column(select(each.rows, alignment="aligned"), METRIC)[0]]
-    if len(machine) < 2:
+    prices, quality = {}, {}
+    for each in same_machine(results):
+        if values := column(select(each.rows, alignment="aligned"), METRIC)[0]:
+            prices[each.name], quality[each.name] = costs(each), spread(values)["mean"]
+    if len(quality) < 2:
         return {}
-    quality = {each.name: spread(column(select(each.rows, alignment="aligned"), METRIC)[0])["mean"] for each in machine}
     drawn = {}
     for cost, words in COSTS.items():
-        points = {each.name: (costs(each)[cost], quality[each.name]) for each in machine}
+        points = {name: (prices[name][cost], quality[name]) for name in quality}
         drawn[cost] = figures.pareto(points, pareto_front(points), words, "PSNR, masked (dB)",
-                                                 f"masked PSNR over {words}")
+                                     f"masked PSNR over {words}")
     return drawn

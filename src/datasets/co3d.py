@@ -113,19 +113,22 @@ class Sequence:
         text = json.dumps([asdict(annotation) for annotation in annotations])
         return cls(root, zlib.compress(text.encode()), orphans)
 
+    def annotations(self) -> Iterator[FrameAnnotation]:
+        return (FrameAnnotation(**entry) for entry in json.loads(zlib.decompress(self.packed)))
+
     def fingerprint(self) -> str:
         """Of the annotations, and of size and time of every file that they name."""
         digest = hashlib.sha256(self.packed + json.dumps(self.orphans).encode())
-        for entry in json.loads(zlib.decompress(self.packed)):
-            for path in filter(None, (entry[plane] for plane in ("image", "depth", "mask", "depth_mask"))):
+        for annotation in self.annotations():
+            named = annotation.image, annotation.depth, annotation.mask, annotation.depth_mask
+            for path in filter(None, named):
                 if (file := inside(self.root, path)).is_file():
                     about = file.stat()
                     digest.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
     def __call__(self, tally: Tally) -> Iterator[Frame]:
-        for entry in json.loads(zlib.decompress(self.packed)):
-            annotation = FrameAnnotation(**entry)
+        for annotation in self.annotations():
             name = name_of(annotation.image)
             self.details[name] = {"source": annotation.image, "seen": annotation.kind}
             try:

@@ -16,8 +16,8 @@ from src.archives import extract
 from src.config import Co3d, Co3dSource
 from src.datasets.co3d_tree import KEY, SUBSETS, annotation_files, categories_in, chosen_categories, tree_root
 from src.datasets.json_node import Node
-from src.fetch import FetchError, download, part_of, remote_size, sha256_of
-from src.provenance import read_json, write_json
+from src.fetch import FetchError, download, part_of, remote_size
+from src.provenance import file_hash, read_json, write_json
 
 LINKS, CHECKSUMS, METADATA = "links.json", "co3d_sha256.json", "METADATA"
 SPACE = 2.2  # times the archives' bytes: packed and unpacked at once
@@ -128,7 +128,7 @@ def checked_hash(path: Path, note: Path) -> str:
     state = {"bytes": status.st_size, "modified": status.st_mtime_ns}
     if note.is_file() and (known := read_json(note)) == known | state:
         return known["sha256"]
-    found = sha256_of(path)
+    found = file_hash(path)
     write_json(note, state | {"sha256": found})
     return found
 
@@ -235,7 +235,7 @@ def manifest_of(root: Path, subset: str, categories: list[str], archives: list[A
         for name in annotation_files(root, category):
             if not (path := root / name).is_file():
                 raise FileNotFoundError(f"CO3D's {name} is missing in {root}; take it from its publisher.")
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            files[name] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
     unverified = [archive.name for archive in archives if not archive.sha256]
     return {"dataset": "co3d", "subset": subset, "categories": categories, "files": files, "sources": sources,
             "unverified": unverified}
