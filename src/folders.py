@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders and files that appear whole or not at all."""
 
 import os
 import shutil
@@ -25,6 +25,14 @@ def fresh_folder(path: str | Path) -> Iterator[Path]:
         os.replace(path, old)
     os.replace(temporary, path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """A file, or in the place of an existing one, only once all of it is written."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    partial.replace(path)
 
 
 def existing_root(root: str | None, key: str, holds: str) -> Path:

@@ -1,12 +1,17 @@
-"""3D Gaussian Splatting's PLY files, which every splat viewer opens. Logits and logarithms live here alone."""
+"""3D Gaussian Splatting's PLY files, which every splat viewer opens, and the smaller files that gsplat makes of them.
+Logits and logarithms live here alone."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from src.folders import write_whole
 from src.gaussians import SH_COEFFICIENTS, Gaussians
 
+# endings of the formats that gsplat writes, under its names: 32 bytes a Gaussian, and 16 in PlayCanvas's quantised form
+COMPRESSED = {".splat": "splat", ".compressed.ply": "ply_compressed"}
 HEADER_BYTES = 65536  # a 3DGS header has about 1,500
 EDGE = 1e-7  # opacities are kept this far from 0 and 1, where the logit is infinite
 TINY_SCALE = 1e-12  # scene units; a scale of 0 has no logarithm
@@ -50,10 +55,37 @@ def write_ply(path: str | Path, gaussians: Gaussians) -> None:
     names = property_names(gaussians.sh.shape[-2])
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}",
               *(f"property float {name}" for name in names), "end_header"]
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes("\n".join(header).encode("ascii") + b"\n" + table.tobytes())
-    partial.replace(path)
+    write_whole(path, "\n".join(header).encode("ascii") + b"\n" + table.tobytes())
+
+
+def check_ending(path: str | Path) -> str:
+    """The format that the ending of a file's name asks for: ply, or gsplat's name of a compressed one.
+
+    raises    ValueError  for other endings
+    """
+    for ending, name in (COMPRESSED | {".ply": "ply"}).items():
+        if str(path).lower().endswith(ending):
+            return name
+    raise ValueError(f"{path} must end in .ply, {' or '.join(COMPRESSED)}; the ending says which format is meant.")
+
+
+def write_splats(path: str | Path, gaussians: Gaussians) -> None:
+    """Write N Gaussians in the format of the file's ending: .ply as `write_ply`; by gsplat, rounded and reordered, .splat
+    (without view-dependent colour) or .compressed.ply (without Gaussians fainter than 1/255).
+
+    raises    ValueError  for other endings, and for a compressed file of no Gaussians
+    """
+    if (name := check_ending(path)) == "ply":
+        return write_ply(path, gaussians)
+    if not len(gaussians):
+        raise ValueError(f"There is no Gaussian to write to {path}; an empty scene can be a .ply only.")
+    from gsplat import export_splats
+
+    g = gaussians.detach().to("cpu", torch.float32)
+    logits, log_scales, quats = torch.from_numpy(vertex_table(gaussians)[:, -8:].astype(np.float32)).split([1, 3, 4], 1)
+    data = export_splats(g.means, log_scales, quats, logits[:, 0], g.sh[:, :1], g.sh[:, 1:], name)
+    # without view-dependent colour gsplat announces an element that has no properties, which viewers do not know
+    write_whole(path, re.sub(rb"element sh \d+\nend_header", b"end_header", data, count=1))
 
 
 def read_ply(path: str | Path) -> Gaussians:

@@ -23,16 +23,24 @@ class Prediction:
     scales: Tensor
 
 
-def predict(network: Splatt3R, sample: dict[str, Tensor], frozen: Mast3r | None = None) -> Prediction:
-    """Gaussians and points of a batch of samples (see `Samples`), in the frame of each first context.
+def splat(network: Splatt3R, sample: dict[str, Tensor]) -> SplatOutput:
+    """Gaussians and points of a batch of pairs, in the frame of each first context; no cameras are needed.
 
-    frozen    the geometry network that scales are taken from, where the model's own points may differ from its
+    sample    images (B, 2 or more, 3, H, W), tokens and, with a backbone, features as in `Samples`
     """
     tokens, images, features = sample["tokens"], sample["images"], sample.get("features")
     if network.encoder_trainable:  # cached tokens are the frozen encoder's
         tokens = torch.stack([network.encode(images[:, v] * 2 - 1) for v in range(2)], 1)
     features1, features2 = (None, None) if features is None else (features[:, 0], features[:, 1])
-    output = network(tokens[:, 0], tokens[:, 1], images[:, 0], images[:, 1], features1, features2)
+    return network(tokens[:, 0], tokens[:, 1], images[:, 0], images[:, 1], features1, features2)
+
+
+def predict(network: Splatt3R, sample: dict[str, Tensor], frozen: Mast3r | None = None) -> Prediction:
+    """Gaussians and points of a batch of samples (see `Samples`), in the frame of each first context.
+
+    frozen    the geometry network that scales are taken from, where the model's own points may differ from its
+    """
+    output = splat(network, sample)
     points = [output.points1.pts3d, output.points2.pts3d] if frozen is None else frozen_points(frozen, sample)
     return Prediction(output, scales(torch.stack(points, 1), sample))
 

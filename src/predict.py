@@ -1,0 +1,125 @@
+"""Gaussians of one's own two photographs, by the trained model of this experiment.
+
+    python -m src.predict a.jpg b.jpg -o scene.ply                       for any splat viewer, or python -m src.view
+    python -m src.predict a.jpg b.jpg -o scene.splat --preview way.gif   smaller file; a flight between the two cameras
+
+reads data/model, data/weights, params.yaml; no cached features, no cameras; writes the files named
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from src import backbones, models
+from src.backbones import Backbone
+from src.config import Config, load
+from src.extract import backbone_features
+from src.folders import write_whole
+from src.ply import check_ending, write_splats
+from src.prediction import splat
+from src.previews import drawn
+from src.provenance import fix_computation, read_json
+from src.snapshots import read_snapshot
+from src.splatt3r import Splatt3R, SplatOutput
+
+WEIGHTS, MODEL = Path("data/weights"), Path("data/model")
+NEEDED = (WEIGHTS / "geometry/model.safetensors", WEIGHTS / "backbone/record.json", MODEL / "record.json",
+          MODEL / models.TRAINED)
+PREVIEWS = (".png", ".gif")
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m src.predict", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photographs", nargs=2, type=Path, help="of one place, from two points of view")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="scene.ply, .splat or .compressed.ply")
+    parser.add_argument("--preview", type=Path, help="a sheet .png or an animation .gif of the way from one to the other")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    return parser.parse_args(words)
+
+
+def check_outputs(output: Path, preview: Path | None, force: bool) -> None:
+    """Before anything is computed.
+
+    raises    ValueError  when a file could not be written, or exists and may not be replaced
+    """
+    check_ending(output)
+    if preview is not None and preview.suffix.lower() not in PREVIEWS:
+        raise ValueError(f"The preview {preview} must end in {' or '.join(PREVIEWS)}.")
+    for path in filter(None, (output, preview)):
+        if not path.parent.is_dir():
+            raise ValueError(f"There is no folder {path.parent} to write {path.name} into; make it first.")
+        if path.exists() and not force:
+            raise ValueError(f"{path} exists; name another file, or say --force to replace it.")
+
+
+def load_model(config: Config) -> tuple[Splatt3R, Backbone, dict]:
+    """The trained network and its backbone, and the record of the training.
+
+    raises    FileNotFoundError, ValueError  when there is no trained model, or it is not the one of params.yaml
+    """
+    if missing := [path.as_posix() for path in NEEDED if not path.exists()]:
+        raise FileNotFoundError(f"There is no trained model here, {', '.join(missing)} missing; run dvc repro train (or dvc "
+                                "pull train where a remote has it).")
+    record, backbone = read_json(MODEL / "record.json"), backbones.load(config.model, WEIGHTS / "backbone")
+    if record["feature_channels"] != backbone.channels:
+        raise ValueError(f"{MODEL} was trained on features of {record['feature_channels']} channels, but params.yaml asks "
+                         f"for {backbone.title} with {backbone.channels}; run dvc repro train.")
+    network, _ = models.load(config, WEIGHTS / "geometry", MODEL)
+    return network, backbone, record
+
+
+def half(features: Tensor) -> Tensor:
+    """Rounded as the features are that the model was trained on."""
+    return features.half().float()
+
+
+def inputs(network: Splatt3R, backbone: Backbone, images: Tensor, grid: str) -> dict[str, Tensor]:
+    """What the network reads of a pair of photographs (2, 3, H, W) in [0, 1], computed here: a batch of one.
+
+    grid   as in params.yaml model.feature_grid
+    """
+    sample = {"images": images[None], "tokens": half(network.encode(images * 2 - 1))[None]}
+    if backbone.channels:
+        sample["features"] = half(backbone_features(backbone, tuple(images.shape[:1:-1]), grid)(images))[None]
+    return sample
+
+
+@torch.inference_mode()
+def predict_pair(config: Config, images: Tensor) -> tuple[SplatOutput, str]:
+    """Gaussians (a batch of one) of photographs (2, 3, H, W), and in words what made them."""
+    network, backbone, record = load_model(config)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network, backbone, images = network.to(device), backbone.to(device), images.to(device)
+    words = f"{record['geometry']['label']}, {record['backbone']['label']}, {record['steps']} training steps"
+    return splat(network, inputs(network, backbone, images, config.model.feature_grid)), words
+
+
+def main(words: list[str]) -> None:
+    asked = arguments(words)
+    try:
+        check_outputs(asked.output, asked.preview, asked.force)
+        config = load()
+        fix_computation(config.threads)
+        snapshots = [read_snapshot(path, tuple(config.dataset.resolution)) for path in asked.photographs]
+        for path, snapshot in zip(asked.photographs, snapshots):
+            print(f"{path}: {'; '.join(snapshot.notes)}")
+        images = torch.stack([snapshot.image for snapshot in snapshots])
+        output, made_by = predict_pair(config, images)
+        gaussians = output.gaussians[0]
+        picture = None if asked.preview is None else drawn(asked.preview, images, output, gaussians)
+        write_splats(asked.output, gaussians)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    if picture is not None:
+        write_whole(asked.preview, picture)
+    print(f"model: {made_by}")
+    print(f"{asked.output}: {len(gaussians)} Gaussians in the first photograph's camera frame, in the geometry network's "
+          "units")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,91 @@
+"""Look at Gaussians in a browser: python -m src.view scene.ply [other.ply]
+
+Served to this machine alone. Two files share one camera: a switch shows the one or the other from the same place.
+"""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import viser
+
+from src.gaussians import Gaussians
+from src.geometry import covariances
+from src.ply import read_ply
+from src.sh import dc_to_rgb
+
+HOST, PORT = "127.0.0.1", 8080
+DISTANCE = 10.0  # viewer units from the camera to the middle of the scene: covariances travel in half precision
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m src.view", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="+", type=Path, metavar="scene.ply", help="one or two 3DGS PLY files")
+    parser.add_argument("--port", type=int, default=PORT, help=f"{PORT} or the next free one; 0: any")
+    asked = parser.parse_args(words)
+    if len(asked.scenes) > 2:
+        parser.error("name one file, or two to compare")
+    return asked
+
+
+def enlargement(scenes: list[Gaussians]) -> float:
+    """Factor that puts the median Gaussian of the first scene at DISTANCE from the first photograph's camera."""
+    median = scenes[0].means.norm(dim=-1).median().item() if len(scenes[0]) else 0
+    return DISTANCE / median if median > 0 else 1.0
+
+
+def add_splats(server: viser.ViserServer, name: str, gaussians: Gaussians, factor: float) -> viser.GaussianSplatHandle:
+    """Gaussians enlarged by `factor`, with their colour seen from everywhere, as a node of the scene."""
+    g = gaussians.scaled(factor)
+    return server.scene.add_gaussian_splats(
+        name, centers=g.means.numpy(), covariances=covariances(g.quats, g.scales).numpy(),
+        rgbs=dc_to_rgb(g.sh[:, 0]).clamp(0, 1).numpy(), opacities=g.opacities[:, None].numpy())
+
+
+def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.GaussianSplatHandle]]:
+    """A running server that shows the first file, and a switch where there is a second; the handles in that order.
+
+    raises    FileNotFoundError, ValueError  when a file is missing or no 3DGS PLY; no server is left running
+    """
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path}; python -m src.predict writes one, and so does the stage "
+                                    "render.")
+    scenes = [read_ply(path) for path in paths]
+    factor = enlargement(scenes)
+    server = viser.ViserServer(HOST, port, label="Backsplat", verbose=False)
+    server.scene.set_up_direction("-y")
+    server.initial_camera.position = np.zeros(3)
+    server.initial_camera.look_at = np.array([0, 0, DISTANCE])
+    labels = [f"{number}: {path}" for number, path in enumerate(paths, 1)]
+    handles = [add_splats(server, f"/{number}", scene, factor) for number, scene in enumerate(scenes, 1)]
+    if len(handles) > 1:
+        switch = server.gui.add_dropdown("Scene", labels)
+
+        def show(_: object = None) -> None:
+            for label, handle in zip(labels, handles):
+                handle.visible = label == switch.value
+
+        switch.on_update(show)
+        show()
+    return server, handles
+
+
+def main(words: list[str]) -> None:
+    asked = arguments(words)
+    try:
+        server, handles = serve(asked.scenes, asked.port)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    print(f"http://{HOST}:{server.get_port()} shows {', '.join(map(str, asked.scenes))}; Ctrl-C ends it", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,157 @@
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from plyfile import PlyData
+
+from src import predict as command
+from src import render_targets
+from src.alignment import camera_in_prediction
+from src.ply import read_ply
+from src.prediction import splat
+from src.render import render
+from src.rendered import Rendered
+from src.scene import Scene
+from tests.trained import ROOT, SIZE, inside, samples, settings, train
+
+NAMES = ("means", "quats", "scales", "opacities", "sh")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained folder, its configuration, and the photographs of its pair as PNG files."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = train(folder)
+    scene = Scene.open(folder / "data/scenes/scenes/pair.safetensors")
+    for name in scene.names:
+        Image.fromarray(scene.frame(name).image).save(folder / f"{name}.png")
+    return folder, config
+
+
+@pytest.fixture
+def run(trained, monkeypatch, capsys):
+    """The command in the trained folder, at its resolution; returns what it printed."""
+    folder, config = trained
+    monkeypatch.setattr(command, "load", lambda: config)
+
+    def call(*words: str) -> str:
+        with inside(folder):
+            command.main([str(word) for word in words])
+        return capsys.readouterr().out
+
+    return call
+
+
+def refusal(run, *words: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    return str(stop.value)
+
+
+def test_two_photographs_give_the_pipelines_gaussians_bit_for_bit(trained, run, tmp_path):
+    folder, config = trained
+    run("000.png", "001.png", "-o", tmp_path / "scene.ply")
+    reader, _ = samples(folder, ("000", "001"), (), "pair")
+    with inside(folder), torch.inference_mode():
+        network, _, _ = command.load_model(config)
+        batch = {key: value[None] for key, value in reader[0].items()}
+        expected = splat(network, batch).gaussians[0]
+        found = command.predict_pair(config, batch["images"][0])[0].gaussians[0]
+    assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in NAMES)
+    written = read_ply(tmp_path / "scene.ply")
+    assert len(written) == 2 * SIZE[0] * SIZE[1]
+    for name in NAMES:
+        torch.testing.assert_close(getattr(written, name), getattr(expected, name), rtol=1e-5, atol=1e-6)
+
+
+def test_the_exported_file_shows_the_scored_image_again(trained, tmp_path):
+    """Prediction, export, an independent reader, and the renderer, against the picture that `evaluate` scores."""
+    folder, config = trained
+    reader, episode = samples(folder, ("000", "002"), ("001", "003"), "many")
+    with inside(folder), torch.inference_mode():
+        network, _, _ = command.load_model(config)
+        pictures, gaussians = render_targets.episode_renders(network, reader[0], True, "strict")
+        render_targets.write_episode(tmp_path, episode, pictures)
+    render_targets.write_ply(tmp_path / "e.ply", gaussians)
+    rendered, sample = Rendered.read(tmp_path / "e.safetensors"), reader[0]
+    assert len(PlyData.read(tmp_path / "e.ply")["vertex"]) == len(gaussians)
+    for alignment, factor in (("raw", 1.0), ("aligned", rendered.tensors["scale"].item())):
+        cameras = camera_in_prediction(sample["c2w"][0], sample["c2w"][2:], factor)
+        again = render(read_ply(tmp_path / "e.ply"), cameras, sample["K"][2:], SIZE).images.clamp(0, 1).double()
+        scored = rendered.picture("render", alignment).clamp(0, 1).double()
+        assert scored.std() > 0.05
+        assert -10 * torch.log10((again - scored).square().mean()) >= 60
+
+
+def photograph(path, size: tuple[int, int], mode: str = "RGB", **options) -> None:
+    """Blotches that are nowhere alike."""
+    rng = np.random.default_rng(size[0])
+    image = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    image.convert(mode).save(path, **options)
+
+
+@pytest.mark.parametrize(("first", "second"), [((333, 251), (97, 640)), ((1280, 719), (33, 40))])
+def test_photographs_of_any_size_and_orientation_are_taken(run, tmp_path, first, second):
+    photograph(tmp_path / "a.jpg", first)
+    photograph(tmp_path / "b.jpg", second)
+    said = run(tmp_path / "a.jpg", tmp_path / "b.jpg", "-o", tmp_path / "scene.ply")
+    assert f"{first[0]} x {first[1]} pixels, the middle" in said and "7 training steps" in said
+    assert "DINOv2 ViT-S/14 (random weights, untrained)" in said and "tiny" in said.lower()
+    assert len(read_ply(tmp_path / "scene.ply")) == 2 * SIZE[0] * SIZE[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "scene.ply"]
+
+
+def test_files_are_replaced_only_when_told_to(run, tmp_path):
+    output = tmp_path / "scene.ply"
+    output.write_text("mine")
+    assert "scene.ply exists" in refusal(run, "000.png", "001.png", "-o", output)
+    assert output.read_text() == "mine"
+    run("000.png", "001.png", "-o", output, "--force")
+    assert len(read_ply(output)) == 2 * SIZE[0] * SIZE[1]
+
+
+def test_wrong_requests_are_refused_in_a_sentence_before_anything_is_written(run, tmp_path):
+    good = "000.png", "001.png"
+    assert "must end in .ply" in refusal(run, *good, "-o", tmp_path / "scene.obj")
+    assert "must end in .png or .gif" in refusal(run, *good, "-o", tmp_path / "a.ply", "--preview", tmp_path / "a.mp4")
+    assert "no folder" in refusal(run, *good, "-o", tmp_path / "nowhere/a.ply")
+    assert "no photograph nothing.jpg" in refusal(run, "nothing.jpg", "001.png", "-o", tmp_path / "a.ply")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_trained_model_the_remedy_is_named(tmp_path, trained, monkeypatch):
+    with inside(tmp_path), pytest.raises(FileNotFoundError, match="run dvc repro"):
+        command.load_model(settings())
+    folder, _ = trained
+    with inside(folder), pytest.raises(ValueError, match="dvc repro weights"):
+        command.load_model(settings("model.backbone=none"))
+    (tmp_path / "data").mkdir()
+    for name in ("weights", "model"):
+        (tmp_path / "data" / name).symlink_to(folder / "data" / name)
+    config = settings()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone_layers=[6, 12]))
+    with inside(tmp_path), pytest.raises(ValueError, match="trained on features of 384 channels"):
+        command.load_model(config)
+
+
+def test_a_compressed_file_and_a_preview_are_written(trained, run, tmp_path):
+    run("000.png", "001.png", "-o", tmp_path / "scene.splat", "--preview", tmp_path / "way.gif")
+    assert (tmp_path / "scene.splat").stat().st_size == 32 * 2 * SIZE[0] * SIZE[1]
+    with Image.open(tmp_path / "way.gif") as film:
+        assert film.n_frames > 10 and film.size == SIZE
+    run("000.png", "001.png", "-o", tmp_path / "scene.ply", "--preview", tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (5 * SIZE[0], 2 * SIZE[1])
+        first, second = (np.asarray(sheet.crop((x, 0, x + SIZE[0], SIZE[1]))) for x in (0, 4 * SIZE[0]))
+    folder, _ = trained
+    assert np.array_equal(first, np.asarray(Image.open(folder / "000.png")))
+    assert np.array_equal(second, np.asarray(Image.open(folder / "001.png")))
+
+
+def test_the_command_explains_itself():
+    shown = subprocess.run([sys.executable, "-m", "src.predict", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0 and "photographs" in shown.stdout and "--force" in shown.stdout
