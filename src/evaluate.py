@@ -16,7 +16,7 @@ from src.alignment import context_points
 from src.config import Config, run
 from src.folders import fresh_folder
 from src.metrics import Lpips, image_scores, load_lpips
-from src.metrics_geometry import cloud_score, depth_error, scale_error
+from src.metrics_geometry import DEPTH_SCORES, cloud_score, depth_scores, scale_error
 from src.metrics_splatt3r import splatt3r_scores
 from src.provenance import fix_computation, write_json
 from src.records import ALIGNMENTS, BINS, METHODS, Row, groups, select, summarise, write_rows
@@ -40,14 +40,14 @@ def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None) -> l
     for number, view in enumerate(views):
         mask, known = rendered.tensors["mask"][number].bool(), {}
         for method, alignment in product(METHODS, ALIGNMENTS):
-            depth, name = None, rendered.tensor_name(method, alignment)
+            name, depth = rendered.tensor_name(method, alignment), dict.fromkeys(DEPTH_SCORES)
             if method == "render":
                 shown = rendered.picture("depth", alignment)[number].numpy()
-                depth = depth_error(shown, view.depth.numpy(), mask.numpy())
+                depth = depth_scores(shown, view.depth.numpy(), mask.numpy())
             if name not in known:
                 known[name] = all_scores(rendered.tensors[name][number].float(), view.image, mask, lpips)
             rows.append(rendered.names | {"target": view.name, "method": method, "alignment": alignment} | known[name]
-                        | {"depth_abs_rel": depth})
+                        | depth)
     return rows
 
 

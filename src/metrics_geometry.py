@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+DEPTH_SCORES = ("depth_abs_rel", "depth_rmse", "depth_delta1")
+DELTA = 1.25  # a depth within this factor of the true one counts as found
+
 
 @dataclass(frozen=True)
 class CloudScore:
@@ -42,18 +45,26 @@ def harmonic_mean(precision: float, recall: float) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def depth_error(rendered: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float | None:
-    """Absolute relative error, mean of |rendered - true| / true   (Eigen et al. 2014, Depth Map Prediction, sec. 3.3).
+def depth_scores(rendered: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
+    """Depth errors of one view   (Eigen et al. 2014, Depth Map Prediction, sec. 3.3).
 
-    rendered, truth (H, W)  z-depth in one unit; true 0 = unknown, rendered 0 = nothing there, which counts as error 1
+    depth_abs_rel   mean of |rendered - true| / true
+    depth_rmse      root of the mean squared difference, in the unit of the depths
+    depth_delta1    share of the pixels whose larger depth is less than 1.25 times the smaller
+
+    rendered, truth (H, W)  z-depth in one unit; true 0 = unknown, rendered 0 = nothing there, which counts as an error
+                            of the whole depth
     mask            (H, W)  pixels that count
-    returns         None when no such pixel has a true depth
+    returns         None for all three when no such pixel has a true depth
     """
     known = mask.astype(bool) & (truth > 0)
     if not known.any():
-        return None
-    true = truth[known].astype(np.float64)
-    return float(np.mean(np.abs(rendered[known].astype(np.float64) - true) / true))
+        return dict.fromkeys(DEPTH_SCORES)
+    true, shown = truth[known].astype(np.float64), rendered[known].astype(np.float64)
+    error = np.abs(shown - true)
+    close = (shown < DELTA * true) & (true < DELTA * shown)
+    return {"depth_abs_rel": float(np.mean(error / true)), "depth_rmse": float(np.sqrt(np.mean(error**2))),
+            "depth_delta1": float(np.mean(close))}
 
 
 def scale_error(scale: float) -> float:

@@ -40,7 +40,8 @@ def test_every_target_is_scored_by_every_method(evaluated):
     assert len(rows) == 6 * 2 * 2 * 4 * 2  # scenes, bins, targets, methods, alignments
     assert len({(row["episode"], row["target"], row["method"], row["alignment"]) for row in rows}) == len(rows)
     assert "lpips" not in rows[0]
-    assert all((row["depth_abs_rel"] is not None) == (row["method"] == "render") for row in rows)
+    for name in ("depth_abs_rel", "depth_rmse", "depth_delta1"):
+        assert all((row[name] is not None) == (row["method"] == "render") for row in rows)
 
 
 def test_scores_agree_with_the_noise_that_was_added(evaluated):
@@ -51,6 +52,10 @@ def test_scores_agree_with_the_noise_that_was_added(evaluated):
         assert np.mean(scores) == pytest.approx(expected, abs=0.4)
     depths = [row["depth_abs_rel"] for row in select(rows, method="render", alignment="raw")]
     assert np.mean(depths) == pytest.approx(1.5**0.5 - 1, abs=0.01)
+    for alignment, rmse, found in (("aligned", 0, 1), ("raw", (1.5**0.5 - 1) * PLANE, 1)):  # 1.22 times too far
+        rows_of = select(rows, method="render", alignment=alignment)
+        assert np.mean([row["depth_rmse"] for row in rows_of]) == pytest.approx(rmse, abs=0.01)
+        assert {row["depth_delta1"] for row in rows_of} == {found}
     assert {row["mask_share"] for row in rows} == {35 / 40}
 
 
@@ -85,6 +90,9 @@ def test_the_summary_holds_means_with_spread_and_says_what_is_absent(evaluated):
     summary = json.loads((evaluated / "data/eval/summary.json").read_text())
     rows = read_rows((evaluated / "data/eval/records.csv").read_text())
     scores = [row["psnr_masked"] for row in select(rows, method="render", alignment="aligned")]
+    assert {"depth_abs_rel", "depth_rmse", "depth_delta1"} < set(summary["methods"]["render"]["raw"])
+    assert {"scale", "scale_error", "chamfer", "fscore_0.02"} < set(summary["cloud"]["raw"])
+    assert all(set(entry) == {"mean", "std", "n"} for entry in summary["cloud"]["aligned"].values())
     entry = summary["methods"]["render"]["aligned"]["psnr_masked"]
     assert entry["n"] == 24 and entry["mean"] == pytest.approx(np.mean(scores), abs=1e-5)
     assert entry["std"] == pytest.approx(np.std(scores, ddof=1), abs=1e-5)
@@ -107,7 +115,7 @@ def test_an_empty_mask_leaves_masked_scores_absent(results):
     rendered.tensors["mask"].zero_()
     scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
     rows = target_rows(rendered, [scene.view(name, (40, 32)) for name in rendered.about["targets"]], None)
-    assert all(row["psnr_masked"] is row["ssim_splatt3r"] is row["depth_abs_rel"] is None for row in rows)
+    assert all(row["psnr_masked"] is row["ssim_splatt3r"] is row["depth_delta1"] is None for row in rows)
     assert all(row["psnr"] > 0 and row["mask_share"] == 0 for row in rows)
     assert "Masked scores of 2 targets" in absences(rows, [], "vgg", False)
 

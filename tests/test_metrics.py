@@ -2,12 +2,14 @@ import json
 import math
 import warnings
 
+import cv2
 import lpips
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import peak_signal_noise_ratio as peak_signal_noise_ratio_torch
 from torchvision.models import alexnet
 
 from src.metrics import load_lpips, lpips_distance, psnr, ssim, ssim_map
@@ -45,6 +47,14 @@ def test_full_psnr_agrees_with_scikit_image():
     assert psnr(render, photo) == pytest.approx(expected, abs=1e-9)
 
 
+def test_psnr_agrees_with_torchmetrics_and_inside_a_mask_with_scikit_image():
+    render, photo, mask = images()
+    shown = render.clamp(0, 1)
+    assert psnr(render, photo) == pytest.approx(peak_signal_noise_ratio_torch(shown, photo, (0.0, 1.0)).item(), abs=1e-4)
+    inside = (image[:, mask].double().numpy() for image in (photo, shown))
+    assert psnr(render, photo, mask) == pytest.approx(peak_signal_noise_ratio(*inside, data_range=1), abs=1e-9)
+
+
 def loop_ssim_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """One channel, pixel by pixel, weighted two-pass moments; samples outside are mirrored."""
     height, width = first.shape
@@ -69,6 +79,15 @@ def test_ssim_map_agrees_with_a_loop():
     render, photo, _ = images(15, 13)
     expected = [loop_ssim_map(a, b) for a, b in zip(render.double().numpy(), photo.double().numpy())]
     torch.testing.assert_close(ssim_map(render, photo), torch.tensor(np.stack(expected)), atol=1e-10, rtol=0)
+
+
+def test_ssim_agrees_with_the_loop_averaged_whole_and_inside_a_mask():
+    """Whole: windows that stay inside the image; masked: all of the mask's pixels."""
+    render, photo, mask = images(15, 13)
+    expected = np.stack([loop_ssim_map(a, b) for a, b in zip(render.clamp(0, 1).double().numpy(), photo.double().numpy())])
+    inner = [expected[channel, y, x] for channel in range(3) for y in range(5, 10) for x in range(5, 8)]
+    assert ssim(render, photo) == pytest.approx(sum(inner) / len(inner), abs=1e-10)
+    assert ssim(render, photo, mask) == pytest.approx(expected[:, mask.numpy()].mean(), abs=1e-10)
 
 
 def test_ssim_agrees_with_scikit_image():
@@ -152,14 +171,14 @@ def test_lpips_agrees_with_the_package(reference, folder):
 
 def test_lpips_agrees_with_its_formula(folder):
     """Zhang et al. 2018, eq. 1, written out on torchvision's own layers."""
-    render, photo, _ = images(64, 64)
+    render, photo, mask = images(64, 64)
     network = load_lpips(folder)
     linear = torch.load(lpips.__path__[0] + "/weights/v0.1/alex.pth", "cpu", weights_only=True)
     layers = alexnet().features
     trunk = load_file(folder / "model.safetensors")
     layers.load_state_dict({key.removeprefix("features."): value for key, value in trunk.items()})
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
-    taps, total = (1, 4, 7, 9, 11), 0.0
+    taps, total, pixels = (1, 4, 7, 9, 11), 0.0, 0.0
     pair = [(2 * image - 1 - shift[:, None, None]) / scale[:, None, None] for image in (render.clamp(0, 1), photo)]
     with torch.no_grad():
         for index, layer in enumerate(layers):
@@ -167,8 +186,11 @@ def test_lpips_agrees_with_its_formula(folder):
             if index in taps:
                 a, b = (image / (image.norm(dim=0) + 1e-10) for image in pair)
                 weight = linear[f"lin{taps.index(index)}.model.1.weight"][0, :, 0, 0]
-                total += torch.einsum("chw,c->hw", (a - b) ** 2, weight).mean().item()
+                distance = torch.einsum("chw,c->hw", (a - b) ** 2, weight)
+                total += distance.mean().item()
+                pixels += cv2.resize(distance.numpy(), (64, 64), interpolation=cv2.INTER_LINEAR)
     assert lpips_distance(network, render, photo) == pytest.approx(total, abs=1e-5)
+    assert lpips_distance(network, render, photo, mask) == pytest.approx(pixels[mask.numpy()].mean(), abs=1e-5)
 
 
 def test_lpips_stays_in_evaluation_mode(folder):

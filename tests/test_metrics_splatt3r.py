@@ -1,5 +1,9 @@
+import math
+
+import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 from src.metrics_splatt3r import splatt3r_scores
 from tests.conftest import load_fixture
@@ -49,6 +53,29 @@ def test_lpips_averages_agree_with_the_official_code(case):
     scores = splatt3r_scores(*batch, StandIn(tensors[f"{name}.lpips_map"]))
     assert scores["lpips_splatt3r"] == pytest.approx(expected("apply1_avg0_lpips"), abs=1e-6)
     assert scores["lpips_splatt3r_masked"] == pytest.approx(expected("apply1_avg1_lpips"), abs=1e-6)
+
+
+def test_scores_agree_with_loops_and_scikit_image():
+    """Two pooled pictures; nothing is clamped, errors are summed over RGB and divided by the mask's pixels."""
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.rand(2, 3, 14, 12, generator=generator)
+    renders, masks = photos + 0.4 * torch.randn(photos.shape, generator=generator), torch.rand(2, 14, 12, generator=generator) < 0.5
+    distances = torch.rand(2, 1, 14, 12, generator=generator)
+    scores, total, lpips, similar, black, whole = splatt3r_scores(renders, photos, masks, StandIn(distances)), 0, 0, 0, [], []
+    for number in range(2):
+        keep = masks[number].numpy()
+        a, b = ((image[number].double().numpy() * keep) for image in (renders, photos))
+        mean, full = structural_similarity(b, a, win_size=11, gaussian_weights=True, channel_axis=0, data_range=1.0, full=True)
+        similar, whole = similar + full[:, keep].sum(), [*whole, mean]
+        black += [float(x - y) ** 2 for x, y in zip(a.ravel(), b.ravel())]
+        for y, x in zip(*np.nonzero(keep)):
+            total += sum(float(renders[number, c, y, x] - photos[number, c, y, x]) ** 2 for c in range(3))
+            lpips += distances[number, 0, y, x].item()
+    pixels = masks.sum().item()
+    expected = {"psnr_splatt3r": -10 * math.log10(sum(black) / len(black)), "ssim_splatt3r": sum(whole) / 2,
+                "psnr_splatt3r_masked": -10 * math.log10(total / pixels), "ssim_splatt3r_masked": similar / pixels,
+                "lpips_splatt3r": distances.mean().item(), "lpips_splatt3r_masked": lpips / pixels}
+    assert scores == {name: pytest.approx(value, abs=1e-6) for name, value in expected.items()}
 
 
 def test_empty_masks_have_no_score():
