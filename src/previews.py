@@ -21,6 +21,7 @@ SHEET = 5            # of them on a sheet
 MILLISECONDS = 80    # per frame of an animation
 POINTS = 4096        # that the second camera is found from, at most
 REPROJECTION = 0.02  # of the width: how far from its pixel a point may fall
+AGREEING = 0.1       # share of the points that must
 
 
 def focal_length(points: Tensor) -> float:
@@ -48,11 +49,11 @@ def second_camera(points: Tensor, K: np.ndarray) -> np.ndarray:
     pixels = pixel_centres(height, width, like=points.double()).reshape(-1, 2).cpu().numpy()
     chosen = np.linspace(0, height * width - 1, min(POINTS, height * width)).astype(int)
     cv2.setRNGSeed(0)
-    found, turn, shift, _ = cv2.solvePnPRansac(points.reshape(-1, 3).double().cpu().numpy()[chosen], pixels[chosen], K, None,
+    found, turn, shift, agreeing = cv2.solvePnPRansac(points.reshape(-1, 3).double().cpu().numpy()[chosen], pixels[chosen], K, None,
                                                reprojectionError=REPROJECTION * width, flags=cv2.SOLVEPNP_SQPNP)
-    if not found:
-        raise ValueError("The predicted points of the second photograph fit no camera, so no preview can be drawn; do both "
-                         "photographs show the same place?")
+    if not found or len(agreeing) < AGREEING * len(chosen):
+        raise ValueError("The predicted points of the second photograph fit no camera, so no preview can be drawn: do both "
+                         "photographs show the same place? Without --preview the Gaussians are written anyway.")
     w2c = np.eye(4)
     w2c[:3, :3], w2c[:3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
     return np.linalg.inv(w2c)

@@ -59,13 +59,16 @@ def test_scores_agree_with_loops_and_scikit_image():
     """Two pooled pictures; nothing is clamped, errors are summed over RGB and divided by the mask's pixels."""
     generator = torch.Generator().manual_seed(0)
     photos = torch.rand(2, 3, 14, 12, generator=generator)
-    renders, masks = photos + 0.4 * torch.randn(photos.shape, generator=generator), torch.rand(2, 14, 12, generator=generator) < 0.5
+    renders = photos + 0.4 * torch.randn(photos.shape, generator=generator)
+    masks = torch.rand(2, 14, 12, generator=generator) < 0.5
     distances = torch.rand(2, 1, 14, 12, generator=generator)
-    scores, total, lpips, similar, black, whole = splatt3r_scores(renders, photos, masks, StandIn(distances)), 0, 0, 0, [], []
+    scores = splatt3r_scores(renders, photos, masks, StandIn(distances))
+    total, lpips, similar, black, whole = 0, 0, 0, [], []
     for number in range(2):
         keep = masks[number].numpy()
         a, b = ((image[number].double().numpy() * keep) for image in (renders, photos))
-        mean, full = structural_similarity(b, a, win_size=11, gaussian_weights=True, channel_axis=0, data_range=1.0, full=True)
+        mean, full = structural_similarity(b, a, win_size=11, gaussian_weights=True, channel_axis=0, data_range=1.0,
+                                           full=True)
         similar, whole = similar + full[:, keep].sum(), [*whole, mean]
         black += [float(x - y) ** 2 for x, y in zip(a.ravel(), b.ravel())]
         for y, x in zip(*np.nonzero(keep)):
