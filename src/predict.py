@@ -73,8 +73,8 @@ def load_model(config: Config) -> tuple[Splatt3R, Backbone, dict]:
 
 
 def half(features: Tensor) -> Tensor:
-    """Rounded as the features are that the model was trained on."""
-    return features.half().float()
+    """Rounded and laid out in memory as the features are that the model was trained on."""
+    return features.half().contiguous().float()
 
 
 def inputs(network: Splatt3R, backbone: Backbone, images: Tensor, grid: str) -> dict[str, Tensor]:
