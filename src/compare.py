@@ -1,7 +1,7 @@
 """Results of revisions and `dvc exp` experiments beside each other: a table, differences with intervals, trade-offs.
 
     python -m src.compare              the work tree, its commit, and that commit's experiments
-    python -m src.compare REV          the work tree and a revision or experiment
+    python -m src.compare REV          a revision or experiment, and the work tree
     python -m src.compare REV REV ...  those alone
 
 reads reports/ of each through Git, without a checkout or a DVC remote; refuses what was measured in another way than
@@ -57,7 +57,7 @@ def named(words: list[str]) -> list[Result]:
     if (current := read_folder(REPORTS, "this run")) is None:
         raise FileNotFoundError(f"{REPORTS} holds no results to compare {words[0]} with; run dvc repro, or name two "
                                 "revisions.")
-    return [current, *found.values()]
+    return [*found.values(), current]
 
 
 def tabulate(results: list[Result], config: Config) -> Table:
