@@ -4,6 +4,7 @@ Served to this machine alone. Two files share one camera: a switch shows the one
 """
 
 import argparse
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -80,6 +81,8 @@ def main(words: list[str]) -> None:
         server, handles = serve(asked.scenes, asked.port)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs deaf to the first
+        signal.signal(number, signal.default_int_handler)
     print(f"http://{HOST}:{server.get_port()} shows {', '.join(map(str, asked.scenes))}; Ctrl-C ends it", flush=True)
     try:
         threading.Event().wait()

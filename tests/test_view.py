@@ -86,7 +86,8 @@ def test_missing_and_foreign_files_are_refused_in_a_sentence(tmp_path, scenes):
     assert stop.value.code == 2
 
 
-def test_the_command_serves_until_it_is_interrupted(scenes):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_interrupted(scenes, number):
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen([sys.executable, "-m", "src.view", str(scenes[0][0]), "--port", "0"], cwd=ROOT,
                                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -94,7 +95,7 @@ def test_the_command_serves_until_it_is_interrupted(scenes):
         lines = iter(process.stdout.readline, "")
         port = next(int(found[1]) for line in lines if (found := re.search(r"^http://127.0.0.1:(\d+) shows", line)))
         assert b"<html" in fetch(port).lower()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(timeout=60) == 0
         assert "Traceback" not in process.stdout.read()
         with pytest.raises(OSError):
