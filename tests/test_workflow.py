@@ -52,7 +52,7 @@ def test_every_command_of_the_workflow_exists():
         elif words[0].startswith(".ci/"):
             assert os.access(ROOT / words[0], os.X_OK)
         elif words[0] == "dvc":
-            assert words[1:4] == ["exp", "run", "--force"] and parse_args([*words[1:4], "-S", "seed=1"]).force
+            assert words[1:3] == ["exp", "run"] and parse_args([*words[1:3], "-S", "seed=1"]).set_param == ["seed=1"]
         elif words[0] == "cml":
             assert words[1:] == ["comment", "create", "--target=pr", "--publish", "comment.md"]
         else:
