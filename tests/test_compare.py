@@ -63,7 +63,7 @@ def test_named_revisions_alone_are_compared_and_the_baseline_is_found_among_them
 def test_without_a_baseline_differences_are_from_the_first(compare):
     publish(Path(), "vit", 0.2)
     _, table, said = compare("better")
-    assert "PSNR - better" in table and "this run: vit is worse than clip: -0." in said
+    assert "PSNR - better" in table and "this run: vit is worse than clip: −0." in said
 
 
 def test_files_open_without_a_network(compare):

@@ -1,6 +1,4 @@
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ from src.prediction import splat
 from src.render import render
 from src.rendered import Rendered
 from src.scene import Scene
-from tests.trained import ROOT, SIZE, inside, samples, settings, train
+from tests.trained import SIZE, inside, samples, settings, train
 
 NAMES = ("means", "quats", "scales", "opacities", "sh")
 
@@ -152,6 +150,8 @@ def test_a_compressed_file_and_a_preview_are_written(trained, run, tmp_path):
     assert np.array_equal(second, np.asarray(Image.open(folder / "001.png")))
 
 
-def test_the_command_explains_itself():
-    shown = subprocess.run([sys.executable, "-m", "src.predict", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert shown.returncode == 0 and "photographs" in shown.stdout and "--force" in shown.stdout
+def test_the_command_explains_itself(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0 and "photographs" in shown and "--force" in shown
