@@ -70,8 +70,8 @@ def check_ending(path: str | Path) -> str:
 
 
 def write_splats(path: str | Path, gaussians: Gaussians) -> None:
-    """Write N Gaussians in the format of the file's ending: .ply as `write_ply`; by gsplat, rounded and reordered, .splat
-    (without view-dependent colour) or .compressed.ply (without Gaussians fainter than 1/255).
+    """Write N Gaussians in the format of the file's ending: .ply as `write_ply`; by gsplat, rounded and reordered,
+    .splat (without view-dependent colour) or .compressed.ply (without Gaussians fainter than 1/255).
 
     raises    ValueError  for other endings, and for a compressed file of no Gaussians
     """

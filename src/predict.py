@@ -36,7 +36,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", nargs=2, type=Path, help="of one place, from two points of view")
     parser.add_argument("-o", "--output", type=Path, required=True, help="scene.ply, .splat or .compressed.ply")
-    parser.add_argument("--preview", type=Path, help="a sheet .png or an animation .gif of the way from one to the other")
+    parser.add_argument("--preview", type=Path, help="a .png sheet or a .gif animation of the way between them")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
     return parser.parse_args(words)
 
@@ -62,12 +62,12 @@ def load_model(config: Config) -> tuple[Splatt3R, Backbone, dict]:
     raises    FileNotFoundError, ValueError  when there is no trained model, or it is not the one of params.yaml
     """
     if missing := [path.as_posix() for path in NEEDED if not path.exists()]:
-        raise FileNotFoundError(f"There is no trained model here, {', '.join(missing)} missing; run dvc repro train (or dvc "
-                                "pull train where a remote has it).")
+        raise FileNotFoundError(f"There is no trained model here, {', '.join(missing)} missing; run dvc repro train "
+                                "(or dvc pull train where a remote has it).")
     record, backbone = read_json(MODEL / "record.json"), backbones.load(config.model, WEIGHTS / "backbone")
     if record["feature_channels"] != backbone.channels:
-        raise ValueError(f"{MODEL} was trained on features of {record['feature_channels']} channels, but params.yaml asks "
-                         f"for {backbone.title} with {backbone.channels}; run dvc repro train.")
+        raise ValueError(f"{MODEL} was trained on features of {record['feature_channels']} channels, but params.yaml "
+                         f"asks for {backbone.title} with {backbone.channels}; run dvc repro train.")
     network, _ = models.load(config, WEIGHTS / "geometry", MODEL)
     return network, backbone, record
 
@@ -117,8 +117,8 @@ def main(words: list[str]) -> None:
     if picture is not None:
         write_whole(asked.preview, picture)
     print(f"model: {made_by}")
-    print(f"{asked.output}: {len(gaussians)} Gaussians in the first photograph's camera frame, in the geometry network's "
-          "units")
+    print(f"{asked.output}: {len(gaussians)} Gaussians in the first photograph's camera frame, in the geometry "
+          "network's units")
 
 
 if __name__ == "__main__":

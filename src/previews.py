@@ -49,11 +49,12 @@ def second_camera(points: Tensor, K: np.ndarray) -> np.ndarray:
     pixels = pixel_centres(height, width, like=points.double()).reshape(-1, 2).cpu().numpy()
     chosen = np.linspace(0, height * width - 1, min(POINTS, height * width)).astype(int)
     cv2.setRNGSeed(0)
-    found, turn, shift, agreeing = cv2.solvePnPRansac(points.reshape(-1, 3).double().cpu().numpy()[chosen], pixels[chosen], K, None,
-                                               reprojectionError=REPROJECTION * width, flags=cv2.SOLVEPNP_SQPNP)
+    places = points.reshape(-1, 3).double().cpu().numpy()
+    found, turn, shift, agreeing = cv2.solvePnPRansac(places[chosen], pixels[chosen], K, None, flags=cv2.SOLVEPNP_SQPNP,
+                                                      reprojectionError=REPROJECTION * width)
     if not found or len(agreeing) < AGREEING * len(chosen):
-        raise ValueError("The predicted points of the second photograph fit no camera, so no preview can be drawn: do both "
-                         "photographs show the same place? Without --preview the Gaussians are written anyway.")
+        raise ValueError("The predicted points of the second photograph fit no camera, so no preview can be drawn: do "
+                         "both photographs show the same place? Without --preview the Gaussians are written anyway.")
     w2c = np.eye(4)
     w2c[:3, :3], w2c[:3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
     return np.linalg.inv(w2c)

@@ -40,8 +40,8 @@ def read_snapshot(path: str | Path, resolution: tuple[int, int]) -> Snapshot:
     image, turned = upright(image)
     image, coloured = in_colour(image, path)
     if min(image.size) < PATCH:
-        raise ValueError(f"{path} is {image.width}x{image.height} pixels; a photograph needs at least {PATCH} along each "
-                         "side.")
+        raise ValueError(f"{path} is {image.width}x{image.height} pixels; a photograph needs at least {PATCH} along "
+                         "each side.")
     fitted = fit(central_K(image.size), image.size, resolution)
     width, height = used_size(fitted)
     used = "all" if (width, height) == image.size else f"the middle {width} x {height}"
@@ -71,8 +71,8 @@ def in_colour(image: Image.Image, path: Path) -> tuple[Image.Image, list[str]]:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"), ["laid on white"]
     if image.mode in CONVERTED:
         return image.convert("RGB"), [f"{CONVERTED[image.mode]} converted to RGB"]
-    raise ValueError(f"{path} has Pillow mode {image.mode}, which does not say how bright it should be shown; save it as "
-                     "8-bit RGB.")
+    raise ValueError(f"{path} has Pillow mode {image.mode}, which does not say how bright it should be shown; save it "
+                     "as 8-bit RGB.")
 
 
 def central_K(size: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torchmetrics.functional.image import peak_signal_noise_ratio as peak_signal_noise_ratio_torch
+from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 from torchvision.models import alexnet
 
 from src.metrics import load_lpips, lpips_distance, psnr, ssim, ssim_map
@@ -50,7 +50,7 @@ def test_full_psnr_agrees_with_scikit_image():
 def test_psnr_agrees_with_torchmetrics_and_inside_a_mask_with_scikit_image():
     render, photo, mask = images()
     shown = render.clamp(0, 1)
-    assert psnr(render, photo) == pytest.approx(peak_signal_noise_ratio_torch(shown, photo, (0.0, 1.0)).item(), abs=1e-4)
+    assert psnr(render, photo) == pytest.approx(torchmetrics_psnr(shown, photo, (0.0, 1.0)).item(), abs=1e-4)
     inside = (image[:, mask].double().numpy() for image in (photo, shown))
     assert psnr(render, photo, mask) == pytest.approx(peak_signal_noise_ratio(*inside, data_range=1), abs=1e-9)
 
@@ -84,7 +84,8 @@ def test_ssim_map_agrees_with_a_loop():
 def test_ssim_agrees_with_the_loop_averaged_whole_and_inside_a_mask():
     """Whole: windows that stay inside the image; masked: all of the mask's pixels."""
     render, photo, mask = images(15, 13)
-    expected = np.stack([loop_ssim_map(a, b) for a, b in zip(render.clamp(0, 1).double().numpy(), photo.double().numpy())])
+    shown = render.clamp(0, 1).double().numpy()
+    expected = np.stack([loop_ssim_map(a, b) for a, b in zip(shown, photo.double().numpy())])
     inner = [expected[channel, y, x] for channel in range(3) for y in range(5, 10) for x in range(5, 8)]
     assert ssim(render, photo) == pytest.approx(sum(inner) / len(inner), abs=1e-10)
     assert ssim(render, photo, mask) == pytest.approx(expected[:, mask.numpy()].mean(), abs=1e-10)

@@ -102,7 +102,8 @@ def test_a_batch_is_refused_and_leaves_the_old_file(tmp_path):
 def unpacked(word: np.ndarray, *bits: int) -> np.ndarray:
     """(N, len(bits)) numbers in [0, 1] of packed unsigned integers, the first in the highest bits."""
     shifts = np.cumsum((0, *bits[:0:-1]))[::-1]
-    return np.stack([(word.astype(np.int64) >> shift) % 2**width / (2**width - 1) for shift, width in zip(shifts, bits)], -1)
+    words = word.astype(np.int64)
+    return np.stack([(words >> shift) % 2**width / (2**width - 1) for shift, width in zip(shifts, bits)], -1)
 
 
 def nearest_of(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:

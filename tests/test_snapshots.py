@@ -4,8 +4,8 @@ from PIL import Image
 
 from src.snapshots import read_snapshot
 
-ORIENTATIONS = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
-                6: lambda a: np.rot90(a), 7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: lambda a: np.rot90(a, -1)}
+ORIENTATIONS = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+                5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a), 7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: lambda a: np.rot90(a, -1)}
 
 
 def blocks(width: int = 96, height: int = 64) -> np.ndarray:
@@ -57,7 +57,8 @@ def test_the_largest_middle_part_is_used(tmp_path, size, resolution, used):
         assert np.abs(line[[0, -1]].astype(float) - ends).max() < 250 / min(size) + 5
 
 
-@pytest.mark.parametrize(("mode", "said"), [("L", "grey"), ("CMYK", "CMYK"), ("YCbCr", "YCbCr"), ("1", "black and white")])
+@pytest.mark.parametrize(("mode", "said"), [("L", "grey"), ("CMYK", "CMYK"), ("YCbCr", "YCbCr"),
+                                             ("1", "black and white")])
 def test_other_colours_are_converted_and_said(tmp_path, mode, said):
     image = Image.fromarray(blocks()).convert(mode)
     image.save(tmp_path / "a.tif")
@@ -83,7 +84,8 @@ def test_transparent_parts_are_white(tmp_path, mode):
     image.convert(mode).save(tmp_path / "a.png")
     pixels, notes = read(tmp_path / "a.png")
     colour = np.asarray(image.convert("RGBA" if mode == "RGBA" else "LA").convert("RGBA"))[..., :3]
-    assert notes[0] == "laid on white" and (pixels[:, 72:] == 255).all() and np.array_equal(pixels[:, :48], colour[:, :48])
+    assert notes[0] == "laid on white" and (pixels[:, 72:] == 255).all()
+    assert np.array_equal(pixels[:, :48], colour[:, :48])
     assert np.abs(pixels[:, 48:72] - (0.2 * colour[:, 48:72] + 0.8 * 255)).max() <= 1
 
 
@@ -99,8 +101,8 @@ def test_what_is_no_photograph_is_refused_by_name(tmp_path):
     (tmp_path / "text.jpg").write_text("not a picture")
     Image.fromarray(blocks()).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:300])
-    for name, words in (("deep.png", "save it as 8-bit RGB"), ("flat.png", "at least 16"), ("text.jpg", "cannot be decoded"),
-                        ("cut.jpg", "cannot be decoded"), ("none.jpg", "no photograph")):
+    for name, words in (("deep.png", "save it as 8-bit RGB"), ("flat.png", "at least 16"),
+                        ("text.jpg", "cannot be decoded"), ("cut.jpg", "cannot be decoded"), ("none.jpg", "no photograph")):
         with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
             read_snapshot(tmp_path / name, (96, 64))
         assert name in str(error.value)

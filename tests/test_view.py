@@ -48,7 +48,7 @@ def test_the_page_is_served_to_this_machine_alone(served):
 
 
 def test_the_scene_holds_the_files_gaussians(served):
-    """viser's buffer, read by hand: centre, a word of its own, six numbers of the covariance in half precision, colour."""
+    """viser's buffer, read by hand: centre, a word of its own, six halves of the covariance, colour."""
     _, handles, found = served
     factor = DISTANCE / found[0].means.norm(dim=-1).median().item()
     for handle, gaussians in zip(handles, found):
@@ -77,7 +77,8 @@ def test_a_switch_shows_one_of_two_scenes_from_one_camera(served, scenes):
 def test_missing_and_foreign_files_are_refused_in_a_sentence(tmp_path, scenes):
     paths, _ = scenes
     (tmp_path / "foreign.ply").write_text("ply\nformat ascii 1.0\nend_header\n")
-    for words, said in (([tmp_path / "none.ply"], "There is no file"), ([paths[0], tmp_path / "foreign.ply"], "foreign.ply")):
+    for words, said in (([tmp_path / "none.ply"], "There is no file"),
+                        ([paths[0], tmp_path / "foreign.ply"], "foreign.ply")):
         with pytest.raises(SystemExit) as stop:
             main([str(word) for word in words])
         assert str(stop.value).startswith("error: ") and said in str(stop.value)

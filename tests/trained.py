@@ -46,7 +46,8 @@ def train(folder: Path, *overrides: str) -> Config:
     shutil.copy(ROOT / "data/bundled/geometry.safetensors", folder / "data/bundled")
     for number, (name, count) in enumerate(SCENES.items()):
         about = {"id": name, "category": "objects", "units": "metre"}
-        digest = write_scene(folder / f"data/scenes/scenes/{name}.safetensors", frames(number, count, SIZE), about, True)
+        digest = write_scene(folder / f"data/scenes/scenes/{name}.safetensors", frames(number, count, SIZE), about,
+                             lossless=True)
         records.append(SceneRecord(name, f"scenes/{name}.safetensors", digest, count, "test", "metre", 1.0, "objects"))
     write_index(folder / "data/scenes", records)
     with inside(folder):
