@@ -1,0 +1,26 @@
+"""A sweep of the whole pipeline in miniature: an arm that fails, one that does not, and the same command again."""
+
+import subprocess
+import sys
+
+from tests.test_pipeline import MINIATURE, fresh_repository, run
+
+
+def test_a_sweep_goes_on_after_a_failure_leaves_the_work_tree_alone_and_resumes(tmp_path):
+    folder = fresh_repository(tmp_path / "backsplat")
+    (folder / "params.yaml").write_text("# mine\n" + (folder / "params.yaml").read_text())
+    before = (folder / "params.yaml").read_bytes(), run(folder, "git", "status", "--porcelain").stdout
+    grids = [*MINIATURE, "model.backbone_layers=[99]", "+", *MINIATURE, "model.backbone=rgb"]  # DINOv2 has 12 blocks
+    result = run(folder, sys.executable, "-m", "src.sweep", *grids)
+    assert result.returncode == 1, result.stderr[-3000:]
+    failed = result.stderr[result.stderr.index("FAILED: backbone_layers-99-"):]
+    assert "increasing block numbers from 1 to 12" in failed and "extract_backbone" in failed
+    assert "| backbone-rgb-" in result.stdout and (folder / "reports/comparison/index.html").exists()
+    assert ((folder / "params.yaml").read_bytes(), run(folder, "git", "status", "--porcelain").stdout) == before
+    assert not list((folder / ".dvc/tmp/exps").glob("standalone/tmp*"))
+
+    again = run(folder, sys.executable, "-m", "src.sweep", *MINIATURE, "model.backbone=rgb")
+    assert again.returncode == 0 and "there already" in again.stdout and "running" not in again.stdout
+    names = subprocess.run(["git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps"], cwd=folder, check=True,
+                           capture_output=True, text=True).stdout.split()
+    assert len(names) == 1 and names[0].startswith("backbone-rgb-")
