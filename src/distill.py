@@ -10,6 +10,7 @@ The linear map to the teacher's features (src/distillation.py) starts at the bes
 what is gained from there on is the student's own; at the end it is dropped. A killed run resumes from scratch/.
 """
 
+import math
 import os
 import shutil
 import sys
@@ -149,6 +150,12 @@ def agreement(student: Backbone, teacher: Backbone, head: Head, photographs: Pho
             "mean": mean_scores(pairs, lambda found: torch.zeros_like(head(found)))}
 
 
+def rate(step: int, settings: Optimiser) -> float:
+    """Learning rate of a step as a share of optimiser.lr: half a cosine, below a linear rise at the beginning."""
+    rise = min(1, (step + 1) / max(1, settings.warmup * settings.steps))
+    return rise * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+
+
 def train(student: Backbone, teacher: Backbone, head: Head, photographs: Photographs, params: Params, checkpoint: Path,
           device: torch.device) -> None:
     """Train student and projection in place, from the checkpoint where there is one."""
@@ -157,8 +164,7 @@ def train(student: Backbone, teacher: Backbone, head: Head, photographs: Photogr
     student.requires_grad_(True)
     fitted = nn.ModuleList([student.network, head])
     optimiser = torch.optim.AdamW(fitted.parameters(), settings.lr, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, settings.steps, pct_start=settings.warmup,
-                                                   cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, settings))
     parts = {"fitted": fitted, "optimiser": optimiser, "schedule": schedule}
     start = 0
     if checkpoint.exists():

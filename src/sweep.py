@@ -31,7 +31,7 @@ from src.experiments import experiments, git, read_revision
 from src.provenance import params_hash
 
 LOGS = Path("scratch/sweep")
-CODE = ("src", "dvc.yaml", "data")  # what an arm's result depends on besides params.yaml, and Git tracks
+CODE = ("src", "dvc.yaml", "data/bundled")  # what an arm's result depends on besides params.yaml, and Git tracks
 LONGEST = 100  # characters of the readable part of a name
 PROGRESS = re.compile(r"\d+%\|")  # of a progress bar
 

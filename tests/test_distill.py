@@ -17,7 +17,7 @@ from src.backbones.dinov2 import DinoV2
 from src.backbones.files import read_tensors
 from src.config import load
 from src.datasets.procedural import generate
-from src.distill import Crops, Known, Optimiser, Pair, Params, check, main, read_params
+from src.distill import Crops, Known, Optimiser, Pair, Params, check, main, rate, read_params
 from src.provenance import read_json
 from tests.test_distillation import write_photographs
 from tests.test_pipeline import UNHASHED, reached
@@ -31,11 +31,20 @@ STEPS = 40
 def scenes(tmp_path_factory) -> Path:
     """Photographs of procedural rooms: two scenes to train on, one to validate on, one that nobody may read."""
     folder = tmp_path_factory.mktemp("scenes")
-    images = {seed: [frame.image for frame in generate("rooms", seed, 6, (64, 48), 1)] for seed in range(3)}
+    images = {seed: [frame.image for frame in generate("rooms", seed, 6, (64, 48), 1, 1)] for seed in range(3)}
     write_photographs(folder, {"a": ("train", images[0]), "b": ("train", images[1]), "c": ("val", images[2]),
                                "d": ("test", images[0][:1])})
     (folder / "scenes/d.safetensors").unlink()
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two would wait for each other in networks as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -63,11 +72,18 @@ def test_training_brings_held_out_features_nearer(repository):
     found = distill.distill(student, teacher, params(), repository / "last.pt")
     assert found["training_photographs"] == 12 and found["held_out_photographs"] == 6
     after, start, mean = (found["held_out"][who] for who in ("student", "student_before", "mean"))
-    print(found["held_out"])
     assert after["squared_error"] < 0.9 * start["squared_error"] and after["cosine"] > start["cosine"]
     assert after["squared_error"] < mean["squared_error"] and mean["cosine"] == 0
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
     assert not any(parameter.requires_grad for parameter in student.parameters())
+
+
+def test_the_rate_rises_and_falls():
+    settings = Optimiser(100, 1, 1.0, 0.0, 0.1, 1.0, 10)
+    found = [rate(step, settings) for step in range(100)]
+    assert found[0] == pytest.approx(0.1) and found[49] == pytest.approx(0.5, abs=0.02) and 0 < found[-1] < 0.001
+    assert all(a < b for a, b in zip(found[:9], found[1:10])) and all(a > b for a, b in zip(found[9:], found[10:]))
+    assert rate(0, Optimiser(1, 1, 1.0, 0.0, 0.0, 1.0, 10)) == 1
 
 
 def test_a_killed_run_ends_with_the_same_weights(repository, monkeypatch):
@@ -92,12 +108,13 @@ def test_a_killed_run_ends_with_the_same_weights(repository, monkeypatch):
 
 def write_params(students: dict, **optimiser) -> None:
     content = yaml.safe_load((ROOT / "data/distilled/params.yaml").read_text())
-    content["students"], content["crops"]["cells"] = students, [2, 4]
+    content["students"], content["crops"]["cells"], content["threads"] = students, [2, 4], 1
     content["optimiser"] |= {"steps": 2, "batch_size": 2} | optimiser
     Path("data/distilled/params.yaml").write_text(yaml.safe_dump(content))
 
 
-TINY = {"teacher": "dinov2_vits14", "teacher_weights": "random", "student": "timm:test_vit", "student_weights": "random"}
+TINY = {"teacher": "dinov2_vits14", "teacher_weights": "random", "student": "timm:test_vit",
+        "student_weights": "random"}
 
 
 def test_the_file_gives_the_students_features_and_says_what_it_was_taught(repository):

@@ -99,7 +99,8 @@ def test_every_combination_is_checked_before_anything_runs(folder, monkeypatch, 
 
 def test_files_that_copies_of_the_repository_would_lack_are_refused(folder):
     (folder / "mine.pth").write_text("weights")
-    with pytest.raises(ValueError, match=f"model.weights names mine.pth, which Git does not track.*write {folder}/mine.pth"):
+    wanted = f"model.weights names mine.pth, which Git does not track.*write {folder}/mine.pth"
+    with pytest.raises(ValueError, match=wanted):
         arms_of(["model.weights=mine.pth"])
     assert arms_of([f"model.weights={folder}/mine.pth"])
     subprocess.run(["git", "add", "mine.pth"], check=True)
@@ -120,7 +121,8 @@ def experiment(folder: Path, name: str, backbone: str, gain: float) -> None:
     """What a run of an arm leaves: an experiment of HEAD."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     publish(folder, backbone, gain, seed=len(name))
-    for words in (["add", "-A"], ["commit", "-qm", name], ["update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", "HEAD"],
+    reference = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
+    for words in (["add", "-A"], ["commit", "-qm", name], ["update-ref", reference, "HEAD"],
                   ["reset", "-q", "--hard", head]):
         subprocess.run(["git", *words], check=True)
 

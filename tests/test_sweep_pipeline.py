@@ -17,7 +17,7 @@ def test_a_sweep_goes_on_after_a_failure_leaves_the_work_tree_alone_and_resumes(
     assert "increasing block numbers from 1 to 12" in failed and "extract_backbone" in failed
     assert "| backbone-rgb-" in result.stdout and (folder / "reports/comparison/index.html").exists()
     assert ((folder / "params.yaml").read_bytes(), run(folder, "git", "status", "--porcelain").stdout) == before
-    assert not list((folder / ".dvc/tmp/exps").glob("standalone/tmp*"))
+    assert not list((folder / ".dvc").rglob("standalone/tmp*"))
 
     again = run(folder, sys.executable, "-m", "src.sweep", *MINIATURE, "model.backbone=rgb")
     assert again.returncode == 0 and "there already" in again.stdout and "running" not in again.stdout
