@@ -25,6 +25,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 
+from src.backbones import build
 from src.compare import publish
 from src.config import Config, ConfigError, load
 from src.experiments import experiments, git, read_revision
@@ -99,15 +100,17 @@ def local_files(config: Config) -> dict[str, str]:
 
 
 def checked(overrides: tuple[str, ...]) -> Config:
-    """The configuration of an arm.
+    """The configuration of an arm, whose backbone can be built.
 
-    raises    ConfigError  when it is wrong, or names a relative path that an arm's copy of the repository will not have
+    raises    ValueError, FileNotFoundError  when it is wrong, or names a relative path that an arm's copy of the
+                                             repository will not have
     """
     config = load(overrides)
     for key, path in local_files(config).items():
         if not Path(path).expanduser().is_absolute() and not git(".", "ls-files", "--", path):
             raise ConfigError(f"{key} names {path}, which Git does not track: arms run in copies of the repository "
                               f"without it; write {Path(path).resolve()}.")
+    build(config.model, config.seed)
     return config
 
 
@@ -130,7 +133,7 @@ def arms_of(words: list[str]) -> list[Arm]:
         overrides = tuple(f"{key}={value}" for key, value in each.items())
         try:
             digest = params_hash(asdict(checked(overrides)), edits)[:6]
-        except ConfigError as error:
+        except (ValueError, FileNotFoundError) as error:
             wrong.append(f"{' '.join(overrides)}: {error}")
             continue
         shown = {key: value for key, value in each.items() if key in varied} or each

@@ -91,9 +91,10 @@ def test_equal_configurations_are_one_arm(folder):
 def test_every_combination_is_checked_before_anything_runs(folder, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "run_arm", lambda *_: pytest.fail("an arm ran"))
     with pytest.raises(SystemExit) as stop:
-        main(["model.backbone=none,dinov9", "opt.lr=0.001,-1"])
+        main(["model.backbone=none,dinov9", "opt.lr=0.001,-1", "+", "model.backbone_layers=[99]"])
     lines = stop.value.code.splitlines()
-    assert lines[0] == "error: Nothing was run, because 3 of 4 combinations are wrong:" and len(lines) == 4
+    assert lines[0] == "error: Nothing was run, because 4 of 5 combinations are wrong:" and len(lines) == 5
+    assert "model.backbone_layers=[99]: model.backbone_layers is [99]" in lines[4]
     assert "model.backbone=none opt.lr=-1: opt.lr is -1.0" in stop.value.code and "did you mean dinov2" in lines[2]
 
 

@@ -10,11 +10,13 @@ def test_a_sweep_goes_on_after_a_failure_leaves_the_work_tree_alone_and_resumes(
     folder = fresh_repository(tmp_path / "backsplat")
     (folder / "params.yaml").write_text("# mine\n" + (folder / "params.yaml").read_text())
     before = (folder / "params.yaml").read_bytes(), run(folder, "git", "status", "--porcelain").stdout
-    grids = [*MINIATURE, "model.backbone_layers=[99]", "+", *MINIATURE, "model.backbone=rgb"]  # DINOv2 has 12 blocks
+    (tmp_path / "weights").mkdir()
+    grids = [*MINIATURE, "model.weights=pretrained", f"weights.root={tmp_path}/weights", "+", *MINIATURE,
+             "model.backbone=rgb"]
     result = run(folder, sys.executable, "-m", "src.sweep", *grids)
     assert result.returncode == 1, result.stderr[-3000:]
-    failed = result.stderr[result.stderr.index("FAILED: backbone_layers-99-"):]
-    assert "increasing block numbers from 1 to 12" in failed and "extract_backbone" in failed
+    failed = result.stderr[result.stderr.index("FAILED: weights-pretrained-root-"):]
+    assert "dinov2_vits14_pretrain.pth, which is not in weights.root" in failed and "failed to reproduce" in failed
     assert "| backbone-rgb-" in result.stdout and (folder / "reports/comparison/index.html").exists()
     assert ((folder / "params.yaml").read_bytes(), run(folder, "git", "status", "--porcelain").stdout) == before
     assert not list((folder / ".dvc").rglob("standalone/tmp*"))
