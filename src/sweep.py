@@ -117,8 +117,8 @@ def checked(overrides: tuple[str, ...]) -> Config:
 def arms_of(words: list[str]) -> list[Arm]:
     """The arms of a command line, each configuration checked; equal ones once.
 
-    raises    ValueError  when words are wrong, a configuration is (all that are get named), or files of the code are
-                          unknown to Git
+    raises    ValueError  when words or configurations are wrong (each configuration is named), or Git does not know a
+                          file of the code
     """
     if not git(".", "rev-parse", "--verify", "--quiet", "HEAD"):
         raise ValueError("There is no Git commit for experiments to grow from; commit the repository first.")
@@ -167,9 +167,9 @@ def run_arm(arm: Arm, log: Path) -> bool:
 
 
 def last_words(log: Path, count: int = 3) -> list[str]:
-    """The last lines of an output that speak of an error, or else its last lines; no progress bars."""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", log.read_text("utf8", "replace"))]
-    lines = [line for line in lines if line and not PROGRESS.search(line)]
+    """The last lines of an output that speak of an error, or else its last lines; each once, no progress bars."""
+    found = dict.fromkeys(line.strip() for line in re.split(r"[\r\n]+", log.read_text("utf8", "replace")))
+    lines = [line for line in found if line and not PROGRESS.search(line)]
     return ([line for line in lines if re.search("error", line, re.IGNORECASE)] or lines)[-count:]
 
 

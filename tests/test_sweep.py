@@ -172,7 +172,7 @@ def test_last_words_prefer_errors_and_skip_progress_bars(tmp_path):
     log = tmp_path / "log"
     log.write_text("a\nb\n\ntrain: 50%|###  | 5/10\r\nc\nd\n")
     assert last_words(log) == ["b", "c", "d"]
-    log.write_text("a\nValueError: x\nb\nERROR: y\n")
+    log.write_text("a\nValueError: x\nb\nERROR: y\nERROR: y\n")
     assert last_words(log) == ["ValueError: x", "ERROR: y"]
 
 
