@@ -224,7 +224,7 @@ def main(config: Config, name: str) -> None:
               "scenes": file_hash(SCENES / "index.jsonl"), "versions": versions()}
     if teacher.record["weights"] == "random":
         record["caution"] = "untrained teacher: its features are those of random weights, and so is what was learned"
-    checkpoint = scratch / f"{params_hash(record, module_hashes('src.'))}.pt"
+    checkpoint = scratch / f"{params_hash(record, module_hashes('src.'), file_hash(__file__))}.pt"
     record |= distill(student.backbone, teacher.backbone, params, checkpoint)
     with fresh_folder(FOLDER / name) as folder:
         save_file(student.backbone.network.cpu().state_dict(), folder / "model.safetensors",
