@@ -145,9 +145,9 @@ def feature_pairs(student: Backbone, teacher: Backbone, photographs: Photographs
 def agreement(student: Backbone, teacher: Backbone, head: Head, photographs: Photographs, device: torch.device
               ) -> dict[str, dict[str, float]]:
     """Scores of the projected student, and of the training mean, which says the same of every patch."""
-    pairs = [(found, head.target(wanted)) for found, wanted in feature_pairs(student, teacher, photographs, device)]
-    return {"student": mean_scores(pairs, head),
-            "mean": mean_scores(pairs, lambda found: torch.zeros_like(head(found)))}
+    pairs = feature_pairs(student, teacher, photographs, device)
+    return mean_scores(((found, head.target(wanted)) for found, wanted in pairs),
+                       {"student": head, "mean": lambda found: torch.zeros_like(head(found))})
 
 
 def rate(step: int, settings: Optimiser) -> float:

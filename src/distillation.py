@@ -120,13 +120,15 @@ def agreement_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return COSINE * (1 - cosine) + SMOOTH * smooth_l1_loss(predicted, target)
 
 
-def mean_scores(pairs: Iterable[tuple[Tensor, Tensor]], predict: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """How well predict(student's features) meets the teacher's standardised ones, both (N, C), a mean over the patches
-    of all pairs: squared_error in units of a channel's variance, and cosine, which is 0 where nothing is predicted."""
-    sums, count = torch.zeros(2, dtype=torch.float64), 0
+def mean_scores(pairs: Iterable[tuple[Tensor, Tensor]], predictors: dict[str, Callable[[Tensor], Tensor]]
+                ) -> dict[str, dict[str, float]]:
+    """How well each predictor(student's features) meets the teacher's standardised ones, both (N, C), a mean over the
+    patches of all pairs: squared_error in units of a channel's variance, and cosine, 0 where nothing is predicted."""
+    sums, count = {name: torch.zeros(2, dtype=torch.float64) for name in predictors}, 0
     for student, target in pairs:
-        predicted = predict(student)
-        sums += torch.stack([(predicted - target).square().mean(1).sum(),
-                             cosine_similarity(predicted, target).sum()]).double().cpu()
         count += len(target)
-    return dict(zip(("squared_error", "cosine"), (sums / count).tolist()))
+        for name, predict in predictors.items():
+            predicted = predict(student)
+            sums[name] += torch.stack([(predicted - target).square().mean(1).sum(),
+                                       cosine_similarity(predicted, target).sum()]).double().cpu()
+    return {name: dict(zip(("squared_error", "cosine"), (total / count).tolist())) for name, total in sums.items()}

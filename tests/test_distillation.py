@@ -99,7 +99,6 @@ def test_loss_and_scores_equal_loops():
     tensors = torch.tensor(predicted), torch.tensor(target)
     assert agreement_loss(*tensors).item() == pytest.approx(0.9 * (1 - np.mean(cosines)) + 0.1 * smooth)
     pairs = [(tensors[0][:2], tensors[1][:2]), (tensors[0][2:], tensors[1][2:])]
-    scores = mean_scores(pairs, lambda found: found)
-    assert scores == pytest.approx({"squared_error": (gaps**2).mean(), "cosine": np.mean(cosines)})
-    nothing = mean_scores(pairs, torch.zeros_like)
-    assert nothing == pytest.approx({"squared_error": (target**2).mean(), "cosine": 0.0})
+    scores = mean_scores(iter(pairs), {"itself": lambda found: found, "nothing": torch.zeros_like})
+    assert scores["itself"] == pytest.approx({"squared_error": (gaps**2).mean(), "cosine": np.mean(cosines)})
+    assert scores["nothing"] == pytest.approx({"squared_error": (target**2).mean(), "cosine": 0.0})
