@@ -113,7 +113,7 @@ def write_params(students: dict, **optimiser) -> None:
     Path("data/distilled/params.yaml").write_text(yaml.safe_dump(content))
 
 
-TINY = {"teacher": "dinov2_vits14", "teacher_weights": "random", "student": "timm:test_vit",
+TINY = {"teacher": "timm:test_vit2", "teacher_weights": "random", "student": "timm:test_vit",
         "student_weights": "random"}
 
 
@@ -125,9 +125,9 @@ def test_the_file_gives_the_students_features_and_says_what_it_was_taught(reposi
     with safe_open(path, framework="pt") as file:
         assert file.metadata() == {"architecture": "timm:test_vit"}
     record = read_json(path.with_name("record.json"))
-    assert record["label"] == "test_vit, distilled from DINOv2 ViT-S/14 (random weights, untrained)"
+    assert record["label"] == "test_vit, distilled from test_vit2 (random weights, untrained)"
     assert "untrained teacher" in record["caution"] and record["steps"] == 2
-    assert record["teacher"]["weights"] == "random" and record["teacher"]["channels"] == 384
+    assert record["teacher"]["weights"] == "random" and record["teacher"]["channels"] == 64
     assert set(record["held_out"]) == {"student", "student_before", "mean"}
     assert not list((repository / "scratch").glob("distill*"))
 
@@ -174,14 +174,14 @@ def test_mistakes_are_sentences(repository, monkeypatch, capsys):
     write_params({})
     assert "say which student" in complaint()
     assert "vits14 is no entry of students" in complaint("vits14") and "has none" in complaint("vits14")
-    write_params({"same": TINY | {"student": "dinov2_vits14"}, "far": TINY | {"teacher": "dinov3"}})
+    write_params({"same": TINY | {"student": "timm:test_vit2"}, "far": TINY | {"teacher": "dinov3"}})
     assert "there is nothing to learn" in complaint("same")
     assert "did you mean dinov2" in complaint("far")
     write_params({"tiny": TINY | {"pupil": "x"}})
     assert "data/distilled/params.yaml is wrong" in complaint("tiny")
     write_params({"tiny": TINY}, lr=-1.0)
     assert "optimiser.lr is -1.0" in complaint("tiny")
-    write_params({"tiny": TINY | {"teacher_weights": "pretrained"}})
+    write_params({"tiny": TINY | {"teacher": "dinov2_vits14", "teacher_weights": "pretrained"}})
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "dinov2_vits14_pretrain.pth" in complaint("tiny")
     assert os.listdir("data/distilled") == ["params.yaml"]
