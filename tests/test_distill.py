@@ -23,6 +23,7 @@ from tests.test_distillation import write_photographs
 from tests.test_pipeline import UNHASHED, reached
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("one_thread")  # the networks are too small to share
 SMALL = {"depth": 2, "num_heads": 2}
 STEPS = 40
 
@@ -36,15 +37,6 @@ def scenes(tmp_path_factory) -> Path:
                                "d": ("test", images[0][:1])})
     (folder / "scenes/d.safetensors").unlink()
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two would wait for each other in networks as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
