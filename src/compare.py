@@ -163,16 +163,22 @@ def write(folder: Path, results: list[Result], table: Table) -> str:
     return text
 
 
+def publish(results: list[Result], config: Config) -> Table:
+    """Write reports/comparison; print the table, and beside it (stderr) what it says."""
+    table = tabulate(results, config)
+    with fresh_folder(COMPARISON) as folder:
+        print(write(folder, results, table))
+    print(*sentences(table), f"Written: {COMPARISON.as_posix()}", sep="\n", file=sys.stderr)
+    return table
+
+
 def main(words: list[str]) -> None:
     try:
         config = load()
         results = named(words)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    table = tabulate(results, config)
-    with fresh_folder(COMPARISON) as folder:
-        print(write(folder, results, table))
-    print(*sentences(table), f"Written: {COMPARISON.as_posix()}", sep="\n", file=sys.stderr)
+    table = publish(results, config)
     sys.exit(1 if table.refused and words else 0)
 
 

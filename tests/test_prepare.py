@@ -20,16 +20,8 @@ from tests.test_episodes import selection
 from tests.test_scene import make_frames
 from tests.test_validation import camera, changed
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # as in the stage's workers: the views are too small to share
 SIZE, VIEWS = (48, 48), 12
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in the stage's workers: the views are too small to share."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def wall(seed: int, count: int = VIEWS) -> list[Frame]:

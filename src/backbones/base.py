@@ -72,6 +72,10 @@ class Backbone(nn.Module, ABC):
                 None = the smallest grid that covers them at their own size
         raises  ValueError  when values leave [0, 1]: other ranges are converted by whoever knows them, never guessed
         """
+        return self.features(self.prepared(images, grid))
+
+    def prepared(self, images: Tensor, grid: Grid | None = None) -> Tensor:
+        """What `features` takes, from what `forward` takes: images resized to whole patches and normalised."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"A backbone takes images (B, 3, H, W); got {tuple(images.shape)}.")
         if images.min() < 0 or images.max() > 1:
@@ -80,7 +84,7 @@ class Backbone(nn.Module, ABC):
         rows, columns = grid or self.grid(images)
         images = resize(images, (rows * self.patch_size, columns * self.patch_size))
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return self.features((images - mean) / std)
+        return (images - mean) / std
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:

@@ -1,0 +1,216 @@
+"""Many experiments with one command, and the table that compares them.
+
+    python -m src.sweep model.backbone=none,dinov2,constant
+    python -m src.sweep model.backbone=none + model.dinov2_model=dinov2_vits14,dinov2_vitb14 model.weights=pretrained
+
+Words are Hydra overrides with one value or several; their product is a grid, and "+" stands between grids. Every
+configuration is checked before the first run. The arms run one after the other by `dvc exp run --temp`, in copies of
+the repository: however one ends, the work tree is as it was and the next one starts. What ran already, with the same
+parameters and code, from the same commit, is not run again, so the same command resumes a sweep that was cut short.
+
+writes an experiment per arm, its output in scratch/sweep/<name>.log, and reports/comparison (see src/compare.py)
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException
+
+from src.backbones import build
+from src.compare import publish
+from src.config import Config, ConfigError, load
+from src.experiments import experiments, git, read_revision
+from src.provenance import params_hash
+
+LOGS = Path("scratch/sweep")
+CODE = ("src", "dvc.yaml", "data/bundled")  # what an arm's result depends on besides params.yaml, and Git tracks
+LONGEST = 100  # characters of the readable part of a name
+PROGRESS = re.compile(r"\d+%\|")  # of a progress bar
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One experiment of a sweep: its name, which ends in a hash of parameters and code, and its overrides."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def values_of(word: str) -> tuple[str, list[str]]:
+    """Key and values of an override: "a.b=1,2" -> ("a.b", ["1", "2"]); brackets and quotes hold a value together.
+
+    raises    ValueError  when it is none, or names no values
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+        if override.type is not OverrideType.CHANGE:
+            raise ValueError(f"{word} adds or deletes a key; a sweep changes those that params.yaml has.")
+        swept = override.is_sweep_override()
+        values = list(override.sweep_string_iterator()) if swept else [override.get_value_element_as_str()]
+    except HydraException as error:
+        raise ValueError(f"{word} is no override with a list of values; write key=value or key=value,value.") from error
+    return override.key_or_group, values
+
+
+def combinations(words: list[str]) -> list[dict[str, str]]:
+    """Overrides of every combination, key -> value: grid after grid, the last word varying fastest.
+
+    raises    ValueError  when a grid is empty or names a key twice
+    """
+    grids, found = [[]], []
+    for word in words:
+        if word == "+":
+            grids.append([])
+        else:
+            grids[-1].append(values_of(word))
+    for grid in grids:
+        keys = [key for key, _ in grid]
+        if not keys:
+            raise ValueError("A grid without overrides; say what to vary, for example model.backbone=none,dinov2.")
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands twice in one grid; list all its values in one word.")
+        found += [dict(zip(keys, values)) for values in product(*(values for _, values in grid))]
+    return found
+
+
+def readable(overrides: dict[str, str]) -> str:
+    """{"model.backbone_layers": "[6,12]"} -> "backbone_layers-6_12", fit for a Git reference and a file name."""
+    parts = [f"{key.rpartition('.')[2]}-{re.sub(r'[^A-Za-z0-9.]+|[.]{2,}', '_', value).strip('_.') or 'empty'}"
+             for key, value in overrides.items()]
+    return "-".join(parts)[:LONGEST].rstrip("-_.")
+
+
+def local_files(config: Config) -> dict[str, str]:
+    """Keys whose values name files or folders, where they do."""
+    family, _, path = config.model.backbone.partition(":")
+    named = {"weights.root": config.weights.root, "model.weights": config.model.weights,
+             "model.backbone": path if family == "file" else None,
+             f"geometries.{config.model.geometry}.file": config.geometries[config.model.geometry].file,
+             f"datasets.{config.data.dataset}.source.root": getattr(config.dataset.source, "root", None)}
+    return {key: value for key, value in named.items() if value and Path(value).expanduser().exists()}
+
+
+def checked(overrides: tuple[str, ...]) -> Config:
+    """The configuration of an arm, whose backbone can be built.
+
+    raises    ValueError, FileNotFoundError  when it is wrong, or names a relative path that an arm's copy of the
+                                             repository will not have
+    """
+    config = load(overrides)
+    for key, path in local_files(config).items():
+        if not Path(path).expanduser().is_absolute() and not git(".", "ls-files", "--", path):
+            raise ConfigError(f"{key} names {path}, which Git does not track: arms run in copies of the repository "
+                              f"without it; write {Path(path).resolve()}.")
+    build(config.model, config.seed)
+    return config
+
+
+def arms_of(words: list[str]) -> list[Arm]:
+    """The arms of a command line, each configuration checked; equal ones once.
+
+    raises    ValueError  when words or configurations are wrong (each configuration is named), or Git does not know a
+                          file of the code
+    """
+    if not git(".", "rev-parse", "--verify", "--quiet", "HEAD"):
+        raise ValueError("There is no Git commit for experiments to grow from; commit the repository first.")
+    if unknown := (git(".", "ls-files", "--others", "--exclude-standard", "--", *CODE) or "").split("\n")[:-1]:
+        raise ValueError(f"Git does not track {', '.join(unknown)}, but arms run in copies of what it tracks; git add "
+                         "or remove it.")
+    edits = git(".", "diff", "HEAD", "--full-index", "--", *CODE)
+    found, wrong = combinations(words), []
+    varied = {key for each in found for key in each if len({other.get(key) for other in found}) > 1}
+    arms = {}
+    for each in found:
+        overrides = tuple(f"{key}={value}" for key, value in each.items())
+        try:
+            digest = params_hash(asdict(checked(overrides)), edits)[:6]
+        except (ValueError, FileNotFoundError) as error:
+            wrong.append(f"{' '.join(overrides)}: {error}")
+            continue
+        shown = {key: value for key, value in each.items() if key in varied} or each
+        arms.setdefault(digest, Arm(f"{readable(shown)}-{digest}", overrides))
+    if wrong:
+        head = f"Nothing was run, because {len(wrong)} of {len(found)} combinations are wrong:"
+        raise ValueError("\n    ".join([head, *wrong]))
+    return list(arms.values())
+
+
+def ran_before(arm: Arm) -> str | None:
+    """Name of this commit's experiment with the same parameters and code, whatever the rest of its name."""
+    digest = arm.name.rpartition("-")[2]
+    return next((name for name, _ in experiments(".") if name.rpartition("-")[2] == digest), None)
+
+
+def run_arm(arm: Arm, log: Path) -> bool:
+    """Run an arm to its end; whether it succeeded. Its processes do not see the terminal's Ctrl-C, which here is passed
+    on to them once, so that DVC clears its copy of the repository away."""
+    settings = [word for override in arm.overrides for word in ("-S", override)]
+    here = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", arm.name, *settings]
+    with open(log, "w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=here, start_new_session=True)
+    try:
+        return process.wait() == 0
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        raise
+
+
+def last_words(log: Path, count: int = 3) -> list[str]:
+    """The last lines of an output that speak of an error, or else its last lines; each once, no progress bars."""
+    found = dict.fromkeys(line.strip() for line in re.split(r"[\r\n]+", log.read_text("utf8", "replace")))
+    lines = [line for line in found if line and not PROGRESS.search(line)]
+    return ([line for line in lines if re.search("error", line, re.IGNORECASE)] or lines)[-count:]
+
+
+def run_all(arms: list[Arm]) -> tuple[list[str], dict[str, list[str]]]:
+    """Names of the experiments there are at the end, in order, and what the arms that failed said last, by name."""
+    done, failed = [], {}
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for number, arm in enumerate(arms, 1):
+        title = f"[{number}/{len(arms)}] {arm.name}"
+        if name := ran_before(arm):
+            print(f"{title}: there already{'' if name == arm.name else f', as {name}'}", flush=True)
+            done.append(name)
+            continue
+        log, start = LOGS / f"{arm.name}.log", time.monotonic()
+        print(f"{title}: running, see {log.as_posix()}", flush=True)
+        succeeded = run_arm(arm, log)
+        print(f"{title}: {'done' if succeeded else 'FAILED'} after {time.monotonic() - start:.0f} s", flush=True)
+        if succeeded:
+            done.append(arm.name)
+        else:
+            failed[arm.name] = last_words(log)
+    return done, failed
+
+
+def main(words: list[str]) -> None:
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    try:
+        config, arms = load(), arms_of(words)
+        done, failed = run_all(arms)
+        results = [read_revision(".", name, name) for name in done]
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("sweep: interrupted; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    refused = publish(results, config).refused if results else {}
+    for name, lines in failed.items():
+        print(f"FAILED: {name}", *lines, sep="\n    ", file=sys.stderr)
+    sys.exit(1 if failed or refused else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
