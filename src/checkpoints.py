@@ -18,6 +18,22 @@ class CheckpointError(ValueError):
     """A weight file that cannot be used; the message names the file, what is wrong with it, and what to do."""
 
 
+def opening(path: Path) -> bytes:
+    """The first bytes of a weight file.
+
+    raises CheckpointError when they are a web page's or a Git LFS pointer's, which downloads leave under a file's name
+    """
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if head[8:9] != b"{" and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":  # safetensors: a length, then JSON
+        raise CheckpointError(f"{path} is a web page, not a weight file (a sign-in or error page was saved under that "
+                              "name); delete it and fetch the file again.")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights it stands for; run git lfs pull where it "
+                              "came from.")
+    return head
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A geometry network's weights and sizes, whatever file they came from."""
@@ -50,6 +66,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise FileNotFoundError(f"There is no weight file {path}; run dvc repro weights, or check the entry of "
                                 "geometries that model.geometry selects.")
+    opening(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -57,8 +74,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no whole safetensors file ({error}); fetch it again.") from error
     if "geometry" not in metadata:
-        raise CheckpointError(f"{path} does not say how large its network is (no metadata key `geometry`); convert it "
-                              "with write_geometry.")
+        raise CheckpointError(f"{path} does not say how large its network is (no metadata key `geometry`); place "
+                              "the hub's config.json beside it, or convert it with write_geometry.")
     try:
         sizes = json.loads(metadata["geometry"])
         return Checkpoint(Mast3rConfig(**sizes | {"dpt_layer_dims": tuple(sizes["dpt_layer_dims"])}), state)

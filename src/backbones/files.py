@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from src.checkpoints import CheckpointError
+from src.checkpoints import CheckpointError, opening
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80\x02"  # torch.save, today's and before version 1.6
 
@@ -22,14 +22,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no weight file {path}; check model.weights.")
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if head.lstrip()[:1] == b"<":
-        raise CheckpointError(f"{path} is a web page, not a weight file (a sign-in or error page was saved under that "
-                              "name); delete it and fetch the file again.")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights it stands for; run git lfs pull where it "
-                              "came from.")
+    head = opening(path)
     try:
         if head.startswith(ZIP) and not zipfile.is_zipfile(path):
             raise EOFError("the end is missing")
