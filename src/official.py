@@ -239,11 +239,11 @@ def compare(path: Path, state: dict[str, Tensor], wanted: dict[str, Tensor]) -> 
     if missing or unknown:
         raise CheckpointError(f"{path} does not match the network it is for: {len(missing)} keys missing "
                               f"({', '.join(missing[:2]) or 'none'}), {len(unknown)} unexpected "
-                              f"({', '.join(unknown[:2]) or 'none'}).")
+                              f"({', '.join(unknown[:2]) or 'none'}); fetch it again, or check which network it holds.")
     wrong = next((name for name in sorted(wanted) if wanted[name].shape != state[name].shape), None)
     if wrong:
         raise CheckpointError(f"{path}: {wrong} has shape {tuple(state[wrong].shape)} and should have "
-                              f"{tuple(wanted[wrong].shape)}.")
+                              f"{tuple(wanted[wrong].shape)}; fetch it again, or check which network it holds.")
 
 
 def read_hub(path: Path) -> Checkpoint:
