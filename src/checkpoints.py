@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from src.dpt import ALIASES
 from src.mast3r import Mast3r, Mast3rConfig
 
+ZIP = b"PK\x03\x04"  # what torch.save writes since its version 1.6
+
 
 class CheckpointError(ValueError):
     """A weight file that cannot be used; the message names the file, what is wrong with it, and what to do."""
@@ -21,7 +24,8 @@ class CheckpointError(ValueError):
 def opening(path: Path) -> bytes:
     """The first bytes of a weight file.
 
-    raises CheckpointError when they are a web page's or a Git LFS pointer's, which downloads leave under a file's name
+    raises CheckpointError when they are a web page's or a Git LFS pointer's, which downloads leave under a file's name,
+           or an archive's whose end is missing
     """
     with open(path, "rb") as file:
         head = file.read(512)
@@ -31,6 +35,8 @@ def opening(path: Path) -> bytes:
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a Git LFS pointer, not the weights it stands for; run git lfs pull where it "
                               "came from.")
+    if head.startswith(ZIP) and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is damaged or not whole (the end is missing); delete it and fetch it again.")
     return head
 
 

@@ -83,7 +83,7 @@ def load_pickle(path: Path) -> dict:
             with torch.serialization.safe_globals(ALLOWED):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise CheckpointError(f"{path} is damaged or no PyTorch file ({reason}); fetch it again.") from error
     if refused:
         raise CheckpointError(f"{path} wants to create {', '.join(refused)}, which no official file needs; refusing to "

@@ -249,6 +249,22 @@ def test_heads_stay_in_float32_under_autocast():
     assert seen == [torch.float32, torch.bfloat16]
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_every_head_computes_on_half_precision_tokens_as_it_does_outside(precision):
+    network = Mast3r(replace(SMALL, head="catmlp+dpt"))
+    network.init_weights(torch.Generator().manual_seed(0))
+    pair = [torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1 for size in ((48, 32), (32, 48))]
+    grids = [network.grid(image) for image in pair]
+    with torch.autocast("cpu", precision):
+        lists = network.decode(*map(network.encode, pair), *grids)
+        inside = [network.head(view + 1, lists[view], grids[view]) for view in range(2)]
+    for view, found in enumerate(inside):
+        assert lists[view][0].dtype == precision
+        wanted = network.head(view + 1, [tokens.float() for tokens in lists[view]], grids[view])
+        assert all(torch.equal(a, b) for a, b in zip(vars(found).values(), vars(wanted).values()))
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
 def test_mixed_precision_stays_near_float32_with_heads_in_it(precision, tolerance):
     network = small_network()

@@ -263,4 +263,4 @@ def test_damaged_files_and_what_downloads_leave_instead_are_named(name):
                            (whole[:len(whole) // 2], ""), (whole[:100], "")):
         path.write_bytes(content)
         message = refusal(kind)
-        assert words in message and (words or "etch it" in message or "safetensors file" in message), message
+        assert words in message and ("fetch" in message or words == "is a Git LFS pointer"), message
