@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,9 +14,30 @@ from torch import Tensor
 from src.dpt import ALIASES
 from src.mast3r import Mast3r, Mast3rConfig
 
+ZIP = b"PK\x03\x04"  # what torch.save writes since its version 1.6
+
 
 class CheckpointError(ValueError):
     """A weight file that cannot be used; the message names the file, what is wrong with it, and what to do."""
+
+
+def opening(path: Path) -> bytes:
+    """The first bytes of a weight file.
+
+    raises CheckpointError when they are a web page's or a Git LFS pointer's, which downloads leave under a file's name,
+           or an archive's whose end is missing
+    """
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if head[8:9] != b"{" and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":  # safetensors: a length, then JSON
+        raise CheckpointError(f"{path} is a web page, not a weight file (a sign-in or error page was saved under that "
+                              "name); delete it and fetch the file again.")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights it stands for; run git lfs pull where it "
+                              "came from.")
+    if head.startswith(ZIP) and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is damaged or not whole (the end is missing); delete it and fetch it again.")
+    return head
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise FileNotFoundError(f"There is no weight file {path}; run dvc repro weights, or check the entry of "
                                 "geometries that model.geometry selects.")
+    opening(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -57,8 +80,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no whole safetensors file ({error}); fetch it again.") from error
     if "geometry" not in metadata:
-        raise CheckpointError(f"{path} does not say how large its network is (no metadata key `geometry`); convert it "
-                              "with write_geometry.")
+        raise CheckpointError(f"{path} does not say how large its network is (no metadata key `geometry`); place "
+                              "the hub's config.json beside it, or convert it with write_geometry.")
     try:
         sizes = json.loads(metadata["geometry"])
         return Checkpoint(Mast3rConfig(**sizes | {"dpt_layer_dims": tuple(sizes["dpt_layer_dims"])}), state)

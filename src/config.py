@@ -245,6 +245,9 @@ class Weights:
 
     def __post_init__(self):
         require_choice("weights.dinov2_source", self.dinov2_source, ("file", "torchhub"))
+        require(self.mirror is None or self.mirror.startswith(("http://", "https://")),
+                f"weights.mirror is {self.mirror}, which is no web address; begin it with http:// or https://, or name "
+                "a folder of files in weights.root instead.")
 
 
 @dataclass

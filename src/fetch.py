@@ -62,12 +62,27 @@ def part_of(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def open_stream(url: str, start: int, validator: str) -> requests.Response:
-    """Ask for the bytes from `start` on, provided the file is still the one `validator` (an ETag) names."""
+def open_stream(url: str, start: int, version: str) -> requests.Response:
+    """Ask for the bytes from `start` on, provided the file is still the one that `version` names."""
     headers = {"Accept-Encoding": "identity"}  # the file's own bytes, so that offsets mean something
     if start:
-        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": version} if version else {})
     return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+
+
+def version_of(reply: requests.Response) -> str:
+    """What names this version of the file: its ETag, or its date where that is weak (such may not be used to continue)
+    or missing; empty where the server tells neither."""
+    tag = reply.headers.get("ETag", "W/")
+    return reply.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
+
+
+def whole_size(reply: requests.Response, start: int) -> int | None:
+    """Bytes of the whole file that `reply` holds from `start` on; None where the server does not tell."""
+    total, length = reply.headers.get("Content-Range", "").rpartition("/")[2], reply.headers.get("Content-Length", "")
+    if reply.status_code == 206 and total.isdecimal():  # it may send less than the rest
+        return int(total)
+    return start + int(length) if length.isdecimal() else None
 
 
 def receive(url: str, part: Path) -> None:
@@ -77,9 +92,10 @@ def receive(url: str, part: Path) -> None:
               Interrupted   the transfer broke off, or the server asked for patience
     """
     start = part.stat().st_size if part.exists() else 0
-    tag_file = part.with_name(part.name + ".etag")
+    version_file = part.with_name(part.name + ".etag")
+    version = version_file.read_text() if version_file.exists() else ""
     try:
-        with open_stream(url, start, tag_file.read_text() if tag_file.exists() else "") as reply:
+        with open_stream(url, start, version) as reply:
             span = reply.headers.get("Content-Range", "")  # "bytes 5-9/10", or "bytes */10" with state 416
             if reply.status_code == 416:
                 if span.rpartition("/")[2] == str(start):
@@ -95,14 +111,17 @@ def receive(url: str, part: Path) -> None:
             if reply.status_code == 206 and not span.startswith(f"bytes {start}-"):
                 part.unlink(missing_ok=True)
                 raise Interrupted(f"{url} continues at another byte ({span!r}) than asked ({start})")
+            if reply.status_code == 206 and version and version_of(reply) not in ("", version):
+                part.unlink()
+                raise Interrupted(f"{url} continues another version of the file than was begun")
             if reply.status_code == 200:
                 start = 0
-            tag = reply.headers.get("ETag", "")
-            tag_file.write_text("" if tag.startswith("W/") else tag)  # weak tags may not be used to continue
-            length = reply.headers.get("Content-Length")
-            append(reply, part, start, None if length is None else start + int(length))
+            version_file.write_text(version_of(reply))
+            append(reply, part, start, whole_size(reply, start))
     except DROPPED as error:
         raise Interrupted(f"{url} cannot be reached ({reason(error)})") from error
+    except requests.RequestException as error:  # such as an address that is none
+        raise FetchError(f"{url} cannot be fetched ({reason(error)})") from error
 
 
 def remote_size(url: str) -> int | None:

@@ -133,7 +133,7 @@ class PixelHead(nn.Module):
         self.dpt = DPT(widths, config.dpt_layer_dims, config.dpt_feature_dim, config.dpt_last_dim, 4)
         if config.head == "catmlp+dpt":
             width = config.enc_embed_dim + config.dec_embed_dim
-            self.head_local_features = Mlp(width, int(width * config.local_features_factor),
+            self.head_local_features = Mlp(width, round(width * config.local_features_factor),
                                            (config.desc_dim + config.two_confs) * patch_area)
 
     def forward(self, tokens: list[Tensor], grid: Grid) -> PointMap:

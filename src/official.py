@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from src.checkpoints import Checkpoint, CheckpointError
+from src.checkpoints import Checkpoint, CheckpointError, opening
 from src.dpt import ALIASES, DPT
 from src.mast3r import Croco, Mast3r, Mast3rConfig, with_aliases
 
@@ -75,10 +75,7 @@ def read_official(path: str | Path) -> tuple[Checkpoint, Splatt3rOptions | None]
 
 def load_pickle(path: Path) -> dict:
     """The dictionary in a .pth or .ckpt file, nothing executed."""
-    with open(path, "rb") as file:
-        start = file.read(512).lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointError(f"{path} is a web page, not a weight file; download the file itself.")
+    opening(path)
     named = {f"{item.__module__}.{getattr(item, '__qualname__', getattr(item, '_name', item))}" for item in ALLOWED}
     try:
         refused = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - named)
@@ -86,7 +83,7 @@ def load_pickle(path: Path) -> dict:
             with torch.serialization.safe_globals(ALLOWED):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise CheckpointError(f"{path} is damaged or no PyTorch file ({reason}); fetch it again.") from error
     if refused:
         raise CheckpointError(f"{path} wants to create {', '.join(refused)}, which no official file needs; refusing to "
@@ -152,7 +149,10 @@ def config_from(path: Path, keywords: dict[str, object], state: dict[str, Tensor
     values.setdefault("desc_conf_mode", values["conf_mode"])
     output, head = str(values["output_mode"]), str(values["head_type"])
     descriptors = head == "catmlp+dpt"
-    for name, wanted in (MODES | DESCRIPTOR_MODES if descriptors else MODES).items():
+    modes = MODES | (DESCRIPTOR_MODES if descriptors else {})
+    if descriptors and not values["two_confs"]:  # its confidence is the points' own
+        del modes["desc_conf_mode"]
+    for name, wanted in modes.items():
         if values[name] != wanted:
             raise CheckpointError(f"{path} was trained with {name} {values[name]}; only {wanted} is supported.")
     position = re.fullmatch(r"RoPE(\d+(?:\.\d+)?)", str(values["pos_embed"]))
@@ -239,15 +239,16 @@ def compare(path: Path, state: dict[str, Tensor], wanted: dict[str, Tensor]) -> 
     if missing or unknown:
         raise CheckpointError(f"{path} does not match the network it is for: {len(missing)} keys missing "
                               f"({', '.join(missing[:2]) or 'none'}), {len(unknown)} unexpected "
-                              f"({', '.join(unknown[:2]) or 'none'}).")
+                              f"({', '.join(unknown[:2]) or 'none'}); fetch it again, or check which network it holds.")
     wrong = next((name for name in sorted(wanted) if wanted[name].shape != state[name].shape), None)
     if wrong:
         raise CheckpointError(f"{path}: {wrong} has shape {tuple(state[wrong].shape)} and should have "
-                              f"{tuple(wanted[wrong].shape)}.")
+                              f"{tuple(wanted[wrong].shape)}; fetch it again, or check which network it holds.")
 
 
 def read_hub(path: Path) -> Checkpoint:
     """model.safetensors of a hub mirror, whose sizes are in config.json beside it."""
+    opening(path)
     described = path.with_name("config.json")
     if not described.is_file():
         raise CheckpointError(f"{path} comes without the hub's config.json beside it, which says how large the network "

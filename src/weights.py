@@ -28,9 +28,17 @@ from src.provenance import file_hash, fix_computation, write_json
 WEIGHTS = Path("data/weights")
 MODEL = "model.safetensors"
 
+HUB = "https://huggingface.co"
 NAVER = "https://download.europe.naverlabs.com/ComputerVision"
 NAVER_LICENCE = "CC BY-NC-SA 4.0 (Naver), non-commercial, and the terms of its training data"
 SPLATT3R_LICENCE = f"non-commercial (Splatt3R); its MASt3R weights: {NAVER_LICENCE}"
+
+
+def of_hub(repository: str, licence: str, megabytes: int) -> Source:
+    """Weights of a repository on the hub; in a folder of its name they lie beside the config.json with their sizes."""
+    return Source(f"{HUB}/{repository}/resolve/main/{MODEL}", licence, megabytes, file=f"{repository}/{MODEL}")
+
+
 GEOMETRIES = {source.name: (label, source) for label, source in (
     ("MASt3R ViT-L", Source(f"{NAVER}/MASt3R/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric.pth", NAVER_LICENCE,
                             2754)),
@@ -39,8 +47,10 @@ GEOMETRIES = {source.name: (label, source) for label, source in (
                                          2129)),
     ("DUSt3R ViT-L at 224, linear head", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_224_linear.pth",
                                                 NAVER_LICENCE, 2129)),
-    ("Splatt3R v1.0", Source("https://huggingface.co/brandonsmart/splatt3r_v1.0/resolve/main/epoch=19-step=1200.ckpt",
-                             SPLATT3R_LICENCE, 3300)))}
+    ("MASt3R ViT-L", of_hub("naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric", NAVER_LICENCE, 2754)),
+    ("DUSt3R ViT-L", of_hub("naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt", NAVER_LICENCE, 2285)),
+    ("Splatt3R v1.0", Source(f"{HUB}/brandonsmart/splatt3r_v1.0/resolve/main/epoch=19-step=1200.ckpt", SPLATT3R_LICENCE,
+                             3300)))}
 
 TORCHVISION = "https://download.pytorch.org/models"
 # torchvision's file names carry the first 8 digits of their SHA-256
@@ -61,7 +71,14 @@ def cache() -> Path:
 
 
 def fetched(source: Source, config: Config, wanted_by: str, otherwise: str) -> Path:
-    path = obtain(source, config.weights.root, config.weights.mirror, cache(), wanted_by, otherwise)
+    """Path of the file, after printing its licence; of weights on the hub, config.json lies beside it."""
+    def one(part: Source) -> Path:
+        return obtain(part, config.weights.root, config.weights.mirror, cache(), wanted_by, otherwise)
+
+    if source.name.endswith(f"/{MODEL}"):
+        url, file = (name.removesuffix(MODEL) + "config.json" for name in (source.url, source.name))
+        one(replace(source, url=url, file=file, megabytes=0))
+    path = one(source)
     print(f"weights: {source.name}; licence: {source.licence}", flush=True)
     return path
 
@@ -157,22 +174,25 @@ def backbone(config: Config, folder: Path) -> None:
     renew(folder, record | {"sha256": file_hash(path)}, network.network.state_dict())
 
 
-def lpips(name: str, key: str, config: Config, folder: Path) -> None:
-    """The trunk of LPIPS under torchvision's names, without its classifier; a record alone where none is asked for.
+def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
+    """The trunk of LPIPS under torchvision's names, without its classifier, in each of `folders`; a record alone where
+    none is asked for.
 
     name    alex, vgg, squeeze or none · key  the parameter that says so
     raises  FetchError; CheckpointError when the file is not that network's, to the last name and shape
     """
-    if name == "none":
-        return renew(folder, {"name": "none", "label": "no LPIPS", "weights": "none", "licence": "none needed",
-                              "source": "none", "sha256": None})
-    label, source = TRUNKS[name]
-    path = fetched(source, config, f"{key}={name}", "set eval.lpips=none and loss.lpips_loss_weight=0")
-    trunk = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith("classifier.")}
-    with torch.device("meta"):
-        compare(path, trunk, TRUNK_NETWORKS[name]().features.state_dict(prefix="features."))
-    renew(folder, {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained", "licence": source.licence,
-                   "source": source.url, "sha256": file_hash(path)}, trunk)
+    record, trunk = {"name": "none", "label": "no LPIPS", "weights": "none", "licence": "none needed", "source": "none",
+                     "sha256": None}, None
+    if name != "none":
+        label, source = TRUNKS[name]
+        path = fetched(source, config, f"{key}={name}", "set eval.lpips=none and loss.lpips_loss_weight=0")
+        trunk = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith("classifier.")}
+        with torch.device("meta"):
+            compare(path, trunk, TRUNK_NETWORKS[name]().features.state_dict(prefix="features."))
+        record = {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained", "licence": source.licence,
+                  "source": source.url, "sha256": file_hash(path)}
+    for folder in folders:
+        renew(folder, record, trunk)
 
 
 def main(config: Config) -> None:
@@ -180,8 +200,11 @@ def main(config: Config) -> None:
     geometry(config, WEIGHTS / "geometry")
     backbone(config, WEIGHTS / "backbone")
     training = config.loss.lpips_network if config.loss.lpips_loss_weight > 0 else "none"
-    lpips(training, "loss.lpips_network", config, WEIGHTS / "lpips_loss")
-    lpips(config.eval.lpips, "eval.lpips", config, WEIGHTS / "lpips_eval")
+    folders: dict[str, list[Path]] = {}
+    for name, folder in ((training, "lpips_loss"), (config.eval.lpips, "lpips_eval")):
+        folders.setdefault(name, []).append(WEIGHTS / folder)
+    for name, places in folders.items():
+        lpips(name, "loss.lpips_network" if name == training else "eval.lpips", config, *places)
 
 
 if __name__ == "__main__":

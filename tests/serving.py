@@ -1,7 +1,7 @@
 """A web server on this machine that misbehaves on demand."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -10,16 +10,20 @@ from threading import Thread
 @dataclass
 class Server:
     """files by path · cuts: bytes after which the next replies' connections break (None = not) · states: the next
-    replies' HTTP states, before any file is served · ranges: whether parts can be asked for · shift: bytes that parts
-    begin too late · requests: (path, Range header) of everything asked so far"""
+    replies' HTTP states, before any file is served · ranges: whether parts can be asked for · if_range: whether parts
+    of a file that changed are refused · shift: bytes that parts begin too late · piece: bytes that a part has at most ·
+    etag, modified: of all files, empty = not told · requests: (path, Range header) of everything asked so far"""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     cuts: list[int | None] = field(default_factory=list)
     states: list[int] = field(default_factory=list)
     ranges: bool = True
+    if_range: bool = True
     shift: int = 0
+    piece: int | None = None
     etag: str = '"1"'
+    modified: str = ""
     content_type: str = "application/octet-stream"
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
@@ -34,7 +38,9 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
             if self.path not in server.files:
                 return self.send_error(404)
             data, start = server.files[self.path], 0
-            if asked and server.ranges and self.headers.get("If-Range", server.etag) == server.etag:
+            version = server.etag or server.modified
+            same = not server.if_range or self.headers.get("If-Range", version) == version
+            if asked and server.ranges and same:
                 start = int(asked.removeprefix("bytes=").removesuffix("-")) + server.shift
                 if start >= len(data):
                     self.send_response(416)
@@ -42,14 +48,19 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
                     self.send_header("Content-Length", "0")
                     return self.end_headers()
             self.send_response(206 if start else 200)
+            end = len(data)
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.send_header("Content-Length", str(len(data) - start))
+                end = min(end, start + (server.piece or end))
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+            self.send_header("Content-Length", str(end - start))
             self.send_header("Content-Type", server.content_type)
-            self.send_header("ETag", server.etag)
+            for name, value in (("ETag", server.etag), ("Last-Modified", server.modified)):
+                if value:
+                    self.send_header(name, value)
             self.end_headers()
             cut = server.cuts.pop(0) if server.cuts else None
-            self.wfile.write(data[start:] if cut is None else data[start:start + cut])
+            with suppress(ConnectionError):  # of a client that has seen enough
+                self.wfile.write(data[start:end] if cut is None else data[start:start + cut])
 
         def do_HEAD(self) -> None:
             known = self.path in server.files

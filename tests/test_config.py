@@ -31,6 +31,7 @@ def test_an_override_changes_one_value():
     ("geometries.mast3r.file=CroCo_V2_ViTLarge_BaseDecoder.pth", "CroCo predicts no points"),
     ("data.crop=square", "data.crop is 'square'; choose one of central, splatt3r"),
     ("weights.dinov2_source=web", "weights.dinov2_source is 'web'; choose one of file, torchhub"),
+    ("weights.mirror=/data/weights", "weights.mirror is /data/weights, which is no web address; .* weights.root"),
     ("model.dinov2_model=dinov2_vitx14", "dinov2_vits14"),
     ("model.backbone=dinov9", r"model.backbone is 'dinov9' \(did you mean dinov2\?\)"),
     ("model.backbone=timm:", "timm:<name>"),

@@ -119,13 +119,15 @@ def test_features_equal_metas_at_every_size(model, size):
     torch.testing.assert_close(backbone(images), as_map(tokens, size[0] // 14), **TOLERANCE)
 
 
-def test_the_true_vits14_equals_metas():
-    state = meta_state(384, 12)
-    backbone = DinoV2("dinov2_vits14")
+@pytest.mark.parametrize("size", [(224, 224), (518, 518), (308, 224)])
+@pytest.mark.parametrize("model", ["dinov2_vits14", "dinov2_vits14_reg"])
+def test_the_true_vits14_equals_metas(model, size):
+    state = meta_state(384, 12, 4 if model.endswith("_reg") else 0)
+    backbone = DinoV2(model)
     backbone.load(state, "test")
-    images = photographs(224, 224, batch=1)
+    images = photographs(*size, batch=1)
     (tokens,) = reference_tokens(state, normalised(images), 6, [12])
-    torch.testing.assert_close(backbone(images), as_map(tokens, 16), **TOLERANCE)
+    torch.testing.assert_close(backbone(images), as_map(tokens, size[0] // 14), **TOLERANCE)
 
 
 @pytest.mark.parametrize(("model", "heads"), [("dinov2_vitb14", 12), ("dinov2_vitl14_reg", 16), ("dinov2_vitg14", 24),

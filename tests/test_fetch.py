@@ -72,6 +72,37 @@ def test_a_file_that_changed_in_between_is_not_mixed(server, tmp_path):
     assert (tmp_path / "file").read_bytes() == DATA[::-1]
 
 
+@pytest.mark.parametrize("named_by", ["etag", "modified"])
+@pytest.mark.parametrize("if_range", [True, False])
+def test_a_version_is_told_by_its_tag_or_its_date_whatever_the_server_heeds(server, tmp_path, named_by, if_range):
+    server.cuts, server.if_range = [1_000_000], if_range
+    server.etag, server.modified = ('"1"', "") if named_by == "etag" else ("", "Mon, 01 Jan 2024 00:00:00 GMT")
+    with pytest.raises(FetchError):
+        get(server, tmp_path / "file", attempts=1)
+    server.files["/model"] = DATA[::-1]
+    setattr(server, named_by, '"2"' if named_by == "etag" else "Tue, 02 Jan 2024 00:00:00 GMT")
+    get(server, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == DATA[::-1] and left(tmp_path) == ["file"]
+
+
+def test_a_weak_tag_names_no_version(server, tmp_path):
+    server.cuts, server.etag = [10 * CHUNK], 'W/"1"'
+    get(server, tmp_path / "file", sha256=SHA)
+    assert (tmp_path / "file").read_bytes() == DATA and server.requests[1] == ("/model", f"bytes={10 * CHUNK}-")
+
+
+def test_a_server_that_sends_less_than_the_rest_is_asked_again(server, tmp_path):
+    server.cuts, server.piece = [10 * CHUNK], 1_000_000
+    get(server, tmp_path / "file", attempts=2)
+    assert (tmp_path / "file").read_bytes() == DATA and len(server.requests) == 4
+
+
+@pytest.mark.parametrize("address", ["no address", "ftp://127.0.0.1/x", "http://"])
+def test_what_is_no_address_is_named(tmp_path, address):
+    with pytest.raises(FetchError, match=f"^{address} cannot be fetched"):
+        download(address, tmp_path / "file")
+
+
 def test_a_whole_part_is_finished_and_a_longer_one_begun_anew(server, tmp_path):
     (tmp_path / "file.part").write_bytes(DATA)
     get(server, tmp_path / "file", sha256=SHA)

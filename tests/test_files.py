@@ -25,6 +25,14 @@ def test_all_three_kinds_of_file_are_read_whatever_their_name(tmp_path):
     assert same(read_tensors(path), STATE)
 
 
+def test_a_header_that_begins_like_a_web_page_is_none(tmp_path):
+    path, state = tmp_path / "weights.safetensors", {"weight": torch.ones(1)}
+    save_file(state, path, {"padding": ""})
+    begun = int.from_bytes(path.read_bytes()[:8], "little")  # length of the JSON that follows
+    save_file(state, path, {"padding": "x" * (0x3C20 - begun)})
+    assert path.read_bytes()[:8] == b" <\0\0\0\0\0\0" and same(read_tensors(path), state)
+
+
 @pytest.mark.parametrize("save", [torch.save, save_file, lambda state, path: torch.save(
     state, path, _use_new_zipfile_serialization=False)], ids=["zip", "safetensors", "legacy"])
 @pytest.mark.parametrize("share", [0.3, 0.9])

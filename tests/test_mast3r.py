@@ -9,6 +9,7 @@ from tests.conftest import fixture_path, load_fixture
 
 TINY = dict(enc_embed_dim=32, enc_depth=2, enc_num_heads=4, dec_embed_dim=24, dec_depth=12, dec_num_heads=2,
             dpt_feature_dim=16, dpt_last_dim=8, dpt_layer_dims=(8, 12, 16, 24), local_features_factor=1.0)
+pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 3e-5  # of the largest magnitude of each tensor
 
 
@@ -56,6 +57,16 @@ def images(tensors: dict[str, torch.Tensor], view: int) -> torch.Tensor:
 def test_outputs_equal_the_reference_networks(case):
     tensors, _ = load_fixture(f"mast3r/tiny_{case}.safetensors")
     assert_outputs(tiny_network()(images(tensors, 1), images(tensors, 2)), tensors)
+
+
+def test_token_lists_of_unequal_views_equal_the_reference_networks():
+    tensors, _ = load_fixture("mast3r/tiny_portrait.safetensors")
+    network, pair = tiny_network(), [images(tensors, view) for view in (1, 2)]
+    with torch.inference_mode():
+        lists = network.decode(*map(network.encode, pair), *map(network.grid, pair))
+    for view, tokens in enumerate(lists, 1):
+        for number in (0, 12):
+            assert_close(tokens[number], tensors[f"inter.dec{view}.{number}"], f"dec{view}.{number}")
 
 
 @torch.inference_mode()
@@ -172,16 +183,33 @@ def test_either_name_of_an_aliased_tensor_is_enough():
 def test_checkpointing_changes_memory_not_gradients():
     generator = torch.Generator().manual_seed(3)
     pair = [torch.rand(1, 3, 32, 48, generator=generator) * 2 - 1 for _ in range(2)]
-    gradients = []
+    gradients, runs, kept = [], [], []
     for switch in (False, True):
         network = small_network()
         network.gradient_checkpointing = switch
-        first, second = network(*pair)
+        blocks = [*network.enc_blocks, *network.dec_blocks, *network.dec_blocks2]
+        counts = dict.fromkeys(blocks, 0)
+        for block in blocks:
+            block.register_forward_pre_hook(lambda block, _: counts.update({block: counts[block] + 1}))
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            first, second = network(*pair)
         (first.pts3d.square().mean() + second.conf.mean()).backward()
         gradients.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+        runs.append(set(counts.values()))
+        kept.append(sum(sizes))
+    assert runs == [{1}, {2}]  # every block once more, in the backward pass
+    assert kept[1] < 0.7 * kept[0]  # elements kept for it; those of the heads remain
     assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 100
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+    assert all(torch.equal(gradients[1][name], gradient) for name, gradient in gradients[0].items())
+
+
+def test_sizes_given_by_a_ratio_are_whole_again():
+    for encoder, hidden in ((4, 61), (1768, 7168)):  # 28 * (61 / 28) is less than 61
+        config = Mast3rConfig(**TINY | {"enc_embed_dim": encoder, "enc_num_heads": 1,
+                                        "local_features_factor": hidden / (encoder + 24)})
+        with torch.device("meta"):
+            assert Mast3r(config).downstream_head1.head_local_features.fc1.out_features == hidden
 
 
 def test_initial_weights_depend_on_the_generator_alone():
@@ -219,6 +247,22 @@ def test_heads_stay_in_float32_under_autocast():
         network.heads_in_autocast = True
         assert network(*pair)[0].pts3d.dtype == torch.float32
     assert seen == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_every_head_computes_on_half_precision_tokens_as_it_does_outside(precision):
+    network = Mast3r(replace(SMALL, head="catmlp+dpt"))
+    network.init_weights(torch.Generator().manual_seed(0))
+    pair = [torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1 for size in ((48, 32), (32, 48))]
+    grids = [network.grid(image) for image in pair]
+    with torch.autocast("cpu", precision):
+        lists = network.decode(*map(network.encode, pair), *grids)
+        inside = [network.head(view + 1, lists[view], grids[view]) for view in range(2)]
+    for view, found in enumerate(inside):
+        assert lists[view][0].dtype == precision
+        wanted = network.head(view + 1, [tokens.float() for tokens in lists[view]], grids[view])
+        assert all(torch.equal(a, b) for a, b in zip(vars(found).values(), vars(wanted).values()))
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])

@@ -31,7 +31,7 @@ def test_scores_per_mask_pixel_agree_with_the_official_code(case):
     assert error == pytest.approx(expected("intended_mse_sum_over_rgb"), rel=1e-5)
     if name == "v1":  # with three targets the original pairs views with colour channels, which nobody should repeat
         assert scores["psnr_splatt3r_masked"] == pytest.approx(expected("apply1_avg1_psnr"), abs=1e-4)
-    assert scores["ssim_splatt3r_masked"] == pytest.approx(expected("apply1_avg1_ssim"), abs=1e-4)
+    assert scores["ssim_splatt3r_masked"] == pytest.approx(expected("apply1_avg1_ssim"), rel=3e-5)
 
 
 class StandIn(torch.nn.Module):

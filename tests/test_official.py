@@ -133,9 +133,16 @@ def splatt3r_content(network: Splatt3R, **settings) -> dict:
     trained_with = (*convolutions, *linear, "scaling_layer.shift", "scaling_layer.scale")
     assert len(trained_with) == 38
     state |= {f"lpips_criterion.{name}": torch.zeros(2) for name in trained_with}
-    return {"state_dict": state, "hyper_parameters": {"config": OmegaConf.create({"use_offsets": True, **settings})},
-            "epoch": 19, "global_step": 1200, "pytorch-lightning_version": "2.2", "loops": {}, "callbacks": {},
-            "optimizer_states": [], "lr_schedulers": [], "hparams_name": "config"}
+    optimiser = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))], lr=1e-5)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [10], 0.1)
+    optimiser.param_groups[0]["params"][0].grad = torch.ones(2)
+    optimiser.step()
+    config = {"use_offsets": True, "opt": {"lr": 1e-5, "betas": [0.9, 0.999]}, "gpus": [0, 1], "name": None, **settings}
+    return {"state_dict": state, "hyper_parameters": {"config": OmegaConf.create(config)},
+            "epoch": 19, "global_step": 1200, "pytorch-lightning_version": "2.2", "loops": {"fit_loop": {"state": {}}},
+            "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.ones(()), "best_k_models": {}}},
+            "optimizer_states": [optimiser.state_dict()], "lr_schedulers": [schedule.state_dict()],
+            "hparams_name": "config"}
 
 
 def test_splatt3r_checkpoint(tmp_path):
@@ -298,6 +305,7 @@ def test_constructor_strings_are_parsed_not_run(tmp_path, text, words):
     (("desc_conf_mode=('exp', 0, inf)", "desc_conf_mode=('sigmoid', 0, 1)"), "desc_conf_mode"),
     (("desc_conf_mode=('exp', 0, inf), ", ""), r"desc_conf_mode \('exp', 1, inf\)"),  # then it is that of conf
     (("two_confs=True", "two_confs=True, desc_mode='none'"), "desc_mode"), (("RoPE100", "RoPEx"), "RoPEx"),
+    (("two_confs=True", "two_confs=False"), "fc2.bias has shape"),
     (("pts3d+desc24", "gaussians"), "gaussians"), (("catmlp+dpt", "other"), "'other'"),
     (("enc_depth=2", "enc_depth='2'"), "enc_depth='2'"), (("enc_depth=2", "enc_depth=3"), "12 keys missing"),
     (("enc_num_heads=2", "enc_num_heads=3"), "enc_num_heads 3"), (("dec_depth=4", "dec_depth=3"), "at least 4")])

@@ -8,7 +8,7 @@ from torch import nn
 
 from src.fusion import FusionConfig
 from src.gaussians import Gaussians
-from src.mast3r import MAST3R, Mast3r, Mast3rConfig
+from src.mast3r import MAST3R, Mast3r, Mast3rConfig, PointMap
 from src.sh import rgb_to_dc
 from src.splatt3r import GaussianHead, Limits, Splatt3R, activate, load_trained, offsets, trained_state_dict, wxyz
 from tests.conftest import assert_reference, load_fixture
@@ -16,15 +16,7 @@ from tests.conftest import assert_reference, load_fixture
 TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=2, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
                     head="catmlp+dpt", dpt_feature_dim=8, dpt_last_dim=6, dpt_layer_dims=(4, 6, 8, 10))
 SIZE = (32, 48)  # H, W
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small only lose time to a second thread, a great deal of it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -79,6 +71,17 @@ def test_activations_agree_with_the_reference(case, use_offsets):
     assert zero[0, 1]
     rotations[zero] = torch.tensor([1.0, 0, 0, 0])  # the reference turns a zero quaternion into the identity later
     torch.testing.assert_close(g.quats, rotations, **close)
+
+
+@pytest.mark.parametrize("case", ["sh1", "sh4"])
+def test_the_point_heads_channels_agree_with_the_reference(case):
+    data, _ = load_fixture("splatt3r/gaussian_postprocess.safetensors")
+    points = PointMap.activate(data[f"{case}.raw"][:, :29], 24, True)
+    assert_reference(points.pts3d, data[f"{case}.out_pts3d"])
+    assert_reference(points.conf, data[f"{case}.out_conf"].view_as(points.conf))
+    assert_reference(points.desc, data[f"{case}.out_desc"])
+    confidence = 1 + points.desc_conf  # Splatt3R states no mode of its own for it, so there it begins at 1
+    assert_reference(confidence, data[f"{case}.out_desc_conf"].view_as(confidence))
 
 
 @pytest.mark.parametrize("case", ["sh1", "sh4"])

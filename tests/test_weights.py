@@ -351,6 +351,9 @@ def test_official_names_and_addresses():
     assert weights.TRUNKS["vgg"][1].url == torchvision.models.VGG16_Weights.DEFAULT.url
     assert weights.TRUNKS["squeeze"][1].url == torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url
     offered = {geometry.file for name, geometry in config().geometries.items() if name != "tiny"}
-    assert offered == weights.GEOMETRIES.keys()
+    hub = {f"naver/{name}/model.safetensors": f"https://huggingface.co/naver/{name}/resolve/main/model.safetensors"
+           for name in ("MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric", "DUSt3R_ViTLarge_BaseDecoder_512_dpt")}
+    assert hub.items() <= {name: source.url for name, (_, source) in weights.GEOMETRIES.items()}.items()
+    assert offered == weights.GEOMETRIES.keys() - hub.keys()
     for _, source in weights.GEOMETRIES.values():
         assert source.url.startswith("https://") and "non-commercial" in source.licence and source.megabytes > 2000

@@ -135,8 +135,11 @@ class DinoV2(Backbone):
         """
         state = {name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): tensor
                  for name, tensor in state.items() if name != "mask_token"}
-        if "register_tokens" in state and {"cls_token", "pos_embed"} <= state.keys():
+        if "register_tokens" in state:
             state["reg_token"] = state.pop("register_tokens")
-            state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-            state["pos_embed"] = state["pos_embed"][:, 1:]
+            width = self.network.embed_dim
+            shapes = [tensor.shape for tensor in (state.get("cls_token"), state.get("pos_embed")) if tensor is not None]
+            if shapes == [(1, 1, width), (1, 1 + SIDE * SIDE, width)]:  # others are left for the strict load to name
+                state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+                state["pos_embed"] = state["pos_embed"][:, 1:]
         return state

@@ -1,7 +1,6 @@
 """Weight files of any publisher as plain tensors, read without running what is in them."""
 
 import pickle
-import zipfile
 from pathlib import Path
 
 import torch
@@ -9,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from src.checkpoints import CheckpointError
+from src.checkpoints import ZIP, CheckpointError, opening
 
-ZIP, PICKLE = b"PK\x03\x04", b"\x80\x02"  # torch.save, today's and before version 1.6
+PICKLE = b"\x80\x02"  # what torch.save wrote before its version 1.6
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -22,24 +21,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no weight file {path}; check model.weights.")
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if head.lstrip()[:1] == b"<":
-        raise CheckpointError(f"{path} is a web page, not a weight file (a sign-in or error page was saved under that "
-                              "name); delete it and fetch the file again.")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights it stands for; run git lfs pull where it "
-                              "came from.")
+    head = opening(path)
     try:
-        if head.startswith(ZIP) and not zipfile.is_zipfile(path):
-            raise EOFError("the end is missing")
         if head.startswith((ZIP, PICKLE)):
             state = torch.load(path, "cpu", weights_only=True)
         elif head[8:9] == b"{":
             state = load_file(path)
         else:
             raise CheckpointError(f"{path} is neither a safetensors file nor one saved by torch; it begins with "
-                                  f"{head[:8]!r}.")
+                                  f"{head[:8]!r}; delete it and fetch it again.")
     except (SafetensorError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path} is damaged or not whole ({first_line(error)}); delete it and fetch it "
                               "again.") from error
