@@ -11,6 +11,15 @@ FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 torch.set_num_threads(2)
 
 
+@pytest.fixture
+def one_thread():
+    """Tensors of a test's size only lose time to a second thread, a great deal of it on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def fixture_path(name: str) -> Path:
     """A file of the reference fixtures, which lie beside the repository; the test is skipped where they do not."""
     path = FIXTURES / name
