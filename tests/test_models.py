@@ -16,6 +16,7 @@ from src.prediction import predict, render_targets, target_mask
 from src.provenance import write_json
 from src.splatt3r import Splatt3R
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = Mast3rConfig(enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2,
                      head="dpt", dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8))
@@ -48,8 +49,8 @@ def test_step_0_with_features_is_the_baseline_bit_for_bit(geometry):
     with torch.no_grad():
         bare = predict(build(config, geometry, 0), sample(geometry))
         for mode, site in product(FUSION_MODES, ("head", "encoder")):
-            fused_config = load_config([f"model.fusion_mode={mode}", f"model.fusion_site={site}"], ROOT)
-            fused = predict(build(fused_config, geometry, 24), sample(geometry, 24))
+            config.model.fusion_mode, config.model.fusion_site = mode, site
+            fused = predict(build(config, geometry, 24), sample(geometry, 24))
             for name in ("means", "quats", "scales", "opacities", "sh"):
                 found, wanted = (getattr(each.output.gaussians, name) for each in (fused, bare))
                 assert torch.equal(found, wanted), (mode, site, name)
@@ -57,13 +58,15 @@ def test_step_0_with_features_is_the_baseline_bit_for_bit(geometry):
 
 
 def test_backbones_of_any_width_get_as_many_parameters_as_asked(geometry):
+    config = load_config(["model.fusion_parameters=100000"], ROOT)
     for mode, channels in product(FUSION_MODES, (24, 700)):
-        config = load_config([f"model.fusion_mode={mode}", "model.fusion_parameters=100000"], ROOT)
+        config.model.fusion_mode = mode
         adapters = build(config, geometry, channels).parameter_groups()["F"].values()
         assert sum(p.numel() for p in adapters) == pytest.approx(100_000, rel=0.01), (mode, channels)
     assert not build(config, geometry, 0).parameter_groups()["F"]
-    with pytest.raises(ValueError, match="model.fusion_parameters is 200, which fusion_mode concat"):
-        build(load_config(["model.fusion_parameters=200"], ROOT), geometry, 24)
+    config.model.fusion_parameters = 20
+    with pytest.raises(ValueError, match="model.fusion_parameters is 20, which fusion_mode film"):
+        build(config, geometry, 24)
 
 
 def test_what_fusion_does_is_measured_on_what_the_network_shows_the_adapters(geometry):
