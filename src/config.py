@@ -22,6 +22,7 @@ PATCH = 16  # the geometry networks' patch size
 FAMILIES = ("objects", "rooms")
 DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
 BACKBONES = ("none", "dinov2", "clip", "timm:", "shuffled", "constant", "rgb")  # a colon: a name follows
+FUSION_MODES = ("concat", "add", "weighted_sum", "channel_weights", "gated", "cross_attention", "bottleneck", "film")
 DINOV2_DIMS |= {f"{name}_reg": dim for name, dim in DINOV2_DIMS.items()}
 
 
@@ -263,11 +264,13 @@ class Model:
     fusion_hooks: list[int] | None = MISSING
     fusion_mode: str = MISSING
     identity_init: bool = MISSING
+    fusion_parameters: int | None = MISSING
     strategy: str = MISSING
     freeze_encoder: bool | None = MISSING
     freeze_decoder: bool | None = MISSING
     freeze_dinov2: bool | None = MISSING
     freeze_fusion: bool | None = MISSING
+    freeze_gaussian_head: bool = MISSING
     use_offsets: bool = MISSING
     sh_degree: int = MISSING
 
@@ -286,20 +289,25 @@ class Model:
         require_choice("model.fusion_site", self.fusion_site, ("head", "encoder"))
         if self.fusion_mode == "addition":
             self.fusion_mode = "add"
-        require_choice("model.fusion_mode", self.fusion_mode, ("concat", "add", "weighted_sum"))
+        require_choice("model.fusion_mode", self.fusion_mode, FUSION_MODES)
+        require(self.fusion_parameters is None or self.fusion_parameters > 0,
+                f"model.fusion_parameters is {self.fusion_parameters}; it must be greater than 0, or empty.")
         require_choice("model.strategy", self.strategy, ("feature_extraction", "fusion_finetune", "full_finetune"))
         require_choice("model.sh_degree", self.sh_degree, (0, 1, 2, 3))
         require(self.fusion_hooks is None or self.fusion_site == "head",
                 "model.fusion_hooks belongs to fusion_site head; leave it empty for site encoder.")
         require(self.freeze_dinov2 is not False,
                 "model.freeze_dinov2 is false, but backbone features are computed once and cached, which needs a frozen "
-                "backbone; leave it empty or set it to true.")
+                "backbone; leave it empty or set it to true. One that was trained elsewhere is measured by naming its "
+                "file in model.weights.")
 
 
 @dataclass
 class Opt:
     steps: int = MISSING
     lr: float = MISSING
+    lr_fusion: float | None = MISSING
+    lr_geometry: float | None = MISSING
     weight_decay: float = MISSING
     optimizer: str = MISSING
     scheduler: str = MISSING
@@ -314,6 +322,9 @@ class Opt:
     def __post_init__(self):
         for key in ("steps", "lr", "gradient_clip_val", "devices", "num_nodes", "log_every", "val_every"):
             require_positive(f"opt.{key}", getattr(self, key))
+        for key in ("lr_fusion", "lr_geometry"):
+            if (value := getattr(self, key)) is not None:
+                require_positive(f"opt.{key}", value)
         require(self.weight_decay >= 0, f"opt.weight_decay is {self.weight_decay}; it must not be negative.")
         require_choice("opt.optimizer", self.optimizer, ("adam", "adamw"))
         require_choice("opt.scheduler", self.scheduler, ("cosine", "multistep", "constant"))

@@ -19,6 +19,7 @@ from src.backbones import Backbone, load
 from src.checkpoints import load_geometry
 from src.config import PATCH, Config, run
 from src.mast3r import Mast3r
+from src.memory import memory_advice
 from src.provenance import fix_computation, read_json, write_json
 from src.scene import Scene, read_index, write_arrays
 
@@ -65,6 +66,7 @@ def write_features(scenes: Path, folder: Path, tensor: str, features: Callable[[
                      {"scene": scene.id, "sha256": record.sha256, "size": list(size)})
 
 
+@memory_advice()
 @torch.inference_mode()
 def main(config: Config, kind: str) -> None:
     """kind  `geometry` or `backbone`"""

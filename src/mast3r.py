@@ -188,8 +188,8 @@ class Encoder(nn.Module):
         widths = config.enc_embed_dim // config.enc_num_heads, config.dec_embed_dim // config.dec_num_heads
         return tuple(rope_angles(positions, width, config.rope_base) for width in widths)
 
-    def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        """One block, its activations recomputed in the backward pass when gradient_checkpointing is on."""
+    def run(self, block: nn.Module, *inputs: Tensor | list[Tensor] | Grid) -> Tensor:
+        """One block or head, its activations recomputed in the backward pass when gradient_checkpointing is on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)

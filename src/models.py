@@ -26,14 +26,15 @@ def build(config: Config, geometry: str | Path, feature_channels: int, train_poi
     if feature_channels:
         fusion = FusionConfig(channels=feature_channels, mode=model.fusion_mode, site=model.fusion_site,
                               hooks=None if model.fusion_hooks is None else tuple(model.fusion_hooks),
-                              identity_init=model.identity_init)
+                              identity_init=model.identity_init, parameters=model.fusion_parameters)
     network = Splatt3R(checkpoint.config, sh_degree=model.sh_degree, use_offsets=model.use_offsets, fusion=fusion,
                        generator=torch_generator(config.seed, "head"), initial_scale=start.initial_scale,
                        initial_opacity=start.initial_opacity,
                        limits=Limits(start.max_scale or math.inf, start.max_offset or math.inf))
     network.load_geometry(checkpoint.state_dict)
     network.apply_strategy(model.strategy, freeze_encoder=model.freeze_encoder, freeze_decoder=model.freeze_decoder,
-                           freeze_fusion=model.freeze_fusion, train_points=train_points)
+                           freeze_fusion=model.freeze_fusion, freeze_gaussian_head=model.freeze_gaussian_head,
+                           train_points=train_points)
     return network.eval()
 
 

@@ -19,6 +19,7 @@ from src.config import Config, run
 from src.episodes import Episode, read_episodes
 from src.gaussians import Gaussians
 from src.mast3r import Mast3r
+from src.memory import memory_advice
 from src.models import load, scale_reference
 from src.ply import write_ply
 from src.prediction import predict, render_targets, target_mask
@@ -71,6 +72,7 @@ def write_episode(folder: Path, episode: Episode, pictures: dict[str, Tensor]) -
               {"episode": json.dumps(about, sort_keys=True)})
 
 
+@memory_advice()
 @torch.inference_mode()
 def main(config: Config) -> None:
     fix_computation(config.threads)

@@ -26,7 +26,7 @@ EVAL, TRAIN, MODEL, RENDERS = Path("data/eval"), Path("data/train"), Path("data/
 SCENES, WEIGHTS = Path("data/scenes"), Path("data/weights")
 # keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
 FREE = {"model": ("backbone", "dinov2_model", "dinov2_dim", "weights", "backbone_layers", "feature_grid", "fusion_site",
-                  "fusion_hooks", "fusion_mode", "identity_init", "freeze_dinov2", "freeze_fusion"),
+                  "fusion_hooks", "fusion_mode", "identity_init", "fusion_parameters", "freeze_dinov2", "freeze_fusion"),
         "opt": ("log_every", "val_every", "gradient_checkpointing")}
 
 
@@ -53,6 +53,7 @@ def about(config: Config, summary: dict, curves: list[str]) -> dict:
         "schema": SCHEMA, "label": "MASt3R only (no backbone)" if bare else backbone["label"],
         "detail": "" if bare else f"{model.fusion_mode} at {model.fusion_site}, {model.strategy}",
         "backbone": backbone, "geometry": record["geometry"], "trainable_parameters": record["trainable_parameters"],
+        "fusion": record["fusion"],
         "protocol": held_still(config, summary, record["geometry"], record["train_category"]), "curves": curves,
         "counts": summary["counts"], "absent": summary["absent"], "versions": versions(),
         "params": params_hash(*sections),
@@ -63,8 +64,12 @@ def rounded(value: float) -> float:
     return round(value, 6)
 
 
-def headline_metrics(summary: dict, parameters: int) -> dict:
-    """reports/metrics.json: scores are means over targets, aligned unless named raw; absent ones are left out."""
+def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
+    """reports/metrics.json: scores are means over targets, aligned unless named raw; absent ones are left out.
+
+    parameters  how many were trained
+    fusion      of data/model/record.json, where there is an adapter: its parameters, and per site what it came to do
+    """
     render = summary["methods"]["render"]
     aligned, cloud = render["aligned"], summary["cloud"]["aligned"]
     wanted = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel",
@@ -80,6 +85,9 @@ def headline_metrics(summary: dict, parameters: int) -> dict:
         entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
         metrics[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
     metrics |= {name: summary["counts"][name] for name in ("targets", "scenes")} | {"trainable_parameters": parameters}
+    if fusion["sites"]:
+        metrics["fusion"] = {"parameters": fusion["parameters"]} | {
+            f"{name}_{site}": rounded(value) for site, found in fusion["sites"].items() for name, value in found.items()}
     return {name: value for name, value in metrics.items() if value not in (None, {})}
 
 
@@ -147,6 +155,17 @@ def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interva
     return published_curves(folder)
 
 
+def fusion_words(fusion: dict) -> list[tuple[str, str]]:
+    """Names and values of what the adapters are and came to do; nothing without one."""
+    rows = [("adapter parameters", f"{fusion['parameters']:,}")] if fusion["sites"] else []
+    for site, found in fusion["sites"].items():
+        place = "encoder tokens" if site == "encoder" else f"token map {site}"
+        change = f"changes them by {100 * found['relative_change']:.2f} % of their length"
+        others = [f"{name} {value:.4f}" for name, value in found.items() if name != "relative_change"]
+        rows.append((f"fusion into {place}", "; ".join([change, *others])))
+    return rows
+
+
 def weights_words(record: dict) -> str:
     """What some weights are, whose, and from where."""
     digest = f", sha256 {record['sha256'][:16]}" if record.get("sha256") else ""
@@ -164,7 +183,7 @@ def provenance(config: Config, record: dict) -> dict[str, list[tuple[str, str]]]
         "This run": [("revision", git_revision() or "not in a Git repository"), ("parameters", record["params"]),
                      ("protocol", params_hash(protocol)), ("seed", str(config.seed)),
                      ("optimiser steps", str(config.opt.steps)),
-                     ("trainable parameters", f"{record['trainable_parameters']:,}"),
+                     ("trainable parameters", f"{record['trainable_parameters']:,}"), *fusion_words(record["fusion"]),
                      ("training scenes", protocol["train_category"]), ("visibility masks", config.eval.masks)],
         "Data": [("data set", config.data.dataset), ("scenes", protocol["scenes"][:16]),
                  ("test episodes", protocol["episodes"][:16]), ("resolution", protocol["resolution"])],
@@ -188,7 +207,7 @@ def main(config: Config) -> None:
                    f"masked PSNR {chosen.row[METRIC]:.2f} dB"
             strip(panel, title, note).save(folder / f"{chosen.name}.png", optimize=True)
     write_rows(REPORTS / "records.csv", select(rows, method="render"))
-    write_json(REPORTS / "metrics.json", headline_metrics(summary, record["trainable_parameters"]))
+    write_json(REPORTS / "metrics.json", headline_metrics(summary, record["trainable_parameters"], record["fusion"]))
     write_json(REPORTS / "experiment.json", record)
     results = gather(os.environ.get("DVC_ROOT", "."))
     settings = config.eval.bootstrap

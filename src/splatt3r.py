@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from src.dpt import DPT
-from src.fusion import DINOv2FeatureFusionAdapter, FusionConfig, resize_features
+from src.fusion import DINOv2FeatureFusionAdapter, FusionConfig, inner_width, resize_features
 from src.gaussians import Gaussians
 from src.initialise import draw_uniform, initialise
 from src.mast3r import Grid, Mast3r, Mast3rConfig, PixelHead, PointMap, with_aliases
@@ -142,7 +142,7 @@ class Splatt3R(Mast3r):
     use_offsets  whether Gaussians may leave their pixel's point
     fusion       None = no features are fused
     generator    draws the initial values of the Gaussian heads, then of the adapters
-    raises       ValueError when a fusion hook is not one that the heads read
+    raises       ValueError when a fusion hook is not one that the heads read, or no adapter has fusion.parameters
     """
 
     def __init__(self, mast3r: Mast3rConfig, sh_degree: int = 0, use_offsets: bool = True,
@@ -157,10 +157,12 @@ class Splatt3R(Mast3r):
         for head in (self.downstream_head1, self.downstream_head2):
             head.gaussian_dpt = GaussianHead(mast3r, sh_degree, generator, initial_scale, initial_opacity)
         if fusion is not None:
+            sites = fusion_sites(mast3r, fusion)
+            inner = inner_width(fusion, list(sites.values()))
             self.fusion = nn.ModuleDict({
-                site: DINOv2FeatureFusionAdapter(fusion.channels, width, fusion_mode=fusion.mode,
-                                                 identity_init=fusion.identity_init, generator=generator)
-                for site, width in fusion_sites(mast3r, fusion).items()})
+                site: DINOv2FeatureFusionAdapter(fusion.channels, width, None, fusion.mode, fusion.identity_init,
+                                                 generator, inner)
+                for site, width in sites.items()})
         self.apply_strategy("feature_extraction")
 
     def forward(self, tokens1: Tensor, tokens2: Tensor, images1: Tensor, images2: Tensor,
@@ -295,7 +297,7 @@ class Splatt3R(Mast3r):
         """Gaussians of one view; fused tokens are shown to the Gaussian head alone."""
         hooked = [self._fuse(str(hook), tokens[hook], features, grid) for hook in self.config.hooks]
         with self._head_precision(images):
-            raw = head.gaussian_dpt.dpt(hooked, grid).float()
+            raw = self.run(head.gaussian_dpt.dpt, hooked, grid).float()
         with torch.autocast(images.device.type, enabled=False):
             return activate(raw, points.pts3d, images, self.use_offsets, self.limits)
 

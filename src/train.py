@@ -16,14 +16,16 @@ import lightning
 import torch
 from dvclive import Live
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from src.alignment import context_points
 from src.config import Config, Opt, run
+from src.effects import fusion_effects
 from src.episodes import TrainingEpisodes, read_episodes
 from src.losses import mast3r_loss, photometric_loss
 from src.mast3r import Mast3r
+from src.memory import memory_advice
 from src.metrics import load_lpips, psnr
 from src.models import build, save_trained, scale_reference
 from src.prediction import predict, render_targets, target_mask
@@ -92,9 +94,8 @@ class Fit(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict:
         opt = self.config.opt
-        trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[opt.optimizer]
-        optimizer = family(trainable, lr=opt.lr, weight_decay=opt.weight_decay)
+        optimizer = family(by_rate(self.network, opt), lr=opt.lr, weight_decay=opt.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, opt))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -103,8 +104,20 @@ class Fit(lightning.LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trainable}
 
 
+def by_rate(network: Splatt3R, opt: Opt) -> list[dict]:
+    """Trainable parameters as groups for the optimiser, one per learning rate, each in the network's own order."""
+    own = {"F": opt.lr_fusion} | dict.fromkeys("EDP", opt.lr_geometry)
+    rates = {parameter: own.get(group) or opt.lr for group, members in network.parameter_groups().items()
+             for parameter in members.values()}
+    found: dict[float, list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            found.setdefault(rates[parameter], []).append(parameter)
+    return [{"params": parameters, "lr": lr} for lr, parameters in found.items()]
+
+
 def rate(step: int, opt: Opt) -> float:
-    """Learning rate of a step as a share of opt.lr: constant, tenfold lower after half of the steps, or half a cosine."""
+    """Learning rate of a step as a share of the full one: constant, tenfold lower after half of the steps, or half a cosine."""
     if opt.scheduler == "constant":
         return 1.0
     if opt.scheduler == "multistep":
@@ -172,6 +185,9 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
     """Train `network` in place, resuming from scratch/ if a run with the same fingerprint was cut short."""
     scratch = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"train-{fingerprint(config)}"
     last = scratch / "last.ckpt"
+    if config.opt.precision == "16-mixed" and not torch.cuda.is_available():
+        raise ValueError("opt.precision is 16-mixed, but torch sees no CUDA device, which that needs; set it to bf16-mixed "
+                         "or 32-true.")
     lpips = load_lpips(WEIGHTS / "lpips_loss") if config.loss.lpips_loss_weight else None
     metric = all(record.units == "metre" for record in read_index(SCENES))
     frozen = scale_reference(network, WEIGHTS / "geometry")
@@ -193,6 +209,14 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
     shutil.rmtree(scratch)
 
 
+def effects(network: Splatt3R, loader: DataLoader) -> dict:
+    """What the adapters are and do, on the validation episodes: their number of parameters, and `fusion_effects`."""
+    network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return {"parameters": sum(p.numel() for p in network.parameter_groups()["F"].values()),
+            "sites": fusion_effects(network, loader)}
+
+
+@memory_advice()
 def main(config: Config) -> None:
     fix_computation(config.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -205,7 +229,7 @@ def main(config: Config) -> None:
     save_trained(network, MODEL, {
         "backbone": backbone.record, "geometry": geometry, "feature_channels": backbone.channels,
         "steps": config.opt.steps, "train_category": config.dataset.train_category or "all",
-        "train_points": config.loss.mast3r_loss_weight > 0,
+        "train_points": config.loss.mast3r_loss_weight > 0, "fusion": effects(network, val_loader),
         "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad)})
 
 

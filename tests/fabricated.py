@@ -100,9 +100,11 @@ def write_training(folder: Path, backbone: str, weights: str, steps: int) -> Non
               "source": "timm vit_small_patch14_dinov2", "sha256": None}
     geometry = {"name": "tiny", "label": "tiny MASt3R", "weights": "bundled", "channels": 192, "patch_size": 16,
                 "licence": "Apache-2.0", "source": "trained by this project", "sha256": "ab" * 32}
+    fusion = {"parameters": 23456 if channels else 0,
+              "sites": {"4": {"relative_change": 0.0625, "weight": 0.03125}} if channels else {}}
     write_json(folder / "data/model/record.json",
                {"backbone": record, "geometry": geometry, "feature_channels": channels, "steps": steps,
-                "train_category": "all", "trainable_parameters": 123456})
+                "train_category": "all", "trainable_parameters": 123456, "fusion": fusion})
     curves = {"train/loss": (0.09, 0.01), "train/mse": (0.08, 0.01), "val/psnr_masked": (14, 24)}
     for name, (first, last) in curves.items():
         path = folder / f"data/train/plots/metrics/{name}.tsv"

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from src.backbones import FAMILIES
-from src.config import BACKBONES, ConfigError, load, one_sentence
+from src.config import BACKBONES, FUSION_MODES, ConfigError, load, one_sentence
+from src.fusion import MODES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +48,9 @@ def test_an_override_changes_one_value():
     ("datasets.co3d.source.on_bad_frame=warn", "choose one of skip, error"),
     ("datasets.co3d.source.max_dropped=20", "max_dropped is 20.0; it must lie between 0 and 1"),
     ("model.freeze_dinov2=false", "needs a frozen"),
+    ("model.fusion_mode=sum", "choose one of concat, add, weighted_sum, channel_weights, gated, cross_attention"),
+    ("model.fusion_parameters=0", "model.fusion_parameters is 0"),
+    ("opt.lr_geometry=0", "opt.lr_geometry is 0.0"),
     ("loss.mse_loss_weight=0", "would train nothing"),
     ("eval.fscore_tau=[]", "eval.fscore_tau is empty"),
     ("benchmark.resolutions=[100]", "multiple of 16"),
@@ -90,3 +94,7 @@ def test_one_sentence_follows_the_cause():
 
 def test_the_accepted_backbones_are_the_registered_ones():
     assert set(BACKBONES) == set(FAMILIES)
+
+
+def test_the_accepted_fusion_modes_are_the_registered_ones():
+    assert FUSION_MODES == tuple(MODES)

@@ -1,10 +1,14 @@
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
 from src.checkpoints import write_geometry
+from src.config import FUSION_MODES
 from src.config import load as load_config
+from src.effects import fusion_effects
+from src.fusion import resize_features
 from src.gaussians import Gaussians
 from src.mast3r import Mast3r, Mast3rConfig
 from src.models import build, load, save_trained, scale_reference
@@ -12,6 +16,7 @@ from src.prediction import predict, render_targets, target_mask
 from src.provenance import write_json
 from src.splatt3r import Splatt3R
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = Mast3rConfig(enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2,
                      head="dpt", dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8))
@@ -43,12 +48,43 @@ def test_step_0_with_features_is_the_baseline_bit_for_bit(geometry):
     config = load_config(root=ROOT)
     with torch.no_grad():
         bare = predict(build(config, geometry, 0), sample(geometry))
-        for mode in ("concat", "add", "weighted_sum"):
-            fused_config = load_config([f"model.fusion_mode={mode}"], ROOT)
-            fused = predict(build(fused_config, geometry, 24), sample(geometry, 24))
+        for mode, site in product(FUSION_MODES, ("head", "encoder")):
+            config.model.fusion_mode, config.model.fusion_site = mode, site
+            fused = predict(build(config, geometry, 24), sample(geometry, 24))
             for name in ("means", "quats", "scales", "opacities", "sh"):
-                assert torch.equal(getattr(fused.output.gaussians, name), getattr(bare.output.gaussians, name)), (mode, name)
+                found, wanted = (getattr(each.output.gaussians, name) for each in (fused, bare))
+                assert torch.equal(found, wanted), (mode, site, name)
             assert torch.equal(fused.scales, bare.scales)
+
+
+def test_backbones_of_any_width_get_as_many_parameters_as_asked(geometry):
+    config = load_config(["model.fusion_parameters=100000"], ROOT)
+    for mode, channels in product(FUSION_MODES, (24, 700)):
+        config.model.fusion_mode = mode
+        adapters = build(config, geometry, channels).parameter_groups()["F"].values()
+        assert sum(p.numel() for p in adapters) == pytest.approx(100_000, rel=0.01), (mode, channels)
+    assert not build(config, geometry, 0).parameter_groups()["F"]
+    config.model.fusion_parameters = 20
+    with pytest.raises(ValueError, match="model.fusion_parameters is 20, which fusion_mode film"):
+        build(config, geometry, 24)
+
+
+def test_what_fusion_does_is_measured_on_what_the_network_shows_the_adapters(geometry):
+    config = load_config(["model.fusion_hooks=[2,4]", "model.fusion_mode=weighted_sum"], ROOT)
+    network, batch = build(config, geometry, 24), sample(geometry, 24)
+    with torch.no_grad():
+        network.fusion["2"].weight += 0.25
+        found = fusion_effects(network, [batch])
+        tokens = network.decode(*batch["tokens"].unbind(1), (2, 2), (2, 2))
+        changes = []
+        for view, listed in enumerate(tokens):
+            x = listed[2].mT.unflatten(-1, (2, 2))
+            f = network.fusion["2"].project_features(resize_features(batch["features"][:, view], (2, 2)))
+            changes.append(0.25 * ((f - x).square().sum() / x.square().sum()).sqrt().item())
+    assert found == {"2": {"relative_change": pytest.approx(sum(changes) / 2, rel=1e-4), "weight": 0.25},
+                     "4": {"relative_change": 0, "weight": 0}}
+    assert not any(adapter._forward_pre_hooks for adapter in network.fusion.values())
+    assert fusion_effects(build(load_config(root=ROOT), geometry, 0), [sample(geometry)]) == {}
 
 
 def test_the_untrained_heads_gaussians_start_as_the_parameters_say(geometry):
@@ -108,6 +144,8 @@ def test_trained_gaussian_heads_are_used_as_they_were_trained(geometry):
     network = build(load_config(right, ROOT), geometry, 0)
     head = network.downstream_head2.gaussian_dpt.dpt.head[-1].weight
     assert torch.equal(head, published.downstream_head2.gaussian_dpt.dpt.head[-1].weight) and network.head_loaded
+    frozen = build(load_config([*right, "model.freeze_gaussian_head=true"], ROOT), geometry, 24)
+    assert {name.split(".")[0] for name, p in frozen.named_parameters() if p.requires_grad} == {"fusion"}
     with pytest.raises(ValueError, match="model.sh_degree is 0, but the Gaussian heads of geometry splatt3r were trained "
                                          "with 1; set model.sh_degree=1"):
         build(load_config([*right, "model.sh_degree=0"], ROOT), geometry, 0)

@@ -94,6 +94,18 @@ def test_headline_numbers_agree_with_the_records(reported):
     assert "lpips" not in metrics
 
 
+def test_what_fusion_came_to_do_is_published(reported, html):
+    """Of this run; the baseline that it is compared with has none."""
+    fusion = {"parameters": 23456, "relative_change_4": 0.0625, "weight_4": 0.03125}
+    assert json.loads((reported / "reports/metrics.json").read_text())["fusion"] == fusion
+    about = json.loads((reported / "reports/experiment.json").read_text())
+    assert about["fusion"] == {"parameters": 23456, "sites": {"4": {"relative_change": 0.0625, "weight": 0.03125}}}
+    assert "fusion into token map 4" in html and "changes them by 6.25 % of their length; weight 0.0312" in html
+    assert "23,456" in html
+    baseline = subprocess.run(["git", "-C", reported, "show", "HEAD:reports/metrics.json"], check=True, capture_output=True)
+    assert "fusion" not in json.loads(baseline.stdout)
+
+
 def test_plots_agree_with_the_records(reported):
     plots = reported / "reports/plots"
     rows = select(read_rows((reported / "data/eval/records.csv").read_text()), alignment="aligned")

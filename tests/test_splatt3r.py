@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.fusion import FusionConfig
+from src.fusion import MODES, SITES, FusionConfig
 from src.gaussians import Gaussians
 from src.mast3r import MAST3R, Mast3r, Mast3rConfig, PointMap
 from src.sh import rgb_to_dc
@@ -206,8 +206,9 @@ def test_fusion_adds_only_its_own_keys(fusion, added):
     assert sum(p.numel() for p in model.parameters()) == 729_044_772 + added
 
 
-FUSIONS = [FusionConfig(40), FusionConfig(40, hooks=(2, 3, 4)), FusionConfig(40, mode="add"),
-           FusionConfig(40, mode="weighted_sum"), FusionConfig(40, site="encoder")]
+FUSIONS = [FusionConfig(40, site, mode=mode) for site in SITES for mode in MODES]
+FUSIONS += [FusionConfig(40, hooks=(2, 3, 4)), FusionConfig(40, parameters=60_000),
+            FusionConfig(40, "encoder", mode="film", parameters=60_000)]
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -332,22 +333,31 @@ CASES = [  # fusion, arguments, groups trained
     (HEAD, {"freeze_fusion": True}, "G"),
     (HEAD, {"train_points": True}, "FGP"),
     (ENCODER, {"strategy": "full_finetune", "train_points": True}, "FGDEP"),
+    (HEAD, {"strategy": "full_finetune", "freeze_fusion": True}, "GDE"),
+    (None, {"strategy": "fusion_finetune", "freeze_encoder": False}, "GDE"),
+    *((FusionConfig(40, site, mode=mode, identity_init=False), {"strategy": strategy}, trained)
+      for mode in MODES for site, strategy, trained in (("head", "feature_extraction", "FG"),
+                                                        ("encoder", "full_finetune", "FGDE"))),
 ]
+
+
+def differentiate(model: Splatt3R, points: bool = False) -> None:
+    """Gradients of a number to which everything that the model puts out contributes; its points, too, only if asked."""
+    out = model(**inputs(model, features=model.fusion_config is not None))
+    parts = [t for t in vars(out.gaussians).values()]
+    if points:
+        parts += [p for view in (out.points1, out.points2) for p in (view.pts3d, view.conf)]
+    else:
+        assert not out.points1.pts3d.requires_grad  # no activations are kept
+    g = generator(5)
+    sum((t * torch.randn(t.shape, generator=g)).sum() for t in parts).backward()
 
 
 @pytest.mark.parametrize("fusion, arguments, trained", CASES)
 def test_gradients_reach_exactly_what_the_strategy_names(fusion, arguments, trained):
     model = tiny(fusion).train()
     model.apply_strategy(**arguments)
-    given = inputs(model, features=fusion is not None)
-    out = model(**given)
-    parts = [t for t in vars(out.gaussians).values()]
-    if "P" in trained:
-        parts += [p for points in (out.points1, out.points2) for p in (points.pts3d, points.conf)]
-    else:
-        assert not out.points1.pts3d.requires_grad  # no activations are kept
-    g = generator(5)
-    sum((t * torch.randn(t.shape, generator=g)).sum() for t in parts).backward()
+    differentiate(model, "P" in trained)
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     assert all(p.grad.abs().max() > 0 for p in model.parameters() if p.grad is not None)
     wanted = {name for group in trained for name in model.parameter_groups()[group]
@@ -357,18 +367,38 @@ def test_gradients_reach_exactly_what_the_strategy_names(fusion, arguments, trai
     assert "mask_token" not in wanted
 
 
-def test_identity_adapters_learn_at_both_sites():
-    for site in ("head", "encoder"):
-        model = tiny(FusionConfig(40, site=site)).train()
-        before = trained_state_dict(model)
-        optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=10)
-        for _ in range(3):
-            optimiser.zero_grad()
-            g = model(**inputs(model)).gaussians
-            (g.opacities.square().mean() + g.sh.square().mean()).backward()
-            optimiser.step()
-        after = trained_state_dict(model)
-        assert not [name for name in before if name.startswith("fusion.") and torch.equal(before[name], after[name])]
+@pytest.mark.parametrize("fusion, arguments, trained", CASES)
+def test_checkpointing_recomputes_activations_and_gives_the_same_gradients(fusion, arguments, trained, monkeypatch):
+    gradients, recomputed = [], []
+    for checkpointing in (False, True):
+        model = tiny(fusion).train()
+        model.gradient_checkpointing = checkpointing
+        model.apply_strategy(**arguments)
+        calls = []
+        dpt = model.downstream_head1.gaussian_dpt.dpt
+        forward = dpt.forward
+        monkeypatch.setattr(dpt, "forward", lambda *given: (calls.append(1), forward(*given))[1])
+        differentiate(model, "P" in trained)
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        recomputed.append(len(calls))
+    assert recomputed == [1, 2] and gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("site", SITES)
+def test_identity_adapters_learn(site, mode):
+    model = tiny(FusionConfig(40, site=site, mode=mode)).train()
+    before = trained_state_dict(model)
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=10)
+    for _ in range(3):
+        optimiser.zero_grad()
+        g = model(**inputs(model)).gaussians
+        (g.opacities.square().mean() + g.sh.square().mean()).backward()
+        optimiser.step()
+    after = trained_state_dict(model)
+    assert not [name for name in before if name.startswith("fusion.") and torch.equal(before[name], after[name])]
 
 
 @pytest.mark.parametrize("fusion, arguments, message", [
@@ -382,6 +412,23 @@ def test_impossible_strategies_are_refused(fusion, arguments, message):
     with pytest.raises(ValueError, match=message):
         model.apply_strategy(**arguments)
     assert before == [p.requires_grad for p in model.parameters()]
+
+
+def test_every_flag_can_be_turned_against_its_strategy():
+    """What `apply_strategy` says of strategies and flags, written as a table of its own."""
+    names = {"E": "enc_blocks.0.norm1.weight", "D": "dec_blocks2.1.norm1.bias",
+             "G": "downstream_head2.gaussian_dpt.dpt.head.4.bias", "F": "fusion.4.join.1.weight"}
+    strategies = {"feature_extraction": "GF", "fusion_finetune": "GFD", "full_finetune": "GFDE"}
+    flags = {"freeze_encoder": "E", "freeze_decoder": "D", "freeze_fusion": "F", "freeze_gaussian_head": "G"}
+    model = Splatt3R(TINY, fusion=FusionConfig(40, identity_init=False), generator=generator())
+    model.head_loaded = True
+    parameters = dict(model.named_parameters())
+    for strategy, trained in strategies.items():
+        for flag, group in flags.items():
+            for frozen in (True, False):
+                model.apply_strategy(strategy, **{flag: frozen})
+                found = {group for group, name in names.items() if parameters[name].requires_grad}
+                assert found == (set(trained) - {group} if frozen else set(trained) | {group}), (strategy, flag, frozen)
 
 
 def test_a_loaded_gaussian_head_may_be_frozen_but_not_everything():

@@ -1,0 +1,185 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from src import extract, prepare, render_targets, train, weights
+from src.config import load, run
+from src.fusion import FusionConfig
+from src.mast3r import Mast3rConfig
+from src.memory import memory_advice
+from src.provenance import read_json, write_json
+from src.scene import write_scene
+from src.splatt3r import Splatt3R
+from src.train import by_rate
+from tests.fabricated import frames
+from tests.miniatures import computing_as_before
+
+ROOT = Path(__file__).resolve().parents[1]
+MINIATURE = ["datasets.procedural.resolution=[64,48]", "datasets.procedural.episodes.per_bin=1", "opt.steps=3",
+             "opt.val_every=3", "opt.log_every=1", "eval.num_plys=0", "model.backbone=rgb", "opt.lr=0.002",
+             "threads=1"]
+TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=1, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
+                    head="dpt", dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8))
+
+
+def config(*overrides: str):
+    return load([*MINIATURE, *overrides], ROOT)
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory) -> Path:
+    """A folder in which all stages before `train` have run, on painted walls in place of rendered scenes."""
+    folder = tmp_path_factory.mktemp("extracted")
+    shutil.copytree(ROOT / "data/bundled", folder / "data/bundled")
+    scenes = []
+    for seed, split in enumerate(("train", "train", "val", "test")):
+        about = {"id": f"wall__{seed}", "category": "objects", "units": "metre"}
+        digest = write_scene(folder / f"data/raw/{seed}.safetensors", frames(seed, 6, (64, 48)), about, lossless=True)
+        scenes.append({"id": about["id"], "category": "objects", "split": split, "file": f"{seed}.safetensors",
+                       "sha256": digest, "seed": seed})
+    write_json(folder / "data/raw/manifest.json", {"dataset": "procedural", "views": 6, "scenes": scenes})
+    with pytest.MonkeyPatch.context() as patch, computing_as_before():
+        patch.chdir(folder)
+        prepare.main(config())
+        weights.main(config())
+        extract.main(config(), "geometry")
+        extract.main(config(), "backbone")
+    return folder
+
+
+@pytest.fixture
+def workspace(extracted, monkeypatch) -> Path:
+    monkeypatch.chdir(extracted)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    with computing_as_before():
+        yield extracted
+
+
+def trained(folder: Path, *overrides: str) -> dict:
+    """The record of a training run in `folder`."""
+    shutil.rmtree(folder / "data/model", ignore_errors=True)
+    train.main(config(*overrides))
+    return read_json(folder / "data/model/record.json")
+
+
+def rendered(folder: Path, *overrides: str) -> torch.Tensor:
+    """The test episodes' held-out views as the model trained last shows them."""
+    render_targets.main(config(*overrides))
+    files = sorted((folder / "data/renders").glob("*.safetensors"))
+    return torch.cat([load_file(path)["render_aligned"] for path in files])
+
+
+def test_a_fused_run_ends_elsewhere_than_the_baseline_and_reports_its_fusion(workspace):
+    gated = trained(workspace, "model.fusion_mode=gated", "opt.lr_fusion=0.02")
+    fused = rendered(workspace, "model.fusion_mode=gated")
+    path = workspace / "data/features/backbone/record.json"
+    record = read_json(path)
+    write_json(path, record | {"channels": 0})  # as model.backbone=none leaves it
+    bare = trained(workspace, "model.backbone=none")
+    baseline = rendered(workspace, "model.backbone=none")
+    write_json(path, record)
+    assert fused.shape == baseline.shape and not torch.equal(fused, baseline)
+    assert bare["fusion"] == {"parameters": 0, "sites": {}}
+    assert gated["trainable_parameters"] - bare["trainable_parameters"] == gated["fusion"]["parameters"] > 0
+    (site, found), = gated["fusion"]["sites"].items()
+    assert site == "4" and found["relative_change"] > 1e-4 and found["weight_std"] > 1e-5
+
+
+def test_the_reported_figures_are_those_of_the_saved_adapter(workspace):
+    found = trained(workspace, "model.fusion_mode=weighted_sum")["fusion"]["sites"]["4"]
+    assert found["weight"] == load_file(workspace / "data/model/trained.safetensors")["fusion.4.weight"].item() != 0
+
+
+@pytest.mark.parametrize("overrides", [
+    ["opt.gradient_checkpointing=true"],
+    ["opt.gradient_checkpointing=true", "model.strategy=full_finetune", "model.fusion_site=encoder"]])
+def test_checkpointing_ends_with_the_same_weights(workspace, overrides):
+    trained(workspace, *overrides[1:])
+    expected = load_file(workspace / "data/model/trained.safetensors")
+    trained(workspace, *overrides)
+    found = load_file(workspace / "data/model/trained.safetensors")
+    assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in found)
+
+
+def test_half_precision_trains_on_the_cpu_as_bf16_and_is_refused_as_fp16(workspace):
+    record = trained(workspace, "opt.precision=bf16-mixed")
+    state = load_file(workspace / "data/model/trained.safetensors")
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in state.values())
+    assert record["fusion"]["sites"]["4"]["relative_change"] > 0
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="opt.precision is 16-mixed, but torch sees no CUDA device"):
+            trained(workspace, "opt.precision=16-mixed")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError(),
+                                   None])
+def test_running_out_of_memory_says_what_takes_less(workspace, monkeypatch, capfd, error):
+    def fail(*_):
+        if error is None:
+            torch.empty(2**60, dtype=torch.uint8)  # the CPU allocator's own words
+        raise error
+
+    monkeypatch.setattr(train, "fit", fail)
+    monkeypatch.setattr("sys.argv", ["train", *MINIATURE])
+    shutil.copy(ROOT / "params.yaml", workspace / "params.yaml")
+    with pytest.raises(SystemExit) as caught:
+        run(train.main, "train")
+    message = str(caught.value)
+    assert message.startswith("error: Memory ran out (") and "\n" not in message
+    for advice in ("data.batch_size=1", "dinov2_vits14", "opt.gradient_checkpointing=true", "bf16-mixed"):
+        assert advice in message
+
+
+def test_other_runtime_errors_pass_through_the_memory_advice():
+    with pytest.raises(RuntimeError, match="shapes"):
+        with memory_advice():
+            raise RuntimeError("shapes differ")
+
+
+def network(strategy: str) -> Splatt3R:
+    model = Splatt3R(TINY, fusion=FusionConfig(24), generator=torch.Generator().manual_seed(0))
+    model.apply_strategy(strategy)
+    return model
+
+
+def test_one_rate_is_one_group_in_the_networks_order():
+    model = network("full_finetune")
+    for overrides in ([], ["opt.lr_fusion=0.002", "opt.lr_geometry=0.002"]):
+        (group,) = by_rate(model, config(*overrides).opt)
+        assert group["lr"] == 0.002
+        assert [id(p) for p in group["params"]] == [id(p) for p in model.parameters() if p.requires_grad]
+
+
+def test_every_part_learns_at_its_own_rate():
+    model = network("full_finetune")
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = by_rate(model, config("opt.lr_fusion=0.01", "opt.lr_geometry=0.0001").opt)
+    rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+    assert rates.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    for name, rate in rates.items():
+        wanted = 0.01 if name.startswith("fusion.") else 0.002 if ".gaussian_dpt." in name else 0.0001
+        assert rate == wanted, name
+
+
+def test_a_step_moves_each_part_by_its_own_rate_and_the_schedule_scales_all():
+    model = network("fusion_finetune")
+    settings = config("opt.lr_fusion=0.01", "opt.lr_geometry=0.0001", "opt.scheduler=multistep", "opt.steps=2")
+    module = train.Fit(model, settings, None, True, None, None)
+    optimisation = module.configure_optimizers()
+    optimizer, schedule = optimisation["optimizer"], optimisation["lr_scheduler"]["scheduler"]
+    chosen = {"fusion.4.join.0.bias": 0.01, "dec_norm.bias": 0.0001, "downstream_head1.gaussian_dpt.dpt.head.4.bias": 0.002}
+    for share in (1, 0.1):
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for p in model.parameters():
+            p.grad = torch.ones_like(p) if p.requires_grad else None
+        optimizer.step()  # Adam under a constant gradient moves by its rate
+        schedule.step()
+        for name, p in model.named_parameters():
+            moved = (before[name] - p).detach()
+            if name in chosen:
+                torch.testing.assert_close(moved, torch.full_like(p, share * chosen[name]), rtol=1e-2, atol=1e-6)
+            elif not p.requires_grad:
+                assert not moved.any()
