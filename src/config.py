@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.stopwatch import recorded
 
+MERGING = "Error merging override "  # Hydra's words
 PATCH = 16  # the geometry networks' patch size
 FAMILIES = ("objects", "rooms")
 DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
@@ -410,10 +411,12 @@ store.store(name="main", node={"defaults": ["schema", "params", "_self_"]})
 
 def one_sentence(error: Exception) -> str:
     """OmegaConf's and Hydra's messages run over several lines; the first says what, `full_key` says where."""
-    cause, key = error, getattr(error, "full_key", None)
+    cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-        key = getattr(cause, "full_key", None) or key
+    key = getattr(cause, "full_key", None)
+    if not key and str(error).startswith(MERGING):  # of a list's items OmegaConf knows the place in the list alone
+        key = str(error).removeprefix(MERGING)
     text = str(cause).strip().splitlines()[0]
     return f"params.yaml or an override is wrong{f' at {key}' if key else ''}: {text}."
 

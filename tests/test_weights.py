@@ -179,7 +179,7 @@ def test_a_path_is_a_file_of_the_users_own(folder, monkeypatch):
 
 def test_controls_need_no_weights(monkeypatch):
     weights.main(config("model.weights=pretrained"))
-    assert records()["backbone"]["weights"] == "none" and records()["backbone"]["label"] == "RGB pixels"
+    assert records()["backbone"]["weights"] == "none" and records()["backbone"]["label"] == "RGB pixels and coordinates"
     register(monkeypatch, None)
     with pytest.raises(ValueError, match="nobody publishes weights of Tiny"):
         weights.main(config("model.backbone=tiny", "model.weights=pretrained"))

@@ -36,7 +36,7 @@ class Random(DinoV2):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        self.name = "random"
+        self.name, self.licence, self.source = "random", Nothing.licence, None
 
 
 class Constant(Backbone):
