@@ -27,12 +27,12 @@ def test_all_that_need_no_argument_are_listed_with_what_is_known_of_them():
 def test_one_of_timm_is_shown_by_its_name(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["catalogue", "timm:test_vit", "timm:resnet18"])
-    runpy.run_module("src.catalogue", run_name="__main__")
+    runpy.run_path(str(ROOT / "src/catalogue.py"), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[0].startswith("model.backbone") and "11,176,512" in lines[2]
     monkeypatch.setattr(sys, "argv", ["catalogue", "timm:resnet19"])
     with pytest.raises(SystemExit, match="error: model.backbone names timm:resnet19"):
-        runpy.run_module("src.catalogue", run_name="__main__")
+        runpy.run_path(str(ROOT / "src/catalogue.py"), run_name="__main__")
 
 
 def test_columns_are_aligned():

@@ -35,8 +35,8 @@ def test_a_file_must_be_there_and_say_what_it_is(tmp_path):
 def test_the_committed_parameters_pass_in_silence_and_a_mistake_is_one_line(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["check"])
-    runpy.run_module("src.check", run_name="__main__")
+    runpy.run_path(str(ROOT / "src/check.py"), run_name="__main__")
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(sys, "argv", ["check", "model.backbone=dinov9"])
     with pytest.raises(SystemExit, match="error: model.backbone is 'dinov9'"):
-        runpy.run_module("src.check", run_name="__main__")
+        runpy.run_path(str(ROOT / "src/check.py"), run_name="__main__")

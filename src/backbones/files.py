@@ -52,7 +52,20 @@ def write_backbone(path: str | Path, state: Mapping[str, Tensor], described: Des
     temporary = path.with_name(path.name + ".tmp")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary,
               {"architecture": described.architecture} | statistics)
+    order_metadata(temporary)
     os.replace(temporary, path)
+
+
+def order_metadata(path: Path) -> None:
+    """Sort a safetensors file's metadata in place, which its library writes in another order each time."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        assert len(ordered) == length, f"{path}: {len(ordered)} bytes instead of {length}"
+        file.seek(8)
+        file.write(ordered)
 
 
 def read_described(path: str | Path) -> Described:
@@ -133,7 +146,7 @@ def read_content(path: str | Path) -> tuple[dict, dict[str, str]]:
     """
     path, metadata = Path(path), {}
     if not path.is_file():
-        raise FileNotFoundError(f"There is no weight file {path}; check model.weights.")
+        raise FileNotFoundError(f"There is no weight file {path}; check model.weights and model.backbone.")
     with open(path, "rb") as file:
         head = file.read(512)
     if head.lstrip()[:1] == b"<":
