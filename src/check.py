@@ -5,7 +5,7 @@ from src.config import Config, run
 
 
 def main(config: Config) -> None:
-    """Loading was the check of the parameters; names and layers of a backbone are checked by building it, unweighted."""
+    """Loading was the check of the parameters; a backbone's name and layers are checked by building it, unweighted."""
     build(config.model, None)
 
 

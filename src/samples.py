@@ -49,7 +49,7 @@ class Samples(Dataset):
 
     images (2+T, 3, H, W) [0, 1] · depth (2+T, H, W) 0 = invalid · valid (2+T, H, W) bool · K (2+T, 3, 3) ·
     c2w (2+T, 4, 4) · tokens (2, n, E) of the contexts · features (2, C, gh, gw) of the contexts, absent without a backbone
-    · true_points (2, H, W, 3) of the contexts in the first one's frame, NaN where there is no depth; for the oracle alone
+    · true_points (2, H, W, 3) of the contexts in the first one's frame, NaN without depth; for the oracle alone
     """
 
     def __init__(self, scenes: str | Path, geometry: Features, backbone: Features, resolution: tuple[int, int],

@@ -79,13 +79,14 @@ def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone
     else:
         chosen = {"backbone": f"timm:{name}"}
     path = Path(argument(model))
-    if chosen["backbone"].startswith("file:") or not hasattr(backbone := build(replace(model, **chosen), seed), "network"):
+    nested = chosen["backbone"].startswith("file:")
+    if nested or not hasattr(backbone := build(replace(model, **chosen), seed), "network"):
         raise ValueError(f"{path} names the architecture {name!r}, which has no weights; write a name of "
                          "model.dinov2_model or of timm into the file.")
     backbone.name, backbone.title = f"file:{path.name}", f"{backbone.title}, fine-tuned ({path.name})"
     backbone.described, backbone.own_weights = described, str(path)
     backbone.licence, backbone.source = "unknown", None
-    backbone.mean, backbone.std = described.mean or backbone.mean, described.std or backbone.std
+    backbone.mean, backbone.std = (tuple(getattr(described, key) or getattr(backbone, key)) for key in ("mean", "std"))
     return backbone
 
 

@@ -59,7 +59,8 @@ class Backbone(nn.Module, ABC):
     def label(self, weights: str) -> str:
         """Title that says what the weights are: `random`, `pretrained`, `file` or `none`."""
         file = "" if self.described else " (weights from a file)"  # a fine-tuned one's title names it
-        return self.title + {"random": " (random weights, untrained)", "file": file, "pretrained": "", "none": ""}[weights]
+        return self.title + {"random": " (random weights, untrained)", "file": file,
+                             "pretrained": "", "none": ""}[weights]
 
     def freeze(self) -> None:
         """To be called at the end of each __init__."""

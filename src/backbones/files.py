@@ -3,8 +3,8 @@
 A fine-tuned backbone (model.backbone=file:<path>) is one file that says what network its tensors belong to:
 
     safetensors  the network's state dict, and the metadata (a safetensors file's map of strings)
-                     architecture  a name of model.dinov2_model (dinov2_vits14), of timm (vit_small_patch16_224), or of
-                                   model.backbone (croco, clip, timm:<name>)
+                     architecture  a name of model.dinov2_model (dinov2_vits14), of timm (vit_small_patch16_224), or
+                                   of model.backbone (croco, clip, timm:<name>)
                      mean, std     optional JSON lists of three numbers, "[0.5, 0.5, 0.5]": the input statistics it was
                                    trained with, where they are not the architecture's own
     torch        a dictionary with the same keys beside the state dict, which is under `state_dict`, `model` or `teacher`

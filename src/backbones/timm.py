@@ -74,8 +74,8 @@ class Timm(Backbone):
 
     @torch.no_grad()
     def tried(self, about: dict) -> tuple[Grid | None, int]:
-        """The one grid that the network can give, None where it takes any image; and the width of its maps, which is not
-        always what timm's table of stages says.
+        """The one grid that the network can give, None where it takes any image; and the width of its maps, which is
+        not always what timm's table of stages says.
 
         raises    ValueError  when its maps cannot be had at all
         """
@@ -126,7 +126,7 @@ def clip(model: str, layers: Sequence[int | float] | None, seed: int | None) -> 
     towers = [name for name in names() if "_clip_" in name]
     if model not in towers:
         near = get_close_matches(model, towers, n=3, cutoff=0.4)
-        raise ValueError(f"model.backbone names clip:{model}, which is no CLIP tower of timm {timm.__version__}; near are "
-                         f"{', '.join(near) or 'none'}; other networks are timm:<name>.")
+        raise ValueError(f"model.backbone names clip:{model}, which is no CLIP tower of timm {timm.__version__}; near "
+                         f"are {', '.join(near) or 'none'}; other networks are timm:<name>.")
     quick_weights = "." in model and "quickgelu" not in model and quick in towers
     return Timm(quick if quick_weights else model, layers, seed, f"clip:{model}", f"CLIP {model}")
