@@ -81,6 +81,7 @@ def main(config: Config, kind: str) -> None:
         tensor, features = "features", backbone_features(backbone, size, config.model.feature_grid)
         about = {"label": backbone.label(record["weights"]), "channels": backbone.channels,
                  "patch_size": backbone.patch_size, "num_parameters": backbone.num_parameters}
+        about |= {"true_points": True} if backbone.true_points else {}
     shutil.rmtree(FEATURES / kind, ignore_errors=True)
     if about["channels"]:
         write_features(SCENES, FEATURES / kind, tensor, features, size, device)

@@ -27,6 +27,8 @@ from src.checkpoints import Checkpoint, CheckpointError, opening
 from src.dpt import ALIASES, DPT
 from src.mast3r import Croco, Mast3r, Mast3rConfig, with_aliases
 
+NAVER = "https://download.europe.naverlabs.com/ComputerVision"
+NAVER_LICENCE = "CC BY-NC-SA 4.0 (Naver), non-commercial, and the terms of its training data"
 HEAD_WIDTH = 64  # of every published network; head counts cannot be told from weights
 ALLOWED = [argparse.Namespace, omegaconf.dictconfig.DictConfig, omegaconf.listconfig.ListConfig,
            omegaconf.base.ContainerMetadata, omegaconf.base.Metadata, omegaconf.nodes.AnyNode, typing.Any,

@@ -1,6 +1,6 @@
 """What the model makes of a batch of samples: Gaussians from the contexts, their scale, and renders of the targets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,7 +42,26 @@ def predict(network: Splatt3R, sample: dict[str, Tensor], frozen: Mast3r | None 
     """
     output = splat(network, sample)
     points = [output.points1.pts3d, output.points2.pts3d] if frozen is None else frozen_points(frozen, sample)
-    return Prediction(output, scales(torch.stack(points, 1), sample))
+    found = scales(torch.stack(points, 1), sample)
+    if "true_points" in sample:
+        return Prediction(with_true_points(output, sample["true_points"], found), torch.ones_like(found))
+    return Prediction(output, found)
+
+
+def with_true_points(output: SplatOutput, truth: Tensor, scales: Tensor) -> SplatOutput:
+    """`output` as if the point heads had been right: points, and the Gaussians around them, moved to the true points.
+
+    truth   (B, 2, H, W, 3)  in view 1's camera frame; where it is NaN the predicted point is kept, at true scale
+    scales  (B,)             predicted over true
+    """
+    maps, moved = [], []
+    for view, each in enumerate((output.points1, output.points2)):
+        own = each.pts3d.detach()
+        points = truth[:, view].where(truth[:, view].isfinite(), own / scales[:, None, None, None])
+        maps.append(replace(each, pts3d=points))
+        moved.append((points - own).flatten(1, 2))
+    gaussians = replace(output.gaussians, means=output.gaussians.means + torch.cat(moved, 1))
+    return SplatOutput(gaussians, *maps)
 
 
 @torch.no_grad()

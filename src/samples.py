@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from src.alignment import context_points
 from src.episodes import Episode
 from src.provenance import read_json
 from src.scene import Scene
@@ -28,6 +29,11 @@ class Features:
         """Width of the features; 0 when there is no backbone and so no file."""
         return self.record["channels"]
 
+    @property
+    def true_points(self) -> bool:
+        """Whether the contexts' true points stand for the predicted ones (model.backbone=oracle)."""
+        return self.record.get("true_points", False)
+
     def read(self, scene: Scene, names: tuple[str, ...]) -> Tensor:
         """Features of the named frames, (len(names), ...), as float32."""
         path = self.folder / f"{scene.id}.safetensors"
@@ -43,6 +49,7 @@ class Samples(Dataset):
 
     images (2+T, 3, H, W) [0, 1] · depth (2+T, H, W) 0 = invalid · valid (2+T, H, W) bool · K (2+T, 3, 3) ·
     c2w (2+T, 4, 4) · tokens (2, n, E) of the contexts · features (2, C, gh, gw) of the contexts, absent without a backbone
+    · true_points (2, H, W, 3) of the contexts in the first one's frame, NaN without depth; for the oracle alone
     """
 
     def __init__(self, scenes: str | Path, geometry: Features, backbone: Features, resolution: tuple[int, int],
@@ -64,7 +71,22 @@ class Samples(Dataset):
         sample["tokens"] = self.geometry.read(scene, episode.contexts)
         if self.backbone.channels:
             sample["features"] = self.backbone.read(scene, episode.contexts)
+        if self.backbone.true_points:
+            sample["true_points"] = true_points(sample, scene.id)
         return sample
+
+
+def true_points(sample: dict[str, Tensor], scene: str) -> Tensor:
+    """Points (2, H, W, 3) of both contexts in the first one's camera frame, NaN where a pixel has no depth.
+
+    raises    ValueError  when a context has no depth at all
+    """
+    depth, K, c2w = (sample[key][:2] for key in ("depth", "K", "c2w"))
+    known = depth > 0
+    if not known.flatten(1).any(1).all():
+        raise ValueError(f"model.backbone=oracle needs true points, but a context photograph of scene {scene} has no "
+                         "depth; choose a dataset with depth, or another backbone.")
+    return context_points(depth, K, c2w).where(known[..., None], torch.nan)
 
 
 class StepSampler(Sampler):

@@ -6,7 +6,6 @@ from src.statistics import ALPHA, MIN_SCENES, Comparison, Interval
 FLOOR_NAMES = {"copy_nearest": "nearest photograph copied", "points": "geometry points, one pixel each",
                "points_splat": "geometry points, splatted"}
 BASELINE = "MASt3R only"
-CONTROLS = {"shuffled", "constant", "rgb"}  # backbones that are meant not to help
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
@@ -73,8 +72,8 @@ def cautions(current: Result, compared: bool) -> list[str]:
     if current.about["backbone"]["weights"] == "random":
         words.append("The backbone's weights are random: this run is an untrained control. It says nothing about the "
                      "backbone whose architecture it borrows.")
-    if current.about["backbone"]["name"] in CONTROLS:
-        words.append("The backbone of this run is a control: its features carry no learned knowledge.")
+    if note := current.about["backbone"].get("note"):
+        words.append(note)
     if not compared and not current.is_baseline:
         words.append("No run without a backbone was measured in the same way. dvc exp run -n base "
                      "-S model.backbone=none makes one; python -m src.report then adds it to this page.")

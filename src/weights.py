@@ -22,15 +22,13 @@ from src.backbones.files import read_tensors
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
 from src.config import Config, run
 from src.fetch import FetchError, Source, obtain
-from src.official import compare, read_official
+from src.official import NAVER, NAVER_LICENCE, compare, read_official
 from src.provenance import file_hash, fix_computation, write_json
 
 WEIGHTS = Path("data/weights")
 MODEL = "model.safetensors"
 
 HUB = "https://huggingface.co"
-NAVER = "https://download.europe.naverlabs.com/ComputerVision"
-NAVER_LICENCE = "CC BY-NC-SA 4.0 (Naver), non-commercial, and the terms of its training data"
 SPLATT3R_LICENCE = f"non-commercial (Splatt3R); its MASt3R weights: {NAVER_LICENCE}"
 
 
@@ -145,11 +143,14 @@ def backbone(config: Config, folder: Path) -> None:
 
     raises    FetchError, CheckpointError, FileNotFoundError, ValueError  each says what can be done
     """
-    choice, network = config.model.weights, build(replace(config.model, backbone_layers=None), config.seed)
+    network = build(replace(config.model, backbone_layers=None), config.seed)
+    choice = network.own_weights or config.model.weights
     weights = "none" if network.num_parameters == 0 else choice if choice in ("random", "pretrained") else "file"
     record = {"name": network.name, "weights": weights, "label": network.label(weights), "licence": network.licence,
               "source": "none" if weights == "none" else "drawn from the seed", "sha256": None,
               "channels": network.channels, "patch_size": network.patch_size}
+    record |= {"note": network.note} if network.note else {}
+    record |= {"described": asdict(network.described)} if network.described else {}
     if weights in ("none", "random"):
         return renew(folder, record | ({"seed": config.seed} if weights == "random" else {}))
     if weights == "file":
@@ -165,7 +166,7 @@ def backbone(config: Config, folder: Path) -> None:
         path = fetched(network.source, config, "model.weights=pretrained",
                        "set model.weights=random for the untrained control, or to the path of a weight file")
         record |= {"source": network.source.url}
-    tensors, inner = read_tensors(path), network.inner[0] if isinstance(network, Shuffled) else network
+    tensors, inner = network.read(path), network.inner[0] if isinstance(network, Shuffled) else network
     if weights == "pretrained" and config.weights.dinov2_source == "torchhub" and isinstance(inner, DinoV2):
         hub.load(inner, tensors, config.weights.root, str(path))
         record |= {"source": f"{network.source.url}, by torch.hub {hub.REPOSITORY}:{hub.COMMIT}"}

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from src.backbones import FAMILIES
-from src.config import BACKBONES, FUSION_MODES, ConfigError, load, one_sentence
+from src.config import FUSION_MODES, ConfigError, load, one_sentence
 from src.fusion import MODES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,8 +33,6 @@ def test_an_override_changes_one_value():
     ("weights.dinov2_source=web", "weights.dinov2_source is 'web'; choose one of file, torchhub"),
     ("weights.mirror=/data/weights", "weights.mirror is /data/weights, which is no web address; .* weights.root"),
     ("model.dinov2_model=dinov2_vitx14", "dinov2_vits14"),
-    ("model.backbone=dinov9", r"model.backbone is 'dinov9' \(did you mean dinov2\?\)"),
-    ("model.backbone=timm:", "timm:<name>"),
     ("model.dinov2_dim=768", "dinov2_vits14 is 384 wide"),
     ("datasets.procedural.resolution=[120,128]", "multiple of the geometry network's patch size 16"),
     ("datasets.procedural.resolution=[128]", r"\[width, height\]"),
@@ -64,6 +61,17 @@ def test_a_mistake_is_one_sentence_that_names_the_key(override, words):
 def test_impossible_combinations_are_refused():
     with pytest.raises(ConfigError, match="fusion_hooks belongs to fusion_site head"):
         load(["model.fusion_hooks=[4]", "model.fusion_site=encoder"], ROOT)
+    with pytest.raises(ConfigError, match="mast3r_loss_weight is 0.05, but model.backbone=oracle .*trains nothing"):
+        load(["model.backbone=oracle", "loss.mast3r_loss_weight=0.05"], ROOT)
+
+
+def test_layers_are_block_numbers_or_shares_of_the_depth():
+    assert load(["model.backbone_layers=[6,12]"], ROOT).model.backbone_layers == [6, 12]
+    found = load(["model.backbone_layers=[0.5,1.0]"], ROOT).model.backbone_layers
+    assert found == [0.5, 1.0] and all(isinstance(layer, float) for layer in found)
+    assert isinstance(load(["model.backbone_layers=[6]"], ROOT).model.backbone_layers[0], int)
+    with pytest.raises(ConfigError, match="model.backbone_layers"):
+        load(["model.backbone_layers=[last]"], ROOT)
 
 
 def test_the_smallest_gap_has_room_for_all_targets():
@@ -90,10 +98,6 @@ def test_one_sentence_follows_the_cause():
     outer = RuntimeError("outer")
     outer.__cause__ = ValueError("inner\nsecond line")
     assert one_sentence(outer) == "params.yaml or an override is wrong: inner."
-
-
-def test_the_accepted_backbones_are_the_registered_ones():
-    assert set(BACKBONES) == set(FAMILIES)
 
 
 def test_the_accepted_fusion_modes_are_the_registered_ones():

@@ -1,6 +1,6 @@
 import torch
 
-from src.backbones.controls import Constant, Nothing, Rgb, Shuffled
+from src.backbones.controls import Constant, Nothing, Oracle, Random, Rgb, Shuffled
 from src.backbones.dinov2 import DinoV2
 
 
@@ -25,6 +25,27 @@ def test_rgb_holds_each_patchs_pixels():
     for row, column, channel, y, x in ((0, 0, 0, 0, 0), (3, 4, 2, 13, 13), (1, 2, 1, 5, 9)):
         value = images[1, channel, 14 * row + y, 14 * column + x]
         torch.testing.assert_close(features[1, channel * 196 + y * 14 + x, row, column], value * 2 - 1)
+
+
+def test_rgb_knows_where_each_patch_is():
+    features = Rgb()(photographs())
+    for row, column in ((0, 0), (3, 4), (1, 2)):
+        centre = (14 * column + 7) / 70, (14 * row + 7) / 56  # of the photograph's width and height
+        torch.testing.assert_close(features[2, -2:, row, column], torch.tensor(centre) * 2 - 1)
+
+
+def test_random_is_the_same_network_untrained_whatever_the_weights():
+    sizes = {"embed_dim": 64, "depth": 1, "num_heads": 2}
+    control, plain = Random("dinov2_vits14", None, 3, **sizes), DinoV2("dinov2_vits14", None, 3, **sizes)
+    assert (control.name, control.own_weights, control.source, control.licence) == ("random", "random", None, "none needed")
+    assert torch.equal(control(photographs()), plain(photographs()))
+    assert control.label("random") == "DINOv2 ViT-S/14 (random weights, untrained)"
+
+
+def test_oracle_has_no_features_and_cannot_be_mistaken():
+    assert Oracle()(photographs()).shape[1] == 0 and Oracle().true_points and not Nothing().true_points
+    assert (Oracle().name, Oracle().label("none")) == ("oracle", "oracle geometry (true points)")
+    assert "ceiling" in Oracle().note
 
 
 def test_shuffling_moves_features_and_keeps_them():

@@ -84,10 +84,10 @@ def test_geometry_tokens_are_the_networks_own(dataset):
 def test_backbone_maps_are_stored_frame_by_frame(dataset):
     extract.main(config(), "backbone")
     features = Features(dataset / "data/features/backbone", "features")
-    assert features.channels == 588 and features.record["label"] == "RGB pixels"
+    assert features.channels == 590 and features.record["label"] == "RGB pixels and coordinates"
     scene = Scene.open(dataset / "data/scenes/scenes/b.safetensors")
     maps = features.read(scene, ("017", "002"))
-    assert maps.shape == (2, 588, 3, 4)
+    assert maps.shape == (2, 590, 3, 4)
     expected = build(config().model, 0)(images(dataset, "b")[[17, 2]])
     torch.testing.assert_close(maps, expected, rtol=2**-10, atol=1e-4)
 
@@ -95,7 +95,7 @@ def test_backbone_maps_are_stored_frame_by_frame(dataset):
 def test_the_aligned_grid_is_the_geometry_networks(dataset):
     extract.main(config("model.feature_grid=aligned"), "backbone")
     tensors, _ = stored(dataset / "data/features/backbone/a.safetensors")
-    assert tensors["features"].shape == (3, 588, 2, 3)
+    assert tensors["features"].shape == (3, 590, 2, 3)
 
 
 def test_random_dinov2_is_drawn_from_the_recorded_seed(dataset):

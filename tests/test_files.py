@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.backbones.files import load_strictly, read_tensors
+from src.backbones.files import Described, load_strictly, read_described, read_state, read_tensors, write_backbone
 from src.checkpoints import CheckpointError
 
 STATE = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.ones(3)}
@@ -92,3 +92,65 @@ def test_strict_loading_copies_all_or_nothing():
     with pytest.raises(CheckpointError, match=r"weight is \(4, 3\) instead of \(3, 4\)"):
         load_strictly(network, STATE | {"weight": torch.zeros(4, 3)}, "a.pth is wrong")
     assert torch.equal(network.weight, STATE["weight"])
+
+
+def fits(state: dict) -> bool:
+    return state.keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(("wrap", "beside"), [
+    (lambda state: state, 0),
+    (lambda state: {f"module.{name}": value for name, value in state.items()}, 0),
+    (lambda state: {"epoch": 3, "model": {f"module.encoder.{name}": value for name, value in state.items()}}, 0),
+    (lambda state: {"state_dict": {f"model.backbone.{name}": value for name, value in state.items()}
+                    | {"head.weight": torch.ones(2)}}, 1),
+    (lambda state: {"student": {"backbone.weight": torch.zeros(3, 4)}, "optimizer": {"state": {0: {"step": 1}}},
+                    "teacher": {f"backbone.{name}": value for name, value in state.items()}
+                    | {"dino_head.mlp.0.weight": torch.ones(2), "dino_head.last": torch.ones(2)}}, 2),
+    (lambda state: {f"teacher.backbone.{name}": value for name, value in state.items()}
+     | {f"student.backbone.{name}": -value for name, value in state.items()}, 2)])
+def test_what_training_loops_put_around_a_network_is_taken_off(tmp_path, capsys, wrap, beside):
+    torch.save(wrap(STATE) | {"architecture": "dinov2_vits14"}, tmp_path / "c.pth")
+    assert same(read_state(tmp_path / "c.pth", fits), STATE)
+    assert read_described(tmp_path / "c.pth") == Described("dinov2_vits14")
+    told = capsys.readouterr().out
+    assert (f"{beside} tensors beside the backbone's are left out" in told) if beside else told == ""
+
+
+def test_what_fits_nowhere_is_shown_without_the_common_prefix(tmp_path):
+    torch.save({"model": {"module.encoder.weight": torch.ones(2), "module.encoder.other": torch.ones(2)}},
+               tmp_path / "c.pth")
+    found = read_state(tmp_path / "c.pth", fits)
+    assert found.keys() == {"weight", "other"}
+    with pytest.raises(CheckpointError, match="c.pth is wrong: 1 tensors are missing .e.g. bias.; 1 .* left over .e.g. other"):
+        load_strictly(torch.nn.Linear(4, 3), found, "c.pth is wrong")
+    torch.save({"weights": STATE, "epoch": 3}, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match="top level holds weights, epoch; .* or under one of teacher, state_dict, mod"):
+        read_state(tmp_path / "c.pth", fits)
+
+
+def test_a_fine_tuned_backbones_file_comes_back_and_repeats_itself(tmp_path):
+    path, described = tmp_path / "students/mine.safetensors", Described("test_vit", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    write_backbone(path, STATE, described)
+    first = path.read_bytes()
+    assert read_described(path) == described and same(read_state(path, fits), STATE)
+    write_backbone(path, STATE, described)
+    assert path.read_bytes() == first
+    torch.save({"state_dict": STATE, "architecture": "test_vit", "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]},
+               tmp_path / "mine.pth")
+    assert read_described(tmp_path / "mine.pth") == described
+
+
+def test_a_file_that_does_not_say_its_architecture_is_told_what_to_add(tmp_path):
+    save_file(STATE, tmp_path / "a.safetensors", {"format": "pt"})
+    torch.save({"model": STATE}, tmp_path / "b.pth")
+    for name in ("a.safetensors", "b.pth"):
+        with pytest.raises(CheckpointError, match=rf"{name} does not say which network .* save_file\(state, path, {{.arch"):
+            read_described(tmp_path / name)
+
+
+@pytest.mark.parametrize("about", [{"mean": "[0.5, 0.5]"}, {"mean": "half"}, {"std": "[1, 0, 1]"}, {"std": "3"}])
+def test_statistics_are_three_numbers(tmp_path, about):
+    save_file(STATE, tmp_path / "a.safetensors", {"architecture": "test_vit"} | about)
+    with pytest.raises(CheckpointError, match="must be a list of three numbers"):
+        read_described(tmp_path / "a.safetensors")

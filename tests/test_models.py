@@ -179,3 +179,32 @@ def test_pairs_without_depth_have_a_scale_and_all_valid_pixels(geometry):
     assert scale.shape == (1,) and scale.item() > 0
     for metric in (True, False):
         assert target_mask(batch, metric, "strict").sum() == 31 * 32
+
+
+@torch.no_grad()
+def test_true_points_take_the_place_of_predicted_ones(geometry):
+    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    plain = predict(network, batch)
+    generator = torch.Generator().manual_seed(4)
+    truth = torch.randn(1, 2, 32, 32, 3, generator=generator)
+    truth[0, 1, 7, 9] = torch.nan
+    oracle = predict(network, batch | {"true_points": truth})
+    assert torch.equal(oracle.scales, torch.ones(1))
+    before, after = plain.output.gaussians, oracle.output.gaussians
+    for name in ("quats", "scales", "opacities", "sh"):
+        assert torch.equal(getattr(after, name), getattr(before, name))
+    for view, row, column in ((0, 0, 0), (0, 31, 2), (1, 7, 9), (1, 20, 30)):
+        predicted = (plain.output.points1, plain.output.points2)[view].pts3d[0, row, column]
+        place = 1024 * view + 32 * row + column
+        offset = before.means[0, place] - predicted
+        point = predicted / plain.scales[0] if (view, row, column) == (1, 7, 9) else truth[0, view, row, column]
+        torch.testing.assert_close(after.means[0, place], point + offset, rtol=0, atol=1e-5)
+        torch.testing.assert_close((oracle.output.points1, oracle.output.points2)[view].pts3d[0, row, column], point)
+
+
+def test_with_true_points_the_gaussian_head_still_learns(geometry):
+    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    prediction = predict(network, batch | {"true_points": torch.full((1, 2, 32, 32, 3), 0.5)})
+    prediction.output.gaussians.means.square().sum().backward()
+    last = network.downstream_head1.gaussian_dpt.dpt.head[-1].bias.grad
+    assert last[:3].abs().min() > 0 and last[3:].abs().max() == 0

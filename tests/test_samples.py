@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from src.episodes import Episode
 from src.provenance import write_json
-from src.samples import StepSampler, Features, Samples
+from src.samples import Features, Samples, StepSampler, true_points
 from src.scene import Frame, write_scene
 
 NAMES = tuple(f"v{i}" for i in range(5))
@@ -66,3 +67,23 @@ def test_a_pass_starts_where_it_is_told_to():
         sampler.start = start
         seen += list(sampler)
     assert seen == list(range(9)) and len(sampler) == 3
+
+
+def test_the_oracles_points_are_those_of_the_depth(tmp_path):
+    samples = tiny_dataset(tmp_path, 0)
+    assert "true_points" not in samples[0]
+    write_json(tmp_path / "backbone" / "record.json", {"channels": 0, "true_points": True})
+    samples = Samples(samples.scenes, samples.geometry, Features(tmp_path / "backbone", "features"), (16, 16),
+                      samples.episode, 3)
+    sample = samples[0]
+    assert sample["true_points"].shape == (2, 16, 16, 3)
+    for row, column in ((0, 0), (5, 12)):
+        for view, depth in ((0, 1.003), (1, 1.001)):
+            expected = [(column + 0.5 - 8) / 16 * depth, (row + 0.5 - 8) / 16 * depth, depth]
+            torch.testing.assert_close(sample["true_points"][view, row, column], torch.tensor(expected))
+    sample["depth"][1, 3, 4] = 0
+    unknown = true_points(sample, "one").isnan()
+    assert unknown[1, 3, 4].all() and unknown.sum() == 3
+    sample["depth"][1] = 0
+    with pytest.raises(ValueError, match="oracle needs true points, but a context photograph of scene one has no depth"):
+        true_points(sample, "one")

@@ -47,7 +47,9 @@ def test_without_a_baseline_the_score_itself_is_the_headline():
 def test_untrained_controls_and_missing_baselines_are_cautioned():
     assert "untrained control" in cautions(result(weights="random"), True)[0]
     assert "model.backbone=none" in cautions(result(), False)[0]
-    assert "control" in cautions(result("rgb", "none"), True)[0]
+    control = result("rgb", "none")
+    control.about["backbone"]["note"] = "This is a control."
+    assert cautions(control, True) == ["This is a control."]
     assert cautions(result(), True) == cautions(result("none", "none"), False) == []
 
 

@@ -13,9 +13,12 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from src import backbones, fetch, models, weights
-from src import config as parameters
 from src.backbones.base import Backbone
+from src.backbones.croco import SOURCE as CROCO_SOURCE
+from src.backbones.croco import Croco as CrocoBackbone
 from src.backbones.dinov2 import DinoV2, source_of
+from src.backbones.files import Described, write_backbone
+from src.backbones.timm import Timm
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
 from src.config import load
 from src.fetch import FetchError, Source
@@ -116,7 +119,6 @@ class Tiny(Backbone):
 def register(monkeypatch, source: Source | None) -> None:
     """Make model.backbone=tiny known, with weights from `source`."""
     monkeypatch.setitem(backbones.FAMILIES, "tiny", lambda model, seed: Tiny(source))
-    monkeypatch.setattr(parameters, "BACKBONES", (*parameters.BACKBONES, "tiny"))
 
 
 def tiny_file(path: Path) -> bytes:
@@ -179,9 +181,54 @@ def test_a_path_is_a_file_of_the_users_own(folder, monkeypatch):
     assert records()["backbone"] == record
 
 
+def test_a_fine_tuned_file_is_recorded_and_needed_no_more(folder, monkeypatch):
+    trained = Timm("test_vit", seed=3)
+    state = {f"backbone.{name}": tensor for name, tensor in trained.network.state_dict().items()}
+    write_backbone(folder / "student.safetensors", state, Described("test_vit", mean=(0.1, 0.2, 0.3)))
+    digest = hashlib.sha256((folder / "student.safetensors").read_bytes()).hexdigest()
+    chosen = config("model.backbone=file:student.safetensors")  # model.weights is random: no matter
+    weights.main(chosen)
+    record = records()["backbone"]
+    assert (record["name"], record["weights"], record["sha256"]) == ("file:student.safetensors", "file", digest)
+    assert record["label"] == "test_vit, fine-tuned (student.safetensors)" and record["licence"] == "unknown"
+    (folder / "student.safetensors").unlink()
+    loaded, images = backbones.load(chosen.model, "data/weights/backbone"), torch.rand(1, 3, 32, 48)
+    trained.mean = loaded.mean
+    assert loaded.mean == (0.1, 0.2, 0.3) and torch.equal(loaded(images), trained(images))
+    with pytest.raises(FileNotFoundError, match="There is no weight file student.safetensors; .*model.backbone"):
+        weights.main(chosen)
+    other = config("model.backbone=file:other.safetensors")
+    with pytest.raises(ValueError, match="holds weights of file:student.safetensors, but .* ask for file:other.safetensors"):
+        backbones.load(other.model, "data/weights/backbone")
+
+
+def test_random_is_untrained_whatever_the_weights(folder):
+    weights.main(config("model.backbone=random", "model.weights=pretrained"))
+    record = records()["backbone"]
+    assert (record["name"], record["weights"], record["seed"]) == ("random", "random", 0)
+    assert record["label"] == "DINOv2 ViT-S/14 (random weights, untrained)"
+
+
+def test_crocos_encoder_from_its_official_layout(folder, monkeypatch):
+    small = replace(GEOMETRY, enc_depth=2)
+    monkeypatch.setitem(backbones.FAMILIES, "croco", lambda model, seed: CrocoBackbone(model.backbone_layers, seed, small))
+    network = Croco(small)
+    keywords = {"enc_embed_dim": 16, "enc_depth": 2, "enc_num_heads": 2, "dec_embed_dim": 16, "dec_depth": 4,
+                "dec_num_heads": 2, "pos_embed": "RoPE100"}
+    torch.save({"model": network.state_dict(), "croco_kwargs": keywords}, folder / "root" / CROCO_SOURCE.name)
+    chosen = config("model.backbone=croco", "model.weights=pretrained", "weights.root=root")
+    weights.main(chosen)
+    record, stored = records()["backbone"], load_file("data/weights/backbone/model.safetensors")
+    assert record["label"] == "CroCo v2 ViT-L/16" and "non-commercial" in record["licence"]
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in stored.items())
+    assert not any(name.startswith(("dec", "prediction", "mask")) for name in stored)
+    loaded = backbones.load(chosen.model, "data/weights/backbone")
+    assert torch.equal(loaded.network.enc_blocks[1].mlp.fc2.weight, network.enc_blocks[1].mlp.fc2.weight)
+
+
 def test_controls_need_no_weights(monkeypatch):
     weights.main(config("model.weights=pretrained"))
-    assert records()["backbone"]["weights"] == "none" and records()["backbone"]["label"] == "RGB pixels"
+    assert records()["backbone"]["weights"] == "none" and records()["backbone"]["label"] == "RGB pixels and coordinates"
     register(monkeypatch, None)
     with pytest.raises(ValueError, match="nobody publishes weights of Tiny"):
         weights.main(config("model.backbone=tiny", "model.weights=pretrained"))

@@ -1,52 +1,93 @@
 """The variable of the benchmark. A family is one entry of FAMILIES; nothing else asks who a backbone is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from src.backbones.base import Backbone
-from src.backbones.controls import Constant, Nothing, Rgb, Shuffled
-from src.backbones.dinov2 import DinoV2, check_width
-from src.backbones.files import read_tensors
+from src.backbones.controls import Constant, Nothing, Oracle, Random, Rgb, Shuffled
+from src.backbones.croco import Croco
+from src.backbones.dinov2 import MODELS, DinoV2, check_width
+from src.backbones.files import Described, read_described, read_tensors
 from src.backbones.timm import Timm, clip
 from src.config import Model
 from src.provenance import read_json, seed_of
 
 
-def dinov2(model: Model, seed: int) -> DinoV2:
+def dinov2(model: Model, seed: int | None, kind: type[DinoV2] = DinoV2) -> DinoV2:
     check_width(model.dinov2_model, model.dinov2_dim)
-    return DinoV2(model.dinov2_model, model.backbone_layers, seed)
+    return kind(model.dinov2_model, model.backbone_layers, seed)
 
 
-def constant(model: Model, seed: int) -> Constant:
+def constant(model: Model, seed: int | None) -> Constant:
     """As wide as the DINOv2 that model.dinov2_model names."""
     return Constant(check_width(model.dinov2_model, model.dinov2_dim) * len(model.backbone_layers or [None]))
 
 
+def argument(model: Model) -> str:
+    """What follows the colon in model.backbone."""
+    return model.backbone.partition(":")[2]
+
+
 # from the configuration and a seed for untrained weights; a name with a colon wants an argument after it
-FAMILIES: dict[str, Callable[[Model, int], Backbone]] = {
+FAMILIES: dict[str, Callable[[Model, int | None], Backbone]] = {
     "none": lambda model, seed: Nothing(),
     "dinov2": dinov2,
-    "clip": lambda model, seed: clip(model.backbone_layers, seed),
-    "timm:": lambda model, seed: Timm(model.backbone.partition(":")[2], model.backbone_layers, seed),
+    "croco": lambda model, seed: Croco(model.backbone_layers, seed),
+    "clip": lambda model, seed: clip("", model.backbone_layers, seed),
+    "clip:": lambda model, seed: clip(argument(model), model.backbone_layers, seed),
+    "timm:": lambda model, seed: Timm(argument(model), model.backbone_layers, seed),
+    "file:": lambda model, seed: fine_tuned(read_described(argument(model)), model, seed),
+    "random": lambda model, seed: dinov2(model, seed, Random),
     "shuffled": lambda model, seed: Shuffled(dinov2(model, seed), seed),
     "constant": constant,
     "rgb": lambda model, seed: Rgb(),
+    "oracle": lambda model, seed: Oracle(),
 }
 
 
-def build(model: Model, seed: int) -> Backbone:
-    """The backbone that the section `model` of params.yaml asks for, with untrained weights drawn from `seed`.
+def known() -> list[str]:
+    """What model.backbone can be."""
+    return [f"{name}<{'path' if name == 'file:' else 'name'}>" if name.endswith(":") else name for name in FAMILIES]
+
+
+def build(model: Model, seed: int | None) -> Backbone:
+    """The backbone that the section `model` of params.yaml asks for, with untrained weights drawn from `seed`; None =
+    for its record alone, large networks have no weights then.
 
     raises    ValueError  when model.backbone is not known, or a key of its family does not fit
     """
-    family, colon, argument = model.backbone.partition(":")
-    if family + colon not in FAMILIES or (colon and not argument):
-        known = [f"{name}<name>" if name.endswith(":") else name for name in FAMILIES]
-        near = get_close_matches(model.backbone, known, n=3)
+    family, colon, name = model.backbone.partition(":")
+    if family + colon not in FAMILIES or (colon and not name):
+        near = get_close_matches(model.backbone, known(), n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"model.backbone is {model.backbone!r}; {hint}Known are {', '.join(known)}.")
-    return FAMILIES[family + colon](model, seed_of(seed, "backbone"))
+        raise ValueError(f"model.backbone is {model.backbone!r}; {hint}Known are {', '.join(known())}.")
+    return FAMILIES[family + colon](model, None if seed is None else seed_of(seed, "backbone"))
+
+
+def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone:
+    """The network that the file of model.backbone=file:<path> says it holds; its weights are not read here.
+
+    raises    ValueError  when the file names no network that has weights
+    """
+    name = described.architecture
+    if name in MODELS:
+        chosen = {"backbone": "dinov2", "dinov2_model": name, "dinov2_dim": None}
+    elif name in FAMILIES or f"{name.partition(':')[0]}:" in FAMILIES:
+        chosen = {"backbone": name}
+    else:
+        chosen = {"backbone": f"timm:{name}"}
+    path = Path(argument(model))
+    nested = chosen["backbone"].startswith("file:")
+    if nested or not hasattr(backbone := build(replace(model, **chosen), seed), "network"):
+        raise ValueError(f"{path} names the architecture {name!r}, which has no weights; write a name of "
+                         "model.dinov2_model or of timm into the file.")
+    backbone.name, backbone.title = f"file:{path.name}", f"{backbone.title}, fine-tuned ({path.name})"
+    backbone.described, backbone.own_weights = described, str(path)
+    backbone.licence, backbone.source = "unknown", None
+    backbone.mean, backbone.std = (tuple(getattr(described, key) or getattr(backbone, key)) for key in ("mean", "std"))
+    return backbone
 
 
 def load(model: Model, folder: str | Path) -> Backbone:
@@ -55,7 +96,10 @@ def load(model: Model, folder: str | Path) -> Backbone:
     raises    ValueError  when they are another backbone's
     """
     record = read_json(Path(folder) / "record.json")
-    backbone = build(model, record.get("seed", 0))
+    if "described" in record and model.backbone.startswith("file:"):  # of the file as it was then
+        backbone = fine_tuned(Described(**record["described"]), model, 0)
+    else:
+        backbone = build(model, record.get("seed", 0))
     if record["name"] != backbone.name:
         raise ValueError(f"{folder} holds weights of {record['name']}, but the parameters ask for {backbone.name}; run "
                          "dvc repro weights.")

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from src.backbones.files import load_strictly
+from src.backbones.files import Described, load_strictly, read_state
 from src.fetch import Source
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,6 +27,10 @@ class Backbone(nn.Module, ABC):
     licence     of the pretrained weights
     source      where they come from; None where there is nothing to fetch
     network     holds the weights, where there are any
+    own_weights `random`, or a file: the weights it has whatever model.weights says; empty = as that says
+    described   of a fine-tuned one: what its file says it is
+    note        a sentence that no report of a run may leave out; empty for what the benchmark is about
+    true_points the network's points are replaced by true ones, see `predict`
     """
 
     name: str
@@ -37,6 +42,10 @@ class Backbone(nn.Module, ABC):
     licence: str = "none needed"
     source: Source | None = None
     network: nn.Module
+    own_weights: str = ""
+    described: Described | None = None
+    note: str = ""
+    true_points: bool = False
 
     @property
     def num_parameters(self) -> int:
@@ -49,7 +58,8 @@ class Backbone(nn.Module, ABC):
 
     def label(self, weights: str) -> str:
         """Title that says what the weights are: `random`, `pretrained`, `file` or `none`."""
-        return self.title + {"random": " (random weights, untrained)", "file": " (weights from a file)",
+        file = "" if self.described else " (weights from a file)"  # a fine-tuned one's title names it
+        return self.title + {"random": " (random weights, untrained)", "file": file,
                              "pretrained": "", "none": ""}[weights]
 
     def freeze(self) -> None:
@@ -93,6 +103,14 @@ class Backbone(nn.Module, ABC):
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """`state` under this network's own names, from any layout that its weights are published in."""
         return state
+
+    def read(self, path: str | Path) -> dict[str, Tensor]:
+        """The state dict in a weight file, from whatever a publisher or a training loop put around it.
+
+        raises    FileNotFoundError, CheckpointError
+        """
+        own = self.network.state_dict().keys()
+        return read_state(path, lambda state: self.converted(state).keys() == own)
 
     def load(self, state: dict[str, Tensor], origin: str) -> None:
         """Take over all weights, strictly; `origin` names the file in messages.

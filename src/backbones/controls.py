@@ -7,6 +7,9 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from src.backbones.base import Backbone, Grid
+from src.backbones.dinov2 import DinoV2
+
+UNINFORMED = "The backbone of this run is a control: its features carry no learned knowledge."
 
 
 class Nothing(Backbone):
@@ -18,10 +21,28 @@ class Nothing(Backbone):
         return images.new_zeros(len(images), 0, *self.grid(images))
 
 
+class Oracle(Nothing):
+    """A ceiling: no features, and every Gaussian starts from its pixel's true point instead of the predicted one."""
+
+    name, title, true_points = "oracle", "oracle geometry (true points)", True
+    note = ("This run is given the true points of its photographs, which nobody has at inference: a ceiling of what "
+            "better geometry could bring, no result about a backbone.")
+
+
+class Random(DinoV2):
+    """A DINOv2 that was never trained, whatever model.weights says."""
+
+    own_weights = "random"
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.name, self.licence, self.source = "random", Nothing.licence, None
+
+
 class Constant(Backbone):
     """Ones everywhere, as wide as the backbone it stands beside: an adapter of equal size that learns from nothing."""
 
-    name, title, patch_size = "constant", "constant features", 14
+    name, title, patch_size, note = "constant", "constant features", 14, UNINFORMED
 
     def __init__(self, channels: int):
         super().__init__()
@@ -32,13 +53,19 @@ class Constant(Backbone):
 
 
 class Rgb(Backbone):
-    """Each patch's own pixels, nothing learned: (B, 3, 14 gh, 14 gw) -> (B, 588, gh, gw), values in [-1, 1]."""
+    """Each patch's own pixels and place, nothing learned: (B, 3, 14 gh, 14 gw) -> (B, 588 + 2, gh, gw), in [-1, 1].
 
-    name, title, channels, patch_size = "rgb", "RGB pixels", 3 * 14 * 14, 14
-    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    The last two channels are x and y of the patch's centre, -1 and 1 at the photograph's borders.
+    """
+
+    name, title, channels, patch_size = "rgb", "RGB pixels and coordinates", 3 * 14 * 14 + 2, 14
+    mean, std, note = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), UNINFORMED
 
     def features(self, images: Tensor) -> Tensor:
-        return pixel_unshuffle(images, self.patch_size)
+        pixels = pixel_unshuffle(images, self.patch_size)
+        y, x = ((2 * torch.arange(cells, device=images.device) + 1) / cells - 1 for cells in pixels.shape[-2:])
+        places = torch.stack(torch.meshgrid(x, y, indexing="xy")).to(pixels.dtype)
+        return torch.cat([pixels, places.expand(len(images), -1, -1, -1)], 1)
 
 
 class Shuffled(Backbone):
@@ -47,7 +74,7 @@ class Shuffled(Backbone):
     The permutation depends on the image's pixels and `seed` alone, not on the batch.
     """
 
-    name = "shuffled"
+    name, note = "shuffled", UNINFORMED
 
     def __init__(self, inner: Backbone, seed: int = 0):
         super().__init__()

@@ -71,23 +71,23 @@ class DinoV2(Backbone):
 
     model   a key of MODELS
     layers  blocks to read, see `chosen_blocks`; their maps are concatenated, each after the final norm
-    seed    of the untrained weights, see `draw_weights`
+    seed    of the untrained weights, see `draw_weights`; None = none are drawn, there are names and shapes only
     sizes   other sizes than the model's own, for tests: timm's depth, embed_dim, num_heads
     """
 
     patch_size = 14
     mean, std, licence = IMAGENET_MEAN, IMAGENET_STD, LICENCE
 
-    def __init__(self, model: str = "dinov2_vits14", layers: Sequence[int | float] | None = None, seed: int = 0,
-                 **sizes):
+    def __init__(self, model: str = "dinov2_vits14", layers: Sequence[int | float] | None = None,
+                 seed: int | None = 0, **sizes):
         super().__init__()
         if model not in MODELS:
             raise ValueError(f"model.dinov2_model is {model!r}; choose one of {', '.join(MODELS)}.")
         with torch.device("meta"):
-            network = timm.create_model(MODELS[model][1], pretrained=False, img_size=SIDE * self.patch_size,
-                                        dynamic_img_size=True, init_values=1.0, **sizes)
-        self.network = network.to_empty(device="cpu")
-        draw_weights(self.network, torch.Generator().manual_seed(seed))
+            self.network = timm.create_model(MODELS[model][1], pretrained=False, img_size=SIDE * self.patch_size,
+                                             dynamic_img_size=True, init_values=1.0, **sizes)
+        if seed is not None:
+            draw_weights(self.network.to_empty(device="cpu"), torch.Generator().manual_seed(seed))
         self.name, self.registers = model, model.endswith("_reg")
         self.blocks = chosen_blocks(layers, len(self.network.blocks))
         self.channels = self.network.embed_dim * len(self.blocks)
