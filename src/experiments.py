@@ -32,6 +32,7 @@ class Result:
     rows       reports/records.csv: scores of the model's own renders
     curves     text of reports/plots/*.csv that hold training curves, by name
     benchmark  reports/benchmark.json, where there is one
+    revision   commit that published it; None for the work tree
     """
 
     name: str
@@ -40,6 +41,7 @@ class Result:
     rows: list[Row]
     curves: dict[str, str]
     benchmark: dict | None
+    revision: str | None = None
 
     @property
     def label(self) -> str:
@@ -94,7 +96,8 @@ def read_revision(root: str | Path, revision: str, name: str) -> Result | None:
     commit = commit.strip() if commit else dict(experiments(root)).get(revision)
     if commit is None:
         return None
-    return result(name, lambda path: git(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}"))
+    found = result(name, lambda path: git(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}"))
+    return found and replace(found, revision=commit)
 
 
 def experiments(root: str | Path, baseline: str = "HEAD") -> list[tuple[str, str]]:

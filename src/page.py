@@ -19,6 +19,7 @@ from src.templates import fill
 from src.tradeoffs import COSTS, pareto_charts
 from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline, interval_words,
                          number, power_words)
+from src.viewer import Walk, library, payload
 
 METHOD_NAMES = {"render": "this model's renders"} | FLOOR_NAMES
 CHART_NAMES = {"render": "render", "copy_nearest": "copied photograph", "points_splat": "points, splatted",
@@ -36,6 +37,14 @@ CURVE_NAMES = {"train_loss": "Training loss", "val_psnr_masked": "Validation PSN
 
 
 @dataclass(frozen=True)
+class Other:
+    """The arm shown beside this run. pictures: name of a chosen target -> its render (H, W, 3) uint8."""
+
+    result: Result
+    pictures: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything the page shows.
 
@@ -49,6 +58,8 @@ class Findings:
     pictures     chosen targets and their panels
     provenance   heading -> (name, value) pairs
     stages       stage -> its time when it last ran here
+    other        another arm's renders of the same targets, where this machine has them
+    walks        scenes for the viewer
     """
 
     results: list[Result]
@@ -61,6 +72,8 @@ class Findings:
     pictures: list[tuple[Chosen, dict[str, np.ndarray]]]
     provenance: dict[str, list[tuple[str, str]]]
     stages: dict[str, StageTime]
+    other: Other | None
+    walks: list[Walk]
 
     @property
     def current(self) -> Result:
@@ -176,10 +189,11 @@ def cards(findings: Findings) -> list[dict]:
     for chosen, pictures in findings.pictures:
         row = chosen.row
         uris = {name: data_uri(picture) for name, picture in pictures.items()}
+        other = findings.other and findings.other.pictures.get(chosen.name)
         made.append({
             "family": chosen.family, "rule": chosen.rule, "photograph": uris.pop("photograph"),
             "render": uris.pop("render"), "thumbs": list(uris.items()), "width": pictures["render"].shape[1],
-            "height": pictures["render"].shape[0],
+            "height": pictures["render"].shape[0], "other": None if other is None else data_uri(other),
             "note": f"{row['scene']} · view {row['target']} · {row['bin'].replace('_', ' ')} overlap",
             "score": f"{number(row['psnr_masked'])} dB"})
     return made
@@ -268,7 +282,8 @@ def context(findings: Findings) -> dict:
         "floors": floor_words(findings.floors) if findings.floors else None, "score": interval_words(findings.score),
         "untrained": current.about["backbone"]["weights"] == "random", "key_figures": key_figures,
         "leaderboard": leaderboard(findings), "floor_board": floor_board(findings), "forest": forest(findings),
-        "cards": cards(findings), "charts": charts(findings), "scores": score_table(summary["methods"], SCORES),
+        "cards": cards(findings), "other": findings.other and findings.other.result, "walks": findings.walks,
+        "library": library() if findings.walks else "", "walks_payload": payload(findings.walks), "charts": charts(findings), "scores": score_table(summary["methods"], SCORES),
         "compatible": score_table(summary["methods"], COMPATIBLE),
         "bins": group_table(summary["bins"], "overlap"), "categories": group_table(summary["categories"], "scenes"),
         "clouds": cloud_table(summary["cloud"]) if cloud else None, "absent": absent,

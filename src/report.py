@@ -10,17 +10,20 @@ other experiments and timings too
 import os
 from pathlib import Path
 
+from src.cached import second_arm
 from src.config import Config, run
-from src.experiments import METRIC, REPORTS, SCHEMA, against_baseline, gather
+from src.experiments import METRIC, REPORTS, SCHEMA, Result, against_baseline, gather
 from src.folders import fresh_folder
-from src.gallery import choose, panels, strip
-from src.page import Findings, page
+from src.gallery import Chosen, choose, other_render, panels, strip
+from src.page import Findings, Other, page
 from src.provenance import (file_hash, fix_computation, git_revision, numpy_generator, params_hash, read_json, versions,
                             write_json)
 from src.records import FLOORS, METHODS, Row, column, groups, read_rows, select, write_rows
-from src.scene import read_index
+from src.scene import SceneRecord, read_index
 from src.statistics import Comparison, Interval, bootstrap_interval, compare
 from src.stopwatch import stage_times
+from src.verdict import FLOOR_NAMES
+from src.viewer import FLOOR, Walk, chosen_episodes, walk
 
 EVAL, TRAIN, MODEL, RENDERS = Path("data/eval"), Path("data/train"), Path("data/model"), Path("data/renders")
 SCENES, WEIGHTS = Path("data/scenes"), Path("data/weights")
@@ -147,6 +150,28 @@ def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interva
     return published_curves(folder)
 
 
+def others_renders(arm: tuple[Result, dict[str, Path]] | None, pictures: list[Chosen]) -> Other | None:
+    """What the second arm rendered of the chosen targets."""
+    if arm is None:
+        return None
+    shown = {chosen.name: other_render(chosen, arm[1][file]) for chosen in pictures
+             if (file := f"{chosen.row['episode']}.safetensors") in arm[1]}
+    return Other(arm[0], {name: picture for name, picture in shown.items() if picture is not None})
+
+
+def walks(current: Result, arm: tuple[Result, dict[str, Path]] | None, index: dict[str, SceneRecord]) -> list[Walk]:
+    """The exported scenes to look around in: this run beside the second arm, or else beside the splatted points."""
+    found = []
+    for episode in chosen_episodes(RENDERS):
+        arms = {f"{current.name}: {current.label}": RENDERS / f"{episode}.ply"}
+        if arm and f"{episode}.ply" in arm[1]:
+            arms[f"{arm[0].name}: {arm[0].label}"] = arm[1][f"{episode}.ply"]
+        else:
+            arms[f"floor: {FLOOR_NAMES['points_splat']}"] = RENDERS / f"{episode}{FLOOR}"
+        found.append(walk(episode, RENDERS, SCENES, index, arms))
+    return found
+
+
 def weights_words(record: dict) -> str:
     """What some weights are, whose, and from where."""
     digest = f", sha256 {record['sha256'][:16]}" if record.get("sha256") else ""
@@ -190,12 +215,15 @@ def main(config: Config) -> None:
     write_rows(REPORTS / "records.csv", select(rows, method="render"))
     write_json(REPORTS / "metrics.json", headline_metrics(summary, record["trainable_parameters"]))
     write_json(REPORTS / "experiment.json", record)
-    results = gather(os.environ.get("DVC_ROOT", "."))
+    root = os.environ.get("DVC_ROOT", ".")
+    results = gather(root)
+    arm = second_arm(root, results, RENDERS.as_posix())
     settings = config.eval.bootstrap
     values, scenes = column(select(rows, method="render", alignment="aligned"), METRIC)
     findings = Findings(results, summary, rows, interval(values, scenes, config, "score"), against_floors(rows, config),
                         against_baseline(results, settings.resamples, settings.confidence, config.seed), bins, pictures,
-                        provenance(config, record), stage_times())
+                        provenance(config, record), stage_times(),
+                        others_renders(arm, [chosen for chosen, _ in pictures]), walks(results[0], arm, index))
     target = REPORTS / "summary" / "index.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(findings), "utf8")
