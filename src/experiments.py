@@ -11,7 +11,7 @@ import numpy as np
 
 from src.provenance import numpy_generator
 from src.records import Row, column, groups, read_rows, select
-from src.statistics import Comparison, compare
+from src.statistics import Comparison, compare, rank_intervals
 
 REPORTS = Path("reports")
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
@@ -178,6 +178,17 @@ def against_baseline(results: list[Result], resamples: int, confidence: float, s
     rng = numpy_generator(seed, "experiments")
     return compare(values, np.array([scored[key][metric] for key in keys]), [scored[key]["scene"] for key in keys], rng,
                    resamples, confidence)
+
+
+def ranks(results: list[Result]) -> dict[str, tuple[int, int]]:
+    """Best and worst rank by masked PSNR that the pairwise tests leave open, where three or more results are given; all
+    of them must have scored the same targets, as comparable results have."""
+    found = {each.name: scores for each in results if (scores := each.scores())}
+    if len(found) < 3:
+        return {}
+    reference = next(iter(found.values()))
+    arms = {name: np.array([scores[key][METRIC] for key in sorted(reference)]) for name, scores in found.items()}
+    return rank_intervals(arms, [reference[key]["scene"] for key in sorted(reference)], np.random.default_rng(0))
 
 
 def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:

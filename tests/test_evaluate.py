@@ -109,7 +109,7 @@ def test_an_empty_mask_leaves_masked_scores_absent(results):
     rows = target_rows(rendered, [scene.view(name, (40, 32)) for name in rendered.about["targets"]], None)
     assert all(row["psnr_masked"] is row["ssim_splatt3r"] is row["depth_abs_rel"] is None for row in rows)
     assert all(row["psnr"] > 0 and row["mask_share"] == 0 for row in rows)
-    assert "Masked scores of 2 targets" in absences(rows, [], "vgg", False)
+    assert "Masked scores of 2 targets" in absences(rows, [], "vgg", False, {})
 
 
 def test_scenes_without_metres_have_no_scale_error_and_without_depth_no_cloud(results):

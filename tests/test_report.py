@@ -108,7 +108,8 @@ def test_plots_agree_with_the_records(reported):
                 assert float(line[method]) == pytest.approx(np.mean(scores), abs=2e-6) and int(line["n"]) == len(scores)
             if file == "bins":
                 assert float(line["render_low"]) < float(line["render"]) < float(line["render_high"])
-    assert (plots / "train_loss.csv").read_text().splitlines()[:2] == ["step,loss", "0,0.09"]
+    assert (plots / "train_loss.csv").read_text().splitlines()[:2] == [
+        "step,loss,model", '0,0.09,"DINOv2 ViT-S/14 (random weights, untrained)"']
     assert {path.name for path in plots.glob("*_*.csv")} == {"train_loss.csv", "train_mse.csv", "val_psnr_masked.csv"}
 
 
@@ -194,4 +195,4 @@ def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
     assert "dvc exp run -n base -S model.backbone=none" in words
     assert "[" not in re.search("<h1>(.*?)</h1>", html).group(1)
     bins = (tmp_path / "reports/plots/bins.csv").read_text().splitlines()
-    assert bins[1].endswith(",4,,")  # two scenes are too few for an interval: the cells are empty
+    assert ",4,DINOv2 ViT-S/14 (random weights, untrained),," in bins[1]  # two scenes are too few for an interval: the cells are empty
