@@ -1,4 +1,4 @@
-"""Large outputs of other revisions and experiments, where this machine's DVC cache still holds them; nothing is fetched."""
+"""Large outputs of other revisions and experiments, where this machine's DVC cache has them; nothing is fetched."""
 
 import json
 from pathlib import Path

@@ -120,7 +120,8 @@ def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
         cells.append([each.name, " · ".join(filter(None, (each.label, each.about["detail"]))),
                       measured(own["psnr_masked"], 2), measured(own["ssim_masked"], 3),
                       measured(own["lpips_masked"], 3),
-                      signed(own[METRIC], 2), rank_words(ranked.get(each.name)) or "–", *(f"{price[name]:.1f}" if price else NOT_MEASURED for name in COSTS)])
+                      signed(own[METRIC], 2), rank_words(ranked.get(each.name)) or "–",
+                      *(f"{price[name]:.1f}" if price else NOT_MEASURED for name in COSTS)])
     return head, cells
 
 

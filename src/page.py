@@ -234,7 +234,7 @@ def charts(findings: Findings) -> list[dict]:
 
 
 def scene_scatter(findings: Findings, means: dict[str, dict[str, float]]) -> dict:
-    """This run over the baseline, or where it is the baseline or has none over the splatted points, a point per scene."""
+    """This run over the baseline, or over the splatted points where it is the baseline or has none; a point a scene."""
     baseline, run = baseline_of(findings.results), CHART_NAMES["render"]
     other = baseline.label if baseline and baseline is not findings.current else CHART_NAMES["points_splat"]
     points = {scene: (values[other], values[run]) for scene, values in means.items() if other in values}
@@ -242,8 +242,8 @@ def scene_scatter(findings: Findings, means: dict[str, dict[str, float]]) -> dic
     return {"title": f"Scene by scene against {other}",
             "svg": figures.scatter(points, f"{other}: PSNR, masked (dB)", "this run: PSNR, masked (dB)",
                                    f"masked PSNR of each test scene against that of {other}"),
-            "caption": f"{findings.current.label}: above the diagonal, better than {other}, in {above} of {len(points)} "
-                       "scenes. One scene is one point; only the interval says whether that is more than chance."}
+            "caption": f"{findings.current.label}: above the diagonal, better than {other}, in {above} of "
+                       f"{len(points)} scenes. One scene is one point; only the interval says whether that is more than chance."}
 
 
 def named(results: list[Result]) -> str:
@@ -291,8 +291,8 @@ def unmeasured(findings: Findings) -> dict[str, str]:
     if not findings.walks:
         absent["Scenes to walk around"] = "no Gaussians were exported (eval.num_plys is 0)"
     if findings.score and findings.score.low is None:
-        absent["Intervals over scenes"] = (f"there are {findings.score.scenes} test scenes, and fewer than {MIN_SCENES}, "
-                                           "or scenes without any spread, have none")
+        absent["Intervals over scenes"] = (f"there are {findings.score.scenes} test scenes; fewer than {MIN_SCENES}, or "
+                                           "scenes without any spread, have none")
     return absent
 
 
@@ -319,7 +319,8 @@ def context(findings: Findings) -> dict:
         "untrained": current.about["backbone"]["weights"] == "random", "key_figures": key_figures,
         "leaderboard": leaderboard(findings), "floor_board": floor_board(findings), "forest": forest(findings),
         "cards": cards(findings), "other": findings.other and findings.other.result, "walks": findings.walks,
-        "library": library() if findings.walks else "", "walks_payload": payload(findings.walks), "charts": charts(findings), "scores": score_table(summary["methods"], SCORES),
+        "library": library() if findings.walks else "", "walks_payload": payload(findings.walks),
+        "charts": charts(findings), "scores": score_table(summary["methods"], SCORES),
         "compatible": score_table(summary["methods"], COMPATIBLE),
         "bins": group_table(summary["bins"], "overlap"), "categories": group_table(summary["categories"], "scenes"),
         "clouds": cloud_table(summary["cloud"]) if cloud else None, "absent": absent,

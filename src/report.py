@@ -88,7 +88,7 @@ def headline_metrics(summary: dict, parameters: int) -> dict:
 
 
 def published_curves(folder: Path, model: str) -> list[str]:
-    """DVCLive's curves as CSV with the model's label, train/loss.tsv -> train_loss.csv; their names without the ending."""
+    """DVCLive's curves as CSV with the model's label, train/loss.tsv -> train_loss.csv; names without the ending."""
     root = TRAIN / "plots" / "metrics"
     names = []
     for path in sorted(root.rglob("*.tsv")):
@@ -201,8 +201,8 @@ def provenance(config: Config, record: dict, licences: list[str], others: list[R
                      ("optimiser steps", str(config.opt.steps)),
                      ("trainable parameters", f"{record['trainable_parameters']:,}"),
                      ("training scenes", protocol["train_category"]), ("visibility masks", config.eval.masks)],
-        "Data": [("data set", config.data.dataset), ("licence", "; ".join(licences)), ("scenes", protocol["scenes"][:16]),
-                 ("test episodes", protocol["episodes"][:16]), ("resolution", protocol["resolution"])],
+        "Data": [("data set", config.data.dataset), ("licence", "; ".join(licences)),
+                 ("scenes", protocol["scenes"][:16]), ("test episodes", protocol["episodes"][:16]), ("resolution", protocol["resolution"])],
         "Weights and licences": [(use, weights_words(entry)) for use, entry in weights],
         "Versions": list(record["versions"].items())}
 

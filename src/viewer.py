@@ -1,4 +1,4 @@
-"""Chosen test scenes as the page's splat viewer takes them: two arms' Gaussians in few bytes, and the cameras to stand at."""
+"""Chosen test scenes as the page's splat viewer takes them: two arms' Gaussians in few bytes, and cameras to stand at."""
 
 import base64
 import gzip
@@ -105,7 +105,7 @@ def walk(episode: str, renders: Path, scenes: Path, index: dict[str, SceneRecord
     names = {f"input {number}": name for number, name in enumerate(about["contexts"], 1)}
     names |= {f"held-out view {name}": name for name in about["targets"]}
     views = [scene.view(name, rendered.resolution) for name in names.values()]
-    c2w = camera_in_prediction(views[0].c2w, torch.stack([view.c2w for view in views]), rendered.tensors["scale"].item())
-    K = views[0].K
+    scale, K = rendered.tensors["scale"].item(), views[0].K
+    c2w = camera_in_prediction(views[0].c2w, torch.stack([view.c2w for view in views]), scale)
     return Walk(episode, rendered.resolution, (K[0, 0].item(), K[1, 1].item()), dict(zip(names, c2w.double().numpy())),
                 {name: read_ply(path) for name, path in arms.items()})
