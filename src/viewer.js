@@ -8,8 +8,7 @@ const GSPLAT = gsplat(class extends Worker {
 });
 const room = document.querySelector("#room");
 const walks = JSON.parse(document.querySelector("#walks").textContent);
-const AWAKE = 1500;    // milliseconds that drawing goes on after the last movement; sorting lags behind
-const MAX_SIDE = 720;  // pixels of a canvas's drawing buffer
+const AWAKE = 1500;  // milliseconds that drawing goes on after the last movement; sorting lags behind
 
 // The inverse of src/viewer.py's `packed`.
 async function unpacked(arm, unit) {
@@ -105,10 +104,9 @@ async function show(walk) {
     pane.scene = new GSPLAT.Scene();
     pane.scene.addObject(new GSPLAT.Splat(arm.splats.clone()));
     pane.camera = new GSPLAT.Camera();
-    const factor = Math.min(MAX_SIDE, Math.max(256, pane.canvas.clientWidth * devicePixelRatio)) / width;
-    [pane.camera.data.fx, pane.camera.data.fy] = walk.focal.map(pixels => pixels * factor);
+    [pane.camera.data.fx, pane.camera.data.fy] = walk.focal;
     pane.camera.data.near = walk.distance / 100;
-    pane.renderer.setSize(Math.round(width * factor), Math.round(height * factor));
+    pane.renderer.setSize(width, height);  // as scored: at more pixels, gaps open that no scored picture has
   }
   buttons(room.querySelector(".cameras"), walk.cameras.map(({ name }) => name), number => stand(walk, walk.cameras[number]));
   stand(walk, walk.cameras[0]);
