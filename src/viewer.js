@@ -90,17 +90,28 @@ function buttons(holder, entries, choose) {
   }));
 }
 
+// A new canvas for a new scene: a renderer that is used again starts with the order of the Gaussians it had before.
+function freshen(pane) {
+  const canvas = pane.canvas.cloneNode();
+  pane.renderer?.dispose();
+  pane.renderer?.gl.getExtension("WEBGL_lose_context")?.loseContext();
+  pane.canvas.replaceWith(canvas);
+  pane.canvas = canvas;
+  pane.renderer = new GSPLAT.WebGLRenderer(canvas, []);
+  listen(canvas);
+}
+
 async function show(walk) {
   delete room.dataset.drawn;
+  await Promise.all(walk.arms.map(async arm => { arm.splats ??= await unpacked(arm, walk.unit); }));
   for (const [number, button] of room.querySelectorAll(".scenes button").entries())
     button.setAttribute("aria-pressed", walks[number] === walk);
   const [width, height] = walk.size;
   for (const [number, pane] of panes.entries()) {
     const arm = walk.arms[number];
     pane.name.textContent = arm.name;
+    freshen(pane);
     pane.canvas.style.aspectRatio = `${width} / ${height}`;
-    arm.splats ??= await unpacked(arm, walk.unit);
-    pane.renderer ??= new GSPLAT.WebGLRenderer(pane.canvas, []);
     pane.scene = new GSPLAT.Scene();
     pane.scene.addObject(new GSPLAT.Splat(arm.splats.clone()));
     pane.camera = new GSPLAT.Camera();
@@ -147,7 +158,6 @@ function open() {
     room.dataset.missing = "";
     return;
   }
-  for (const { canvas } of panes) listen(canvas);
   buttons(room.querySelector(".scenes"), walks.map(walk => walk.episode.replaceAll("__", " · ")), number => show(walks[number]));
   show(walks[0]);
 }
