@@ -1,7 +1,7 @@
 """Stage `benchmark`: how fast the model is, how much memory and arithmetic it takes, and on what hardware.
 
-reads data/scenes, data/weights, data/model; writes reports/benchmark.json, which no two runs share, and the constant
-reports/benchmark_stamp.json, which tells DVC that it was written
+reads data/scenes, data/weights, data/model; writes reports/benchmark.json, which no two runs share, its timings as
+benchmark.csv for `dvc plots`, and the constant reports/benchmark_stamp.json, which tells DVC that they were written
 
     python -m src.benchmark                every piece of the model, on a pair of test photographs at each resolution
     python -m src.benchmark --rasterizer   the CPU rasteriser against vectorised torch, printed; needs no other stage
@@ -21,6 +21,7 @@ from src.config import PATCH, Config, run
 from src.episodes import read_episodes
 from src.prediction import predict, render_targets
 from src.provenance import fix_computation, git_revision, params_hash, read_json, versions, write_json
+from src.records import write_rows
 from src.scene import Scene
 from src.splatt3r import Splatt3R, SplatOutput
 from src.timing import Timing, flops, hardware, measure, peak_memory
@@ -28,6 +29,7 @@ from src.timing import Timing, flops, hardware, measure, peak_memory
 SCENES, WEIGHTS, MODEL = Path("data/scenes"), Path("data/weights"), Path("data/model")
 RESULT, STAMP = Path("reports/benchmark.json"), Path("reports/benchmark_stamp.json")
 GROUP_NAMES = {"E": "encoder", "D": "decoder", "G": "gaussian_heads", "P": "point_heads", "F": "fusion"}
+TIMES = ("median_ms", "p10_ms", "p90_ms")
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -114,6 +116,13 @@ def measured(pieces: Pieces, warmup: int, repeats: int, device: torch.device,
     return found
 
 
+def bars(resolutions: dict[str, dict], model: str) -> list[dict]:
+    """A row per timed piece and resolution."""
+    return [{"piece": f"{piece.replace('_', ' ')}, {side} px", **{key: entry[key] for key in TIMES}, "model": model}
+            for side, found in resolutions.items() for piece, entry in found.items()
+            if isinstance(entry, dict) and TIMES[0] in entry]
+
+
 def read_sample(side: int, device: torch.device) -> dict[str, Tensor]:
     """The first test episode's contexts and first target at side x side pixels, a batch of one."""
     episode = read_episodes(SCENES, "test")[0]
@@ -142,8 +151,10 @@ def main(config: Config) -> None:
         pieces = Pieces(network, backbone, read_sample(side, device), cells)
         resolutions[str(side)] = measured(pieces, settings.warmup, settings.repeats, device, dtype)
     record = read_json(WEIGHTS / "backbone" / "record.json")
+    label = backbone.label(record["weights"])
+    write_rows(RESULT.with_suffix(".csv"), bars(resolutions, label))
     write_json(RESULT, {
-        "backbone": backbone.label(record["weights"]), "geometry": config.model.geometry, "device": device.type,
+        "backbone": label, "geometry": config.model.geometry, "device": device.type,
         "precision": settings.precision, "warmup": settings.warmup, "repeats": settings.repeats,
         "unit": "one pair of photographs; render_per_view: one target", "parameters": parameters(network, backbone),
         "resolutions": resolutions, "hardware": hardware(), "versions": versions(), "git_revision": git_revision(),

@@ -15,18 +15,18 @@ from pathlib import Path
 from src import figures
 from src.config import Config, load
 from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline_of, gather, generalisation,
-                             protocol_differences, read_folder, read_revision)
+                             protocol_differences, ranks, read_folder, read_revision)
 from src.folders import fresh_folder
 from src.provenance import write_json
 from src.records import column, select, write_rows
 from src.statistics import Comparison, spread
 from src.templates import fill
 from src.tradeoffs import COSTS, costs, pareto_charts
-from src.verdict import cautions, difference_words
+from src.verdict import cautions, difference_words, rank_words
 
 COMPARISON = REPORTS / "comparison"
 METRICS = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel")  # all aligned
-NUMBERS = ("mean", "std", "n", "scenes", "difference", "low", "high", "p_holm")
+NUMBERS = ("mean", "std", "n", "scenes", "difference", "low", "high", "p_holm", "rank_best", "rank_worst")
 NOT_MEASURED = "not measured"
 
 
@@ -73,8 +73,9 @@ def tabulate(results: list[Result], config: Config) -> Table:
 
 def score_rows(table: Table) -> list[dict]:
     """A row per result and metric: mean, std, n, difference from the reference, its limits, p after Holm's correction,
-    verdict. What was not measured has no numbers."""
-    rows = []
+    of the metric that decides the best and worst rank left open among three or more, verdict. What was not measured has
+    no numbers."""
+    rows, ranked = [], ranks(table.results)
     for each in table.results:
         for metric in METRICS:
             values, scenes = column(select(each.rows, alignment="aligned"), metric)
@@ -86,6 +87,8 @@ def score_rows(table: Table) -> list[dict]:
                 interval = compared.interval
                 row |= {"difference": interval.mean, "low": interval.low, "high": interval.high,
                         "p_holm": compared.p_holm}
+            if metric == METRIC and each.name in ranked:
+                row["rank_best"], row["rank_worst"] = ranked[each.name]
             judged = compared and compared.interval.low is not None
             row["verdict"] = ("reference" if values and each is table.reference else NOT_MEASURED if not compared else
                               "too few scenes" if not judged else
@@ -108,15 +111,17 @@ def signed(row: dict, digits: int) -> str:
 
 def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
     """Head and cells: a row per result with masked scores, the PSNR's difference, and what the model costs."""
-    head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS", f"PSNR - {table.reference.name}", "ms", "M parameters", "MB"]
-    cells = []
+    head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS", f"PSNR - {table.reference.name}", "Rank", "ms", "M parameters",
+            "MB"]
+    cells, ranked = [], ranks(table.results)
     for each in table.results:
         own = {row["metric"]: row for row in rows if row["run"] == each.name}
         price = costs(each)
         cells.append([each.name, " · ".join(filter(None, (each.label, each.about["detail"]))),
                       measured(own["psnr_masked"], 2), measured(own["ssim_masked"], 3),
                       measured(own["lpips_masked"], 3),
-                      signed(own[METRIC], 2), *(f"{price[name]:.1f}" if price else NOT_MEASURED for name in COSTS)])
+                      signed(own[METRIC], 2), rank_words(ranked.get(each.name)) or "–",
+                      *(f"{price[name]:.1f}" if price else NOT_MEASURED for name in COSTS)])
     return head, cells
 
 

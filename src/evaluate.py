@@ -4,6 +4,7 @@ reads data/renders, data/scenes, data/weights/lpips_eval; writes data/eval: reco
 method and alignment), cloud.csv (a row per episode and alignment), summary.json (means, spread, what is absent and why)
 """
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,7 @@ from src.alignment import context_points
 from src.config import Config, run
 from src.folders import fresh_folder
 from src.metrics import Lpips, image_scores, load_lpips
-from src.metrics_geometry import DEPTH_SCORES, cloud_score, depth_scores, scale_error
+from src.metrics_geometry import DEPTH_SCORES, CloudScore, cloud_score, depth_scores, scale_error
 from src.metrics_splatt3r import splatt3r_scores
 from src.provenance import fix_computation, write_json
 from src.records import ALIGNMENTS, BINS, METHODS, Row, groups, select, summarise, write_rows
@@ -55,7 +56,7 @@ def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metr
     """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame; no rows
     without depth. Scenes in metres: as predicted, and with the prediction's scale corrected. Other scenes: true points
     are brought to the prediction's scale, so distances are metres as the geometry network has them, and neither a scale
-    error nor a raw row exists."""
+    error nor a raw row exists. Means that are not finite have scores that are not."""
     depth, K, c2w = (torch.stack([getattr(view, key) for view in contexts]) for key in ("depth", "K", "c2w"))
     truth = context_points(depth, K, c2w).reshape(-1, 3)
     valid = (depth > 0).flatten()
@@ -63,7 +64,8 @@ def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metr
     truth, rows = truth if metric else truth * scale, []
     for alignment in ALIGNMENTS if metric else ("aligned",):
         predicted = means / scale if metric and alignment == "aligned" else means
-        score = cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
+        score = (cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
+                 if means.isfinite().all() else CloudScore(*[math.nan] * 3, dict.fromkeys(taus, math.nan)))
         if score is None:
             return []
         rows.append(rendered.names | {"alignment": alignment, "chamfer": score.chamfer, "accuracy": score.accuracy,
@@ -73,22 +75,38 @@ def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metr
     return rows
 
 
+def finite(rows: list[Row]) -> tuple[list[Row], dict[str, int]]:
+    """The rows with numbers that are not finite made absent, and how many there were of each metric."""
+    broken, kept = {}, []
+    for row in rows:
+        lost = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+        kept.append(row | dict.fromkeys(lost))
+        for name in lost:
+            broken[name] = broken.get(name, 0) + 1
+    return kept, broken
+
+
 def by_method(rows: list[Row]) -> dict:
     """method -> alignment -> metric -> mean, std, n."""
     return {method: {alignment: summarise(select(rows, method=method, alignment=alignment)) for alignment in ALIGNMENTS}
             for method in METHODS}
 
 
-def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool) -> dict[str, str]:
-    """What could not be measured, and why, in words."""
-    reasons = {}
+def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool, broken: dict[str, int]) -> dict[str, str]:
+    """What could not be measured, and why, in words; broken: metric -> number of scores that were not finite."""
+    reasons = {f"{count} scores of {name}": "they came out as infinite or not a number, so the render or the cloud "
+               "behind them is broken; means are of the others" for name, count in broken.items()}
     if lpips == "none":
         reasons["LPIPS"] = ("eval.lpips is none: the metric needs a pretrained network, which this run did not ask for "
                             "(eval.lpips=alex or vgg turns it on)")
     if not clouds:
         reasons["Chamfer distance and F-score"] = "the context photographs have no depth to compare with"
-    if not any(row["depth_abs_rel"] is not None for row in rows):
+    renders = select(rows, method="render", alignment="aligned")
+    unknown = sum(row["depth_abs_rel"] is None for row in renders)
+    if unknown == len(renders):
         reasons["Depth error"] = "no visible target pixel has a true depth"
+    elif unknown:
+        reasons[f"Depth error of {unknown} targets"] = "no visible pixel of them has a true depth"
     if not metric:
         reasons["Scale error, and distances of raw points"] = (
             "these scenes are not in metres, so no true scale exists; distances of aligned points are in metres as the "
@@ -104,7 +122,7 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool) -> di
 
 
 def summary(rows: list[Row], clouds: list[Row], resolution: tuple[int, int], lpips: str, metric: bool,
-            dropped: list[str]) -> dict:
+            dropped: list[str], broken: dict[str, int]) -> dict:
     return {
         "methods": by_method(rows),
         "bins": {name: by_method(select(rows, bin=name)) for name in groups(rows, "bin")},
@@ -113,7 +131,7 @@ def summary(rows: list[Row], clouds: list[Row], resolution: tuple[int, int], lpi
         "counts": {"episodes": len({row["episode"] for row in rows}), "scenes": len({row["scene"] for row in rows}),
                    "targets": len({(row["episode"], row["target"]) for row in rows})},
         "resolution": list(resolution), "units": "metre" if metric else "scene", "lpips": lpips,
-        "absent": absences(rows, clouds, lpips, metric) | {
+        "absent": absences(rows, clouds, lpips, metric, broken) | {
             f"All scores of {name}": f"its predicted over true scale lies outside {SCALES}" for name in dropped},
     }
 
@@ -141,7 +159,7 @@ def main(config: Config) -> None:
     with ThreadPoolExecutor(config.threads) as pool:  # in the order of the files, whatever the number of threads
         scored = pool.map(lambda path: episode_rows(path, index, lpips, config.eval.fscore_tau, metric), files)
         tables = list(tqdm(scored, desc="evaluate", total=len(files)))
-    rows, clouds = ([row for table in tables for row in table[kind]] for kind in range(2))
+    (rows, broken), (clouds, holes) = (finite([row for table in tables for row in table[kind]]) for kind in range(2))
     dropped = [path.stem for path, (scores, _) in zip(files, tables) if not scores]
     if not rows:
         raise ValueError(f"The predicted over true scale of all {len(files)} test pairs lies outside {SCALES}; the "
@@ -151,7 +169,8 @@ def main(config: Config) -> None:
         write_rows(folder / "records.csv", rows)
         if clouds:
             write_rows(folder / "cloud.csv", clouds)
-        write_json(folder / "summary.json", summary(rows, clouds, resolution, config.eval.lpips, metric, dropped))
+        write_json(folder / "summary.json", summary(rows, clouds, resolution, config.eval.lpips, metric, dropped,
+                                                       broken | holes))
 
 
 if __name__ == "__main__":

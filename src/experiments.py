@@ -11,7 +11,7 @@ import numpy as np
 
 from src.provenance import numpy_generator
 from src.records import Row, column, groups, read_rows, select
-from src.statistics import Comparison, compare
+from src.statistics import Comparison, compare, rank_intervals
 
 REPORTS = Path("reports")
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
@@ -32,6 +32,7 @@ class Result:
     rows       reports/records.csv: scores of the model's own renders
     curves     text of reports/plots/*.csv that hold training curves, by name
     benchmark  reports/benchmark.json, where there is one
+    revision   commit that published it; None for the work tree
     """
 
     name: str
@@ -40,6 +41,7 @@ class Result:
     rows: list[Row]
     curves: dict[str, str]
     benchmark: dict | None
+    revision: str | None = None
 
     @property
     def label(self) -> str:
@@ -94,7 +96,8 @@ def read_revision(root: str | Path, revision: str, name: str) -> Result | None:
     commit = commit.strip() if commit else dict(experiments(root)).get(revision)
     if commit is None:
         return None
-    return result(name, lambda path: git(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}"))
+    found = result(name, lambda path: git(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}"))
+    return found and replace(found, revision=commit)
 
 
 def experiments(root: str | Path, baseline: str = "HEAD") -> list[tuple[str, str]]:
@@ -175,6 +178,17 @@ def against_baseline(results: list[Result], resamples: int, confidence: float, s
     rng = numpy_generator(seed, "experiments")
     return compare(values, np.array([scored[key][metric] for key in keys]), [scored[key]["scene"] for key in keys], rng,
                    resamples, confidence)
+
+
+def ranks(results: list[Result]) -> dict[str, tuple[int, int]]:
+    """Best and worst rank by masked PSNR that the pairwise tests leave open, where three or more results are given; all
+    of them must have scored the same targets, as comparable results have."""
+    found = {each.name: scores for each in results if (scores := each.scores())}
+    if len(found) < 3:
+        return {}
+    reference = next(iter(found.values()))
+    arms = {name: np.array([scores[key][METRIC] for key in sorted(reference)]) for name, scores in found.items()}
+    return rank_intervals(arms, [reference[key]["scene"] for key in sorted(reference)], np.random.default_rng(0))
 
 
 def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:

@@ -105,6 +105,42 @@ def dots(rows: dict[str, dict[str, float]], label: str, description: str) -> str
         return to_svg(figure, description)
 
 
+def scatter(points: dict[str, tuple[float, float]], across: str, label: str, description: str) -> str:
+    """A point per name, above the dashed diagonal where `label` is higher than `across`."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(4.6, 3.9))
+        values = [value for point in points.values() for value in point]
+        margin = 0.05 * (max(values) - min(values)) + 0.1
+        limits = min(values) - margin, max(values) + margin
+        axes.plot(limits, limits, color=MUTED, lw=1, dashes=(4, 3))
+        for x, y in points.values():
+            axes.plot([x], [y], "o", color=ACCENT, ms=5.5, alpha=0.85)
+        axes.set(xlim=limits, ylim=limits, xlabel=across, ylabel=label, aspect="equal")
+        return to_svg(figure, description)
+
+
+def bars(rows: dict[str, dict[str, Estimate]], label: str, description: str) -> str:
+    """A group of bars per row name with one bar per series, the first on top; a line from low to high on each."""
+    series = list(dict.fromkeys(key for values in rows.values() for key in values))[:len(COLOURS)]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(4.6, 1.1 + 0.2 * len(rows) * (len(series) + 0.6)))
+        height = 0.8 / len(series)
+        for number, (key, colour) in enumerate(zip(series, COLOURS)):
+            shift = height * (number - (len(series) - 1) / 2)
+            found = [(place + shift, rows[name][key]) for place, name in enumerate(rows) if key in rows[name]]
+            axes.barh([y for y, _ in found], [value for _, (value, _, _) in found], 0.86 * height, color=colour,
+                      label=key)
+            for y, (_, low, high) in found:
+                axes.plot([low, high], [y, y], color=INK, lw=1.1)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(label)
+        if len(series) > 1:
+            figure.legend(loc="outside lower center", ncols=2, labelcolor=MUTED)
+        return to_svg(figure, description)
+
+
 def forest(intervals: dict[str, Estimate], label: str, description: str) -> str:
     """Differences with intervals around a line at zero."""
     with plt.rc_context(STYLE):

@@ -94,6 +94,14 @@ def panels(chosen: Chosen, index: dict[str, SceneRecord], scenes: Path, renders:
             "error": error_panel(render, target.image, mask), "depth": depth_panel(depth, target.depth.numpy())}
 
 
+def other_render(chosen: Chosen, path: Path) -> np.ndarray | None:
+    """The same target (H, W, 3) uint8 in another arm's file of data/renders; None where that arm did not render it."""
+    rendered = Rendered.read(path)
+    if chosen.row["target"] not in rendered.about["targets"]:
+        return None
+    return bytes_of(rendered.picture("render", "aligned")[rendered.about["targets"].index(chosen.row["target"])])
+
+
 def strip(pictures: dict[str, np.ndarray], title: str, note: str) -> Image.Image:
     """Panels in a row under their names, a title above and a note below; small panels are enlarged pixel by pixel."""
     height, width = next(iter(pictures.values())).shape[:2]

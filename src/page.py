@@ -9,16 +9,18 @@ import numpy as np
 from PIL import Image
 
 from src import figures
-from src.experiments import METRIC, Result, protocol_differences
+from src.experiments import METRIC, Result, baseline_of, protocol_differences, ranks
 from src.gallery import Chosen
-from src.records import ALIGNMENTS, FLOORS, METHODS, Row, column, groups, select, summarise
-from src.speed import fps_and_memory, speed_facts, stage_table, time_table, timings, why_absent
-from src.statistics import Comparison, Interval, rank_intervals
+from src.records import ALIGNMENTS, BINS, FLOORS, METHODS, Row, column, groups, select, summarise
+from src.speed import (CPU_ONLY, at_resolution, fps_and_memory, speed_facts, stage_table, time_bars, time_table, timings,
+                       why_absent)
+from src.statistics import MIN_SCENES, Comparison, Interval
 from src.stopwatch import StageTime
 from src.templates import fill
-from src.tradeoffs import COSTS, pareto_charts
-from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline, interval_words,
-                         number, power_words)
+from src.tradeoffs import COSTS, pareto_charts, same_machine
+from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline,
+                         number, power_words, rank_words)
+from src.viewer import Walk, library, payload
 
 METHOD_NAMES = {"render": "this model's renders"} | FLOOR_NAMES
 CHART_NAMES = {"render": "render", "copy_nearest": "copied photograph", "points_splat": "points, splatted",
@@ -36,31 +38,43 @@ CURVE_NAMES = {"train_loss": "Training loss", "val_psnr_masked": "Validation PSN
 
 
 @dataclass(frozen=True)
+class Other:
+    """The arm shown beside this run. pictures: name of a chosen target -> its render (H, W, 3) uint8."""
+
+    result: Result
+    pictures: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything the page shows.
 
     results      this run first, then the others
     summary      data/eval/summary.json
     rows         data/eval/records.csv, all methods
-    score        mean aligned masked PSNR of this run
+    score        mean aligned masked PSNR of this run, None where no target has one
     floors       this run against each floor
     comparisons  runs against the baseline, by name
     bins         overlap bin -> method -> interval of the aligned masked PSNR, None without scores
     pictures     chosen targets and their panels
     provenance   heading -> (name, value) pairs
     stages       stage -> its time when it last ran here
+    other        another arm's renders of the same targets, where this machine has them
+    walks        scenes for the viewer
     """
 
     results: list[Result]
     summary: dict
     rows: list[Row]
-    score: Interval
+    score: Interval | None
     floors: dict[str, Comparison]
     comparisons: dict[str, Comparison]
     bins: dict[str, dict[str, Interval | None]]
     pictures: list[tuple[Chosen, dict[str, np.ndarray]]]
     provenance: dict[str, list[tuple[str, str]]]
     stages: dict[str, StageTime]
+    other: Other | None
+    walks: list[Walk]
 
     @property
     def current(self) -> Result:
@@ -86,18 +100,6 @@ def unbroken(words: str) -> str:
     return re.sub(r"\[(.*?), (.*?)\]", "[\\1,\u00a0\\2]", words)
 
 
-def ranks(results: list[Result]) -> dict[str, str]:
-    """Ranks that the pairwise tests leave open, where three or more results can be compared."""
-    if len(results) < 3:
-        return {}
-    found = {each.name: each.scores() for each in results}
-    reference = found[results[0].name]
-    arms = {name: np.array([scores[key][METRIC] for key in sorted(reference)]) for name, scores in found.items()}
-    scenes = [reference[key]["scene"] for key in sorted(reference)]
-    intervals = rank_intervals(arms, scenes, np.random.default_rng(0))
-    return {name: f"{best}" if best == worst else f"{best}–{worst}" for name, (best, worst) in intervals.items()}
-
-
 def leaderboard(findings: Findings) -> list[dict]:
     """A row per run: run, backbone, detail, psnr, ssim, lpips, fps, memory, difference, rank, refused."""
     refused = {each.name: protocol_differences(findings.current, each) for each in findings.results}
@@ -109,7 +111,7 @@ def leaderboard(findings: Findings) -> list[dict]:
         fps, memory = fps_and_memory(each, findings.current) or (NOT_MEASURED, NOT_MEASURED)
         rows.append({
             "run": each.name, "backbone": each.label, "detail": each.about["detail"], "refused": refused[each.name],
-            "rank": ranked.get(each.name, ""),
+            "rank": rank_words(ranked.get(each.name)),
             "difference": "baseline" if each.is_baseline and not refused[each.name] else difference,
             "fps": fps, "memory": memory}
             | {name: plus_minus(scores.get(f"{name}_masked"), name) for name in ("psnr", "ssim", "lpips")})
@@ -153,8 +155,11 @@ def cloud_table(cloud: dict) -> dict:
 
 
 def group_table(tree: dict[str, dict], heading: str) -> dict:
-    """group -> method -> alignment -> metric as rows of aligned masked PSNR, a column per method."""
-    rows = []
+    """group -> method -> alignment -> metric as rows of aligned masked PSNR, a column per method; an overlap bin that
+    no pair falls into has a row with n = 0."""
+    rows, empty = [], {method: {"aligned": {}} for method in METHODS}
+    if tree.keys() & set(BINS):
+        tree = {name: tree.get(name, empty) for name in BINS}
     for group, methods in tree.items():
         entries = [methods[method]["aligned"].get(METRIC) for method in METHODS]
         rows.append([group.replace("_", " "), *(plus_minus(entry, METRIC) for entry in entries),
@@ -176,18 +181,19 @@ def cards(findings: Findings) -> list[dict]:
     for chosen, pictures in findings.pictures:
         row = chosen.row
         uris = {name: data_uri(picture) for name, picture in pictures.items()}
+        other = findings.other and findings.other.pictures.get(chosen.name)
         made.append({
             "family": chosen.family, "rule": chosen.rule, "photograph": uris.pop("photograph"),
             "render": uris.pop("render"), "thumbs": list(uris.items()), "width": pictures["render"].shape[1],
-            "height": pictures["render"].shape[0],
+            "height": pictures["render"].shape[0], "other": None if other is None else data_uri(other),
             "note": f"{row['scene']} · view {row['target']} · {row['bin'].replace('_', ' ')} overlap",
             "score": f"{number(row['psnr_masked'])} dB"})
     return made
 
 
 def curve_of(text: str) -> figures.Curve:
-    """Columns of a curve's CSV."""
-    rows = [list(map(float, line.split(","))) for line in text.splitlines()[1:]]
+    """The first two columns of a curve's CSV: step and value."""
+    rows = [list(map(float, line.split(",")[:2])) for line in text.splitlines()[1:]]
     return [row[0] for row in rows], [row[1] for row in rows]
 
 
@@ -200,7 +206,7 @@ def charts(findings: Findings) -> list[dict]:
         if shown:
             series = {each.name: curve_of(each.curves[name]) for each in shown}
             made.append({"title": label, "svg": figures.curves(series, label, f"{label} over training steps"),
-                         "caption": "; ".join(f"{each.name}: {each.label}" for each in shown) + "."})
+                         "caption": named(shown)})
     overlaps = list(findings.bins)
     points = {name: [findings.bins[overlap][method] for overlap in overlaps] for method, name in CHART_NAMES.items()}
     estimates = {name: [interval and (interval.mean, interval.low, interval.high) for interval in intervals]
@@ -209,19 +215,45 @@ def charts(findings: Findings) -> list[dict]:
                  "svg": figures.bands([name.replace("_", " ") for name in overlaps], estimates, "PSNR, masked (dB)",
                                       "masked PSNR by overlap bin"),
                  "caption": f"{current.label}. Bars: 95 % intervals over scenes, where there are enough of them."})
-    made.append({"title": "Scene by scene", "svg": figures.dots(scene_means(findings), "PSNR, masked (dB)",
-                                                               "masked PSNR of each test scene"),
-                 "caption": f"{current.label}; means over the targets of a scene, aligned."})
+    if means := scene_means(findings):
+        made.append({"title": "Scene by scene", "svg": figures.dots(means, "PSNR, masked (dB)",
+                                                                   "masked PSNR of each test scene"),
+                     "caption": f"{current.label}; means over the targets of a scene, aligned."})
+        made.append(scene_scatter(findings, means))
+    measured = same_machine(comparable)
+    if measured and measured[0] is current:
+        rows = time_bars(measured)
+        made.append({"title": "Time of each piece", "svg": figures.bars(rows, "milliseconds", "milliseconds per piece"),
+                     "caption": f"Median, 10 to 90 %, at {at_resolution(current)[0]} px on one machine. "
+                                + named(measured[:len(figures.COLOURS)])})
     for cost, svg in pareto_charts(comparable).items():
         made.append({"title": f"Quality against {COSTS[cost]}", "svg": svg,
-                     "caption": "Runs measured on one machine; the line joins those that no other beats in both."})
+                     "caption": "Runs measured on one machine; the line joins those that no other beats in both. "
+                                + named(measured)})
     return made
+
+
+def scene_scatter(findings: Findings, means: dict[str, dict[str, float]]) -> dict:
+    """This run over the baseline, or over the splatted points where it is the baseline or has none; a point a scene."""
+    baseline, run = baseline_of(findings.results), CHART_NAMES["render"]
+    other = baseline.label if baseline and baseline is not findings.current else CHART_NAMES["points_splat"]
+    points = {scene: (values[other], values[run]) for scene, values in means.items() if other in values}
+    above = sum(y > x for x, y in points.values())
+    return {"title": f"Scene by scene against {other}",
+            "svg": figures.scatter(points, f"{other}: PSNR, masked (dB)", "this run: PSNR, masked (dB)",
+                                   f"masked PSNR of each test scene against that of {other}"),
+            "caption": f"{findings.current.label}: above the diagonal, better than {other}, in {above} of "
+                       f"{len(points)} scenes. One scene is one point; only the interval says whether that is more than chance."}
+
+
+def named(results: list[Result]) -> str:
+    """Whose the names in a chart are; labels say which are untrained."""
+    return "; ".join(f"{each.name}: {each.label}" for each in results) + "."
 
 
 def scene_means(findings: Findings) -> dict[str, dict[str, float]]:
     """scene -> method's name -> mean aligned masked PSNR; beside the floors, the baseline where there is one."""
-    baseline = next((each for each in findings.results[1:] if each.is_baseline
-                     and not protocol_differences(findings.current, each)), None)
+    baseline = baseline_of(findings.results)
     tables = {CHART_NAMES[method]: select(findings.rows, method=method, alignment="aligned")
               for method in ("render", "copy_nearest", "points_splat")}
     if baseline and not findings.current.is_baseline:
@@ -240,10 +272,28 @@ def forest(findings: Findings) -> dict | None:
         found, against = {CHART_NAMES[name]: each for name, each in findings.floors.items()}, "each floor"
     if not found:
         return None
+    arms = [each for each in findings.results if each.name in findings.comparisons] or [current]
     estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
     title = f"masked PSNR minus that of {against} (dB)"
     return {"svg": figures.forest(estimates, title, f"{current.label}: {title}"),
-            "caption": f"Paired differences; 95 % intervals over scenes, where there are enough. {current.label}."}
+            "caption": "Paired differences; 95 % intervals over scenes, where there are enough. " + named(arms)}
+
+
+def unmeasured(findings: Findings) -> dict[str, str]:
+    """What this page could show and does not, and why, beside the absent scores."""
+    current, absent = findings.current, {}
+    if (benchmark := timings(current)) is None:
+        absent["Speed and memory of this run"] = why_absent(current)
+    elif benchmark["device"] != "cuda":
+        absent["Speed on a GPU"] = CPU_ONLY
+    if not current.is_baseline and not findings.comparisons:
+        absent["Difference from MASt3R only"] = "no run without a backbone was measured in the same way"
+    if not findings.walks:
+        absent["Scenes to walk around"] = "no Gaussians were exported (eval.num_plys is 0)"
+    if findings.score and findings.score.low is None:
+        absent["Intervals over scenes"] = (f"there are {findings.score.scenes} test scenes; fewer than {MIN_SCENES}, or "
+                                           "scenes without any spread, have none")
+    return absent
 
 
 def context(findings: Findings) -> dict:
@@ -256,7 +306,7 @@ def context(findings: Findings) -> dict:
     key_figures = [(SCORES[metric], plus_minus(methods.get(metric), metric))
                    for metric in ("psnr_masked", "ssim_masked", "lpips_masked") if metric in methods]
     cloud, benchmark = summary["cloud"]["aligned"], timings(current)
-    absent = summary["absent"] | ({} if benchmark else {"Speed and memory of this run": why_absent(current)})
+    absent = summary["absent"] | unmeasured(findings)
     if "chamfer" in cloud:
         key_figures.append(("Chamfer distance (m)", plus_minus(cloud["chamfer"], "chamfer")))
     return {
@@ -265,10 +315,12 @@ def context(findings: Findings) -> dict:
         "headline": unbroken(headline(current, findings.score, comparison)),
         "cautions": cautions(current, comparison is not None),
         "power": power_words(comparison) if comparison else None,
-        "floors": floor_words(findings.floors) if findings.floors else None, "score": interval_words(findings.score),
+        "floors": floor_words(findings.floors) if findings.floors else None,
         "untrained": current.about["backbone"]["weights"] == "random", "key_figures": key_figures,
         "leaderboard": leaderboard(findings), "floor_board": floor_board(findings), "forest": forest(findings),
-        "cards": cards(findings), "charts": charts(findings), "scores": score_table(summary["methods"], SCORES),
+        "cards": cards(findings), "other": findings.other and findings.other.result, "walks": findings.walks,
+        "library": library() if findings.walks else "", "walks_payload": payload(findings.walks),
+        "charts": charts(findings), "scores": score_table(summary["methods"], SCORES),
         "compatible": score_table(summary["methods"], COMPATIBLE),
         "bins": group_table(summary["bins"], "overlap"), "categories": group_table(summary["categories"], "scenes"),
         "clouds": cloud_table(summary["cloud"]) if cloud else None, "absent": absent,

@@ -1,11 +1,12 @@
 """Stage `render`: the test episodes' held-out views as the model and the floors show them.
 
-reads data/scenes, data/features, data/weights/geometry, data/model; writes data/renders: a safetensors per episode and
-a few .ply files
+reads data/scenes, data/features, data/weights/geometry, data/model; writes data/renders: a safetensors per episode and,
+of a few, .ply files: the model's Gaussians and those of the floor points_splat
 """
 
 import json
 import shutil
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -39,9 +40,10 @@ def geometry_points(prediction, sample: dict[str, Tensor]) -> tuple[Tensor, Tens
 
 
 def episode_renders(network: Splatt3R, sample: dict[str, Tensor], metric: bool, masks: str,
-                    frozen: Mast3r | None = None) -> tuple[dict[str, Tensor], Gaussians]:
+                    frozen: Mast3r | None = None) -> tuple[dict[str, Tensor], dict[str, Gaussians]]:
     """All pictures of one episode, each (T, ...); names without a suffix trust the prediction's scale, `_aligned` ones
-    have the true cameras multiplied by `scale`. `depth_aligned` is in the dataset's units."""
+    have the true cameras multiplied by `scale`. `depth_aligned` is in the dataset's units. Also the Gaussians that
+    `render` and `points_splat` show."""
     batch = {key: value[None] for key, value in sample.items()}
     prediction = predict(network, batch, frozen)
     gaussians, scale = prediction.output.gaussians[0], prediction.scales[0]
@@ -57,7 +59,8 @@ def episode_renders(network: Splatt3R, sample: dict[str, Tensor], metric: bool, 
                      f"depth{suffix}": rendering.depths / factor,
                      f"points{suffix}": splat_points(points, colours, cameras, sample["K"][2:], (width, height)),
                      f"points_splat{suffix}": render_targets(splats, batch, 0, factor).images}
-    return pictures | {"means": gaussians.means, "scale": scale.double().reshape(1)}, gaussians
+    pictures |= {"means": gaussians.means, "scale": scale.double().reshape(1)}
+    return pictures, {"render": gaussians, "points_splat": splats}
 
 
 def stored(name: str, tensor: Tensor) -> Tensor:
@@ -72,6 +75,15 @@ def write_episode(folder: Path, episode: Episode, pictures: dict[str, Tensor]) -
               {"episode": json.dumps(about, sort_keys=True)})
 
 
+def to_export(episodes: list[Episode], count: int) -> set[str]:
+    """Episodes whose Gaussians become .ply files: the first of each scene, families taking turns."""
+    families = {}
+    for episode in episodes:
+        families.setdefault(episode.category, {}).setdefault(episode.scene, episode.id)
+    turns = zip_longest(*(first.values() for first in families.values()))
+    return set([episode for turn in turns for episode in turn if episode][:count])
+
+
 @memory_advice()
 @torch.inference_mode()
 def main(config: Config) -> None:
@@ -84,13 +96,13 @@ def main(config: Config) -> None:
                       config.dataset.resolution, episodes.__getitem__, len(episodes))
     shutil.rmtree(RENDERS, ignore_errors=True)
     RENDERS.mkdir(parents=True)
-    exported = set()
+    exported = to_export(episodes, config.eval.num_plys)
     for number, episode in enumerate(tqdm(episodes, desc="render")):
-        pictures, gaussians = episode_renders(network, samples[number], metric, config.eval.masks, frozen)
+        pictures, clouds = episode_renders(network, samples[number], metric, config.eval.masks, frozen)
         write_episode(RENDERS, episode, pictures)
-        if episode.scene not in exported and len(exported) < config.eval.num_plys:
-            exported.add(episode.scene)
-            write_ply(RENDERS / f"{episode.id}.ply", gaussians)
+        if episode.id in exported:
+            write_ply(RENDERS / f"{episode.id}.ply", clouds["render"])
+            write_ply(RENDERS / f"{episode.id}.points_splat.ply", clouds["points_splat"])
 
 
 if __name__ == "__main__":

@@ -7,20 +7,24 @@ other experiments and timings too
 `python -m src.report` brings the page up to date after new experiments.
 """
 
+import csv
 import os
 from pathlib import Path
 
+from src.cached import second_arm
 from src.config import Config, run
-from src.experiments import METRIC, REPORTS, SCHEMA, against_baseline, gather
+from src.experiments import METRIC, REPORTS, SCHEMA, Result, against_baseline, gather
 from src.folders import fresh_folder
-from src.gallery import choose, panels, strip
-from src.page import Findings, page
+from src.gallery import Chosen, choose, other_render, panels, strip
+from src.page import Findings, Other, page
 from src.provenance import (file_hash, fix_computation, git_revision, numpy_generator, params_hash, read_json, versions,
                             write_json)
 from src.records import FLOORS, METHODS, Row, column, groups, read_rows, select, write_rows
-from src.scene import read_index
+from src.scene import Scene, SceneRecord, read_index
 from src.statistics import Comparison, Interval, bootstrap_interval, compare
 from src.stopwatch import stage_times
+from src.verdict import FLOOR_NAMES
+from src.viewer import FLOOR, Walk, chosen_episodes, walk
 
 EVAL, TRAIN, MODEL, RENDERS = Path("data/eval"), Path("data/train"), Path("data/model"), Path("data/renders")
 SCENES, WEIGHTS = Path("data/scenes"), Path("data/weights")
@@ -43,8 +47,8 @@ def held_still(config: Config, summary: dict, geometry: dict, train_category: st
         "resolution": "x".join(map(str, summary["resolution"])), "eval.lpips": config.eval.lpips}
 
 
-def about(config: Config, summary: dict, curves: list[str]) -> dict:
-    """reports/experiment.json: what was run, and what it may be compared with."""
+def about(config: Config, summary: dict) -> dict:
+    """reports/experiment.json but for the names of the curves: what was run, and what it may be compared with."""
     record = read_json(MODEL / "record.json")
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
@@ -54,7 +58,7 @@ def about(config: Config, summary: dict, curves: list[str]) -> dict:
         "detail": "" if bare else f"{model.fusion_mode} at {model.fusion_site}, {model.strategy}",
         "backbone": backbone, "geometry": record["geometry"], "trainable_parameters": record["trainable_parameters"],
         "fusion": record["fusion"],
-        "protocol": held_still(config, summary, record["geometry"], record["train_category"]), "curves": curves,
+        "protocol": held_still(config, summary, record["geometry"], record["train_category"]),
         "counts": summary["counts"], "absent": summary["absent"], "versions": versions(),
         "params": params_hash(*sections),
         "benchmark_params": params_hash(config.seed, config.threads, config.model, config.benchmark)}
@@ -91,24 +95,24 @@ def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
     return {name: value for name, value in metrics.items() if value not in (None, {})}
 
 
-def published_curves(folder: Path) -> list[str]:
-    """DVCLive's curves as CSV, train/loss.tsv -> train_loss.csv; their names without the ending."""
+def published_curves(folder: Path, model: str) -> list[str]:
+    """DVCLive's curves as CSV with the model's label, train/loss.tsv -> train_loss.csv; names without the ending."""
     root = TRAIN / "plots" / "metrics"
     names = []
     for path in sorted(root.rglob("*.tsv")):
         names.append("_".join(path.relative_to(root).with_suffix("").parts))
-        text = path.read_text("utf8").replace("\t", ",")
-        (folder / f"{names[-1]}.csv").write_text(text, "utf8")
+        points = csv.DictReader(path.read_text("utf8").splitlines(), delimiter="\t")
+        write_rows(folder / f"{names[-1]}.csv", [point | {"model": model} for point in points])
     return names
 
 
-def wide(groups_of: dict[str, list[Row]], heading: str) -> list[Row]:
-    """Mean aligned masked PSNR, a row per group and a column per method, with the number of targets."""
+def wide(groups_of: dict[str, list[Row]], heading: str, model: str) -> list[Row]:
+    """Mean aligned masked PSNR, a row per group and a column per method, with the number of targets and the model."""
     table = []
     for name, rows in groups_of.items():
         values = {method: column(select(rows, method=method, alignment="aligned"), METRIC)[0] for method in METHODS}
         means = {method: sum(scores) / len(scores) if scores else None for method, scores in values.items()}
-        table.append({heading: name} | means | {"n": len(values["render"])})
+        table.append({heading: name} | means | {"n": len(values["render"]), "model": model})
     return table
 
 
@@ -142,17 +146,39 @@ def against_floors(rows: list[Row], config: Config) -> dict[str, Comparison]:
                    settings.resamples, settings.confidence)
 
 
-def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interval | None]]) -> list[str]:
-    """CSVs for `dvc plots`; returns the names of the training curves among them."""
-    table = wide({name: select(rows, bin=name) for name in bins}, "bin")
+def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interval | None]], model: str) -> list[str]:
+    """CSVs for `dvc plots`, each row with the label of the model; returns the names of the training curves."""
+    table = wide({name: select(rows, bin=name) for name in bins}, "bin", model)
     for row in table:
         found = bins[row["bin"]]["render"]
         row |= {"render_low": found and found.low, "render_high": found and found.high}
     write_rows(folder / "bins.csv", table)
-    write_rows(folder / "scenes.csv", wide({name: select(rows, scene=name) for name in groups(rows, "scene")}, "scene"))
-    write_rows(folder / "families.csv",
-               wide({name: select(rows, category=name) for name in groups(rows, "category")}, "family"))
-    return published_curves(folder)
+    for file, heading, name in (("scenes", "scene", "scene"), ("families", "family", "category")):
+        members = {group: select(rows, **{name: group}) for group in groups(rows, name)}
+        write_rows(folder / f"{file}.csv", wide(members, heading, model))
+    return published_curves(folder, model)
+
+
+def others_renders(arm: tuple[Result, dict[str, Path]] | None, pictures: list[Chosen]) -> Other | None:
+    """What the second arm rendered of the chosen targets."""
+    if arm is None:
+        return None
+    shown = {chosen.name: other_render(chosen, arm[1][file]) for chosen in pictures
+             if (file := f"{chosen.row['episode']}.safetensors") in arm[1]}
+    return Other(arm[0], {name: picture for name, picture in shown.items() if picture is not None})
+
+
+def walks(current: Result, arm: tuple[Result, dict[str, Path]] | None, index: dict[str, SceneRecord]) -> list[Walk]:
+    """The exported scenes to look around in: this run beside the second arm, or else beside the splatted points."""
+    found = []
+    for episode in chosen_episodes(RENDERS):
+        arms = {f"{current.name}: {current.label}": RENDERS / f"{episode}.ply"}
+        if arm and f"{episode}.ply" in arm[1]:
+            arms[f"{arm[0].name}: {arm[0].label}"] = arm[1][f"{episode}.ply"]
+        else:
+            arms[f"floor: {FLOOR_NAMES['points_splat']}"] = RENDERS / f"{episode}{FLOOR}"
+        found.append(walk(episode, RENDERS, SCENES, index, arms))
+    return found
 
 
 def fusion_words(fusion: dict) -> list[tuple[str, str]]:
@@ -173,20 +199,30 @@ def weights_words(record: dict) -> str:
             f"{digest}")
 
 
-def provenance(config: Config, record: dict) -> dict[str, list[tuple[str, str]]]:
-    """Headings -> names and values, for the page alone: the revision is not known to reproducible files."""
+def provenance(config: Config, record: dict, licences: list[str], others: list[Result]
+               ) -> dict[str, list[tuple[str, str]]]:
+    """Headings -> names and values, for the page alone: the revision is not known to reproducible files; licences: of
+    the scenes; others: runs shown beside this one, whose weights are listed too."""
     protocol = record["protocol"]
     weights = [("geometry", record["geometry"]), ("backbone", record["backbone"])]
-    if (lpips := WEIGHTS / "lpips_eval" / "record.json").exists():
-        weights.append(("LPIPS trunk", read_json(lpips)))
+    for use, folder in (("LPIPS, scores", "lpips_eval"), ("LPIPS, training loss", "lpips_loss")):
+        if (path := WEIGHTS / folder / "record.json").exists():
+            weights.append((use, read_json(path)))
+    used = {entry["label"] for _, entry in weights}
+    for each in others:
+        for use in ("geometry", "backbone"):
+            if (entry := each.about[use])["label"] not in used:
+                used.add(entry["label"])
+                weights.append((f"{use} of {each.name}", entry))
     return {
         "This run": [("revision", git_revision() or "not in a Git repository"), ("parameters", record["params"]),
                      ("protocol", params_hash(protocol)), ("seed", str(config.seed)),
                      ("optimiser steps", str(config.opt.steps)),
                      ("trainable parameters", f"{record['trainable_parameters']:,}"), *fusion_words(record["fusion"]),
                      ("training scenes", protocol["train_category"]), ("visibility masks", config.eval.masks)],
-        "Data": [("data set", config.data.dataset), ("scenes", protocol["scenes"][:16]),
-                 ("test episodes", protocol["episodes"][:16]), ("resolution", protocol["resolution"])],
+        "Data": [("data set", config.data.dataset), ("licence", "; ".join(licences)),
+                 ("scenes", protocol["scenes"][:16]), ("test episodes", protocol["episodes"][:16]),
+                 ("resolution", protocol["resolution"])],
         "Weights and licences": [(use, weights_words(entry)) for use, entry in weights],
         "Versions": list(record["versions"].items())}
 
@@ -196,9 +232,9 @@ def main(config: Config) -> None:
     summary, rows = read_json(EVAL / "summary.json"), read_rows((EVAL / "records.csv").read_text("utf8"))
     index = {record.id: record for record in read_index(SCENES)}
     bins = intervals_by_bin(rows, config)
+    record = about(config, summary)
     with fresh_folder(REPORTS / "plots") as folder:
-        curves = write_plots(folder, rows, bins)
-    record = about(config, summary, curves)
+        record["curves"] = write_plots(folder, rows, bins, record["label"])
     pictures = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]
     with fresh_folder(REPORTS / "images") as folder:
         for chosen, panel in pictures:
@@ -209,12 +245,18 @@ def main(config: Config) -> None:
     write_rows(REPORTS / "records.csv", select(rows, method="render"))
     write_json(REPORTS / "metrics.json", headline_metrics(summary, record["trainable_parameters"], record["fusion"]))
     write_json(REPORTS / "experiment.json", record)
-    results = gather(os.environ.get("DVC_ROOT", "."))
+    root = os.environ.get("DVC_ROOT", ".")
+    results = gather(root)
+    arm = second_arm(root, results, RENDERS.as_posix())
+    licences = sorted({Scene.open(SCENES / each.file).metadata["license"] for each in index.values()
+                       if each.split == "test"})
     settings = config.eval.bootstrap
     values, scenes = column(select(rows, method="render", alignment="aligned"), METRIC)
-    findings = Findings(results, summary, rows, interval(values, scenes, config, "score"), against_floors(rows, config),
+    score = interval(values, scenes, config, "score") if values else None
+    findings = Findings(results, summary, rows, score, against_floors(rows, config),
                         against_baseline(results, settings.resamples, settings.confidence, config.seed), bins, pictures,
-                        provenance(config, record), stage_times())
+                        provenance(config, record, licences, results[1:]), stage_times(),
+                        others_renders(arm, [chosen for chosen, _ in pictures]), walks(results[0], arm, index))
     target = REPORTS / "summary" / "index.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(findings), "utf8")

@@ -7,6 +7,7 @@ PIECES = {"backbone_features": "backbone features of two photographs",
           "geometry_encoder": "geometry encoder, two photographs",
           "encode": "two photographs to Gaussians, all of it", "render_per_view": "one render"}
 STALE = "reports/benchmark.json is of another configuration; dvc repro benchmark measures this one"
+CPU_ONLY = "this run was timed on a CPU; dvc repro -f benchmark times it on a GPU where torch finds one"
 MISSING = "there is no reports/benchmark.json; dvc repro benchmark measures it"
 
 
@@ -69,6 +70,17 @@ def time_table(benchmark: dict) -> dict:
     for key, name in (("inference_memory", "inference"), ("training_step_memory", "training step")):
         rows.append([f"peak memory, {name}", *(bytes_words(each[key]["peak_bytes"]) for each in numbers)])
     return {"head": ["milliseconds, median [10 %, 90 %]", *(f"{side} × {side}" for side in sides)], "rows": rows}
+
+
+def time_bars(results: list[Result]) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """piece -> result -> median, 10th and 90th percentile in milliseconds, of results that have timings."""
+    rows = {}
+    for piece, name in PIECES.items():
+        entries = {each.name: at_resolution(each)[1].get(piece) for each in results}
+        found = {key: (entry["median_ms"], entry["p10_ms"], entry["p90_ms"]) for key, entry in entries.items() if entry}
+        if found:
+            rows[name] = found
+    return rows
 
 
 def stage_table(times: dict[str, StageTime]) -> dict:

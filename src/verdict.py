@@ -15,6 +15,13 @@ def number(value: float, digits: int = 2, sign: bool = False) -> str:
     return (("±" if sign else "") + text.lstrip("+-") if zero else text).replace("-", "−")
 
 
+def rank_words(rank: tuple[int, int] | None) -> str:
+    """2, or 1–3; nothing without a rank."""
+    if rank is None:
+        return ""
+    return str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
+
+
 def interval_words(interval: Interval, sign: bool = False) -> str:
     """+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes"""
     limits = "" if interval.low is None else f" [{number(interval.low, 2, sign)}, {number(interval.high, 2, sign)}]"
@@ -34,8 +41,10 @@ def difference_words(label: str, other: str, comparison: Comparison) -> str:
     return f"{label} is {'better' if interval.mean > 0 else 'worse'} than {other}: {words}."
 
 
-def headline(current: Result, score: Interval, comparison: Comparison | None) -> str:
-    """The one sentence at the top of the page; score: the mean aligned masked PSNR of this run."""
+def headline(current: Result, score: Interval | None, comparison: Comparison | None) -> str:
+    """The one sentence at the top of the page; score: the mean aligned masked PSNR of this run, None without any."""
+    if score is None:
+        return f"{current.label} has no masked PSNR; “What was not measured” says why."
     if current.is_baseline:
         return f"{current.label}, the baseline of all comparisons, reaches {interval_words(score)}."
     if comparison is None:

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from src.alignment import context_points
+from src.baselines import points_as_gaussians
+from src.ply import write_ply
 from src.provenance import write_json
 from src.scene import Frame, Scene, SceneRecord, write_index, write_scene
 
@@ -85,6 +87,12 @@ def write_results(folder: Path, seed: int = 0, scenes_per_family: int = 3, gain:
                 stored = {key: value.to(dtypes.get(key, torch.float16)).contiguous() for key, value in pictures.items()}
                 save_file(stored, folder / f"data/renders/{about['episode']}.safetensors",
                           {"episode": json.dumps(about, sort_keys=True)})
+                if number == bin_number == 0:
+                    colours = torch.cat([Scene.open(path).view(name, SIZE).image.flatten(1).T
+                                         for name in about["contexts"]])
+                    gaussians = points_as_gaussians(pictures["means"].float(), colours, torch.tensor(1.2 * SIZE[0]))
+                    for ending in (".ply", ".points_splat.ply"):
+                        write_ply(folder / f"data/renders/{about['episode']}{ending}", gaussians)
     write_index(folder / "data/scenes", records)
     lines = "".join(json.dumps(episode, sort_keys=True) + "\n" for episode in episodes)
     (folder / "data/scenes/episodes_test.jsonl").write_text(lines)

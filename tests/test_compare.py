@@ -44,6 +44,10 @@ def test_all_experiments_of_the_commit_are_compared_with_the_baseline(compare):
     assert float(better["low"]) < float(better["difference"]) < float(better["high"])
     assert better["verdict"] == "distinguishable" and rows["better", "lpips"]["verdict"] == "not measured"
     assert rows["main", "psnr_masked"]["verdict"] == "reference" and rows["main", "lpips"]["mean"] == ""
+    ranks = {name: (rows[name, "psnr_masked"]["rank_best"], rows[name, "psnr_masked"]["rank_worst"])
+             for name in ("this run", "main", "better")}
+    assert all(1 <= int(best) <= int(worst) <= 3 for best, worst in ranks.values()) and "| Rank |" in table
+    assert int(ranks["better"][1]) <= int(ranks["main"][1]) and rows["better", "ssim"]["rank_best"] == ""
     written = json.loads(Path("reports/comparison/comparison.json").read_text())
     assert written["reference"] == "main" and written["refused"] == {"long": ["opt.steps 900 instead of 300"]}
 

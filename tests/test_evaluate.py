@@ -117,7 +117,7 @@ def test_an_empty_mask_leaves_masked_scores_absent(results):
     rows = target_rows(rendered, [scene.view(name, (40, 32)) for name in rendered.about["targets"]], None)
     assert all(row["psnr_masked"] is row["ssim_splatt3r"] is row["depth_delta1"] is None for row in rows)
     assert all(row["psnr"] > 0 and row["mask_share"] == 0 for row in rows)
-    assert "Masked scores of 2 targets" in absences(rows, [], "vgg", False)
+    assert "Masked scores of 2 targets" in absences(rows, [], "vgg", False, {})
 
 
 def test_scenes_without_metres_have_no_scale_error_and_without_depth_no_cloud(results):
@@ -177,7 +177,28 @@ def test_pairs_without_a_believable_scale_are_dropped_and_named(results, tmp_pat
         evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
 
 
+def test_scores_that_are_not_finite_are_absent_counted_and_explained(results, tmp_path, monkeypatch):
+    shutil.copytree(results, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    broken = torch.full((2, 3, 32, 40), torch.nan, dtype=torch.float16)
+    change(sorted(Path("data/renders").glob("*.safetensors"))[0], render_aligned=broken,
+           means=torch.full((2560, 3), torch.inf, dtype=torch.float16))
+    evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
+    summary = json.loads(Path("data/eval/summary.json").read_text())
+    assert {"2 scores of psnr_masked", "2 scores of ssim", "2 scores of chamfer"} <= summary["absent"].keys()
+    rows = read_rows(Path("data/eval/records.csv").read_text())
+    lost = [row for row in rows if row["psnr_masked"] is None]
+    assert len(lost) == 2 and {(row["method"], row["alignment"]) for row in lost} == {("render", "aligned")}
+    scored = summary["methods"]["render"]["aligned"]["psnr_masked"]
+    kept = [row["psnr_masked"] for row in select(rows, method="render", alignment="aligned") if row["psnr_masked"]]
+    assert scored["n"] == 22 and scored["mean"] == pytest.approx(np.mean(kept), abs=1e-6)
+
+
 def change_scale(file: Path, scale: float) -> None:
+    change(file, scale=torch.tensor([scale], dtype=torch.float64))
+
+
+def change(file: Path, **replaced: torch.Tensor) -> None:
     with safe_open(file, framework="pt") as opened:
         tensors, about = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()
-    save_file(tensors | {"scale": torch.tensor([scale], dtype=torch.float64)}, file, about)
+    save_file(tensors | replaced, file, about)

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as xml
 
 import pytest
 
-from src.figures import bands, curves, dots, forest
+from src.figures import bands, bars, curves, dots, forest, scatter
 
 LINES = {"a": ([0, 10, 20], [3.0, 2.0, 1.0]), "b": ([0, 20], [3.0, 2.5])}
 ESTIMATES = {"x": [(20, 19, 21), None], "y": [(10, None, None), (12, 11, 13)]}
@@ -11,6 +11,9 @@ DRAWN = {
     "curves": lambda: curves(LINES, "loss <dB>", 'a "b" & c'),
     "bands": lambda: bands(["close", "wide"], ESTIMATES, "dB", "d"),
     "dots": lambda: dots({"room 1": {"x": 20.0, "y": 3.0}, "room 2": {"x": 21.0}}, "dB", "d"),
+    "scatter": lambda: scatter({"room 1": (20.0, 21.0), "room 2": (19.0, 18.0)}, "baseline", "dB", "d"),
+    "bars": lambda: bars({"encoder": {"x": (20.0, 19.0, 21.0)}, "all": {"x": (50.0, 45.0, 61.0),
+                                                                      "y": (70.0, 70.0, 72.0)}}, "ms", "d"),
     "forest": lambda: forest({"one": (0.1, -0.1, 0.3), "two": (0.4, None, None)}, "dB", "d"),
 }
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.experiments import Result
-from src.page import cloud_table, curve_of, data_uri, group_table, limits, plus_minus, ranks, score_table, unbroken
+from src.experiments import Result, ranks
+from src.page import cloud_table, curve_of, data_uri, group_table, limits, plus_minus, score_table, unbroken
 from src.statistics import Interval
+from src.verdict import rank_words
 
 SCORES = {"psnr_masked": {"mean": 20.126, "std": 3.0, "n": 9}, "ssim_masked": {"mean": 0.5, "n": 1}}
 TREE = {method: {"raw": SCORES, "aligned": SCORES} for method in ("render", "copy_nearest", "points", "points_splat")}
@@ -29,7 +30,10 @@ def test_tables_leave_out_what_nobody_measured_and_the_second_copy_of_a_photogra
     empty = TREE | {"points": {"raw": {}, "aligned": {}}}
     assert len(score_table(empty, NAMES)["rows"]) == 5
     rows = group_table({"very_wide": TREE, "close": empty}, "overlap")["rows"]
-    assert rows[0] == ["very wide", *["20.13 ± 3.00"] * 4, "9"] and rows[1][3] == "not measured"
+    assert [row[0] for row in rows] == ["close", "medium", "wide", "very wide"]
+    assert rows[3][1:] == [*["20.13 ± 3.00"] * 4, "9"] and rows[0][3] == "not measured"
+    assert rows[1][1:] == [*["not measured"] * 4, "0"]
+    assert len(group_table({"rooms": TREE}, "scenes")["rows"]) == 1
 
 
 def result(name: str, gain: float) -> Result:
@@ -41,8 +45,9 @@ def result(name: str, gain: float) -> Result:
 
 def test_ranks_are_given_for_three_or_more_runs():
     assert ranks([result("a", 0), result("b", 1)]) == {}
+    assert (rank_words(None), rank_words((2, 2)), rank_words((1, 3))) == ("", "2", "1–3")
     found = ranks([result("a", 0), result("b", 0), result("c", 1)])
-    assert found == {"a": "1–3", "b": "1–3", "c": "1–3"}  # five scenes can never reach p < 0.05
+    assert found == {"a": (1, 3), "b": (1, 3), "c": (1, 3)}  # five scenes can never reach p < 0.05
 
 
 @pytest.mark.parametrize(("size", "shown"), [((40, 32), (40, 32)), ((800, 400), (384, 192))])
@@ -55,7 +60,7 @@ def test_pictures_are_embedded_and_large_ones_made_smaller(size, shown):
 
 
 def test_curves_are_read_and_intervals_kept_on_one_line():
-    assert curve_of("step,loss\n0,0.5\n10,0.25\n") == ([0, 10], [0.5, 0.25])
+    assert curve_of('step,loss,model\n0,0.5,"a, b"\n10,0.25,c\n') == ([0, 10], [0.5, 0.25])
     assert unbroken("x [−0.09, +0.17], n = 9, y") == "x [−0.09,\u00a0+0.17], n = 9, y"
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from src import evaluate, report
 from src.config import load
 from src.records import read_rows, select
 from tests.fabricated import write_results
+from tests.test_evaluate import change
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = ["eval.bootstrap.resamples=200", "opt.steps=300", "model.fusion_mode=concat", "model.fusion_site=head",
@@ -120,7 +122,8 @@ def test_plots_agree_with_the_records(reported):
                 assert float(line[method]) == pytest.approx(np.mean(scores), abs=2e-6) and int(line["n"]) == len(scores)
             if file == "bins":
                 assert float(line["render_low"]) < float(line["render"]) < float(line["render_high"])
-    assert (plots / "train_loss.csv").read_text().splitlines()[:2] == ["step,loss", "0,0.09"]
+    assert (plots / "train_loss.csv").read_text().splitlines()[:2] == [
+        "step,loss,model", '0,0.09,"DINOv2 ViT-S/14 (random weights, untrained)"']
     assert {path.name for path in plots.glob("*_*.csv")} == {"train_loss.csv", "train_mse.csv", "val_psnr_masked.csv"}
 
 
@@ -194,8 +197,36 @@ def test_the_page_tells_the_verdict_and_what_was_not_measured(html):
     assert headline.startswith("DINOv2 ViT-S/14 (random weights, untrained) is ") and "n = 24 in 6 scenes" in headline
     assert "this run is an untrained control" in words
     assert "LPIPS eval.lpips is none" in words and "Overlap bin medium no test pair overlaps that much" in words
+    assert "Speed and memory of this run there is no reports/benchmark.json" in words
     assert "not measured" in words and "scikit" not in words
     assert "nan" not in words.lower().split() and "None" not in words
+
+
+def test_the_page_lists_the_licences_of_data_and_of_every_arm_s_weights(html):
+    words = words_of(html)
+    assert "geometry tiny MASt3R: bundled weights, licence Apache-2.0, source trained by this project" in words
+    assert "backbone DINOv2 ViT-S/14 (random weights, untrained): random weights, licence Apache-2.0" in words
+    assert "backbone of main no backbone" in words and "licence Apache-2.0 scenes" in words
+
+
+def test_charts_say_whose_runs_are_untrained(html):
+    captions = [words_of(caption) for caption in re.findall("<figcaption>.*?</figcaption>", html, re.DOTALL)]
+    about_runs = [caption for caption in captions if "this run" in caption]
+    assert about_runs and all("untrained" in caption for caption in about_runs)
+
+
+def test_a_run_whose_every_render_is_broken_is_reported_in_words(tmp_path, monkeypatch):
+    write_results(tmp_path, scenes_per_family=1)
+    for file in (tmp_path / "data/renders").glob("*.safetensors"):
+        change(file, render_aligned=torch.full((2, 3, 32, 40), torch.nan, dtype=torch.float16))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    config = load(PINNED, root=ROOT)
+    evaluate.main(config)
+    report.main(config)
+    words = words_of((tmp_path / "reports/summary/index.html").read_text("utf8"))
+    assert "(random weights, untrained) has no masked PSNR" in words
+    assert "8 scores of psnr_masked they came out as infinite or not a number" in words
 
 
 def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
@@ -206,4 +237,4 @@ def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
     assert "dvc exp run -n base -S model.backbone=none" in words
     assert "[" not in re.search("<h1>(.*?)</h1>", html).group(1)
     bins = (tmp_path / "reports/plots/bins.csv").read_text().splitlines()
-    assert bins[1].endswith(",4,,")  # two scenes are too few for an interval: the cells are empty
+    assert ",4,DINOv2 ViT-S/14 (random weights, untrained),," in bins[1]  # two scenes are too few for an interval: the cells are empty
