@@ -264,7 +264,7 @@ FRAME_FAULTS = {
     "rotated": (pixels("image", rotated), "exif_rotated"),
     "CMYK": (pixels("image", lambda data: saved(opened(data).convert("CMYK"), "JPEG")), "bad_mode"),
     "16 bit": (pixels("image", lambda data: saved(Image.new("I;16", (72, 56), 9), "PNG")), "bad_mode"),
-    "16 bit colours": (pixels("image", lambda data: cv2.imencode(".png", np.full((56, 72, 3), 9, np.uint16))[1].tobytes()),
+    "16 bit colours": (pixels("image", lambda data: cv2.imencode(".png", np.full((56, 72, 3), 9, np.uint16))[1].data),
                        "bad_mode"),
     "black": (pixels("image", lambda data: saved(Image.new("RGB", (72, 56)), "JPEG")), "redacted"),
     "NaN rotation": (viewpoint("R", lambda R: R * np.nan), "nonfinite_pose"),

@@ -76,7 +76,8 @@ def test_sequences_may_be_mixed_in_a_file(tmp_path):
               [FRAME | {"sequence_name": name, "frame_number": number} for name, number in order])
     write_jgz(tmp_path / "a/sequence_annotations.jgz", [])
     frames = read_category(tmp_path, "a", {}).frames
-    assert {name: [frame.number for frame in packed] for name, packed in frames.items()} == {"x": [0, 1, 2], "y": [0, 1]}
+    found = {name: [frame.number for frame in packed] for name, packed in frames.items()}
+    assert found == {"x": [0, 1, 2], "y": [0, 1]}
     assert len(frames["x"]) == 3 and {frame.sequence for frame in frames["y"]} == {"y"}
 
 

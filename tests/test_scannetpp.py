@@ -8,8 +8,9 @@ import pytest
 
 from src.datasets.colmap import points_of
 from src.episodes import read_episodes
-from tests.miniatures import (DEPTH_SCALE, FISHEYE, SIZE, bent, check_geometry, depth_taken, leaving, opengl, pinhole_of,
-                              pixels_of, rendered, save, scenes_of, snapshot, stages, surface, taken, write)
+from tests.miniatures import (DEPTH_SCALE, FISHEYE, SIZE, bent, check_geometry, depth_taken, leaving, opengl,
+                              pinhole_of, pixels_of, rendered, save, scenes_of, snapshot, stages, surface, taken,
+                              write)
 
 KEY = "datasets.scannetpp.source"
 A = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # COLMAP's world to transforms.json's
