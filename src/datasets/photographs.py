@@ -47,8 +47,9 @@ def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | Non
 
 def read_depth(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Tally
                ) -> tuple[np.ndarray | None, float]:
-    """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of a .npy array or 32-bit picture rounded
-    to a unit as fine as fits, negative, non-finite and too large ones 0 and counted. None when there is no such file.
+    """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of a .npy array or 32-bit picture
+    rounded to a unit as fine as fits, negative, non-finite and too large ones 0 and counted. None when there is no such
+    file.
 
     raises    BadPixels `bad_depth`
     """

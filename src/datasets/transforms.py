@@ -233,8 +233,8 @@ def capture_frame(files: RawFiles, entry: Entry, listed: Listed, tally: Tally) -
 
 @dataclass(frozen=True, eq=False)
 class CaptureFrames:
-    """The photographs of one capture of the manifest. Its lists are read when they are asked for: those of many captures
-    would not fit in memory.
+    """The photographs of one capture of the manifest. Its lists are read when they are asked for: those of many
+    captures would not fit in memory.
 
     details    of a Recording; filled while the photographs are read
     """
