@@ -48,6 +48,11 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
+def sixteen_bits(data: bytes) -> bool:
+    """Whether a picture's colours have 16 bits each, of which decoding would silently keep 8."""
+    return any(";16" in str(tile) for tile in Image.open(io.BytesIO(data)).tile)
+
+
 def decode(data: bytes) -> np.ndarray:
     """Pixels of an image this module encoded: (H, W, 3) uint8, (H, W) uint8 or (H, W) uint16."""
     pixels = np.array(open_image(data))
@@ -67,6 +72,8 @@ def decode_photograph(data: bytes, size: tuple[int, int] | None = None) -> tuple
         raise BadPixels("exif_rotated", f"the image asks to be rotated (EXIF orientation {orientation}).")
     if size is not None and image.size != tuple(size):
         raise BadPixels("size_mismatch", f"the image is {image.width}x{image.height}, listed as {size[0]}x{size[1]}.")
+    if sixteen_bits(data):
+        raise BadPixels("bad_mode", "the image has 16 bits per channel; only 8 are read.")
     if image.mode not in ("RGB", "L", "RGBA"):
         raise BadPixels("bad_mode", f"the image has Pillow mode {image.mode}; only RGB, RGBA and 8-bit grey are read.")
     alpha = None

@@ -94,11 +94,13 @@ def checked_and_written(rules: Catalogue, place: Path, resolution: tuple[int, in
     tally = Tally(rules.on_bad_frame)
     try:
         frames = [shrunk(frame, rules.crop, resolution) for frame in usable_frames(recording.frames(tally), tally)]
-        frames = check_scene(frames, tally, rules.min_frames)
+        frames, dropped = check_scene(frames, tally, rules.min_frames), None
     except SceneDropped as error:
-        return Converted.of(tally, dropped=error.reason)
-    tally.count("upscaled", sum(fit(frame.K, frame.size, resolution).upscaled for frame in frames))
+        frames, dropped = [], error.reason
     assert len(frames) + tally.total_skipped == recording.listed, f"{recording.id}: a photograph is unaccounted for"
+    if dropped:
+        return Converted.of(tally, dropped=dropped)
+    tally.count("upscaled", sum(fit(frame.K, frame.size, resolution).upscaled for frame in frames))
     return write_views(rules.dataset, place, resolution, recording, frames, tally)
 
 

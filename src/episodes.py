@@ -328,8 +328,8 @@ class TrainingEpisodes:
         self.records = [record for record in read_index(folder)
                         if record.split == "train" and category in (None, record.category)]
         if not self.records:
-            raise EpisodeError(f"{folder} has no training scene of category {category}; change train_category of "
-                               "the chosen datasets block.")
+            raise EpisodeError(f"{folder} has no training scene{f' of category {category}' if category else ''}; change "
+                               "train_category of the chosen datasets block, or name captures in its source.train.")
         self.scene = lru_cache(maxsize=64)(lambda number: SceneViews.read(self.folder, self.records[number]))
 
     def __call__(self, index: int) -> Episode:

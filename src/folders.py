@@ -13,6 +13,8 @@ def fresh_folder(path: str | Path) -> Iterator[Path]:
     `path` untouched, when the block raises."""
     path = Path(path)
     temporary, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    if old.exists() and not path.exists():  # a run was killed between the two renames below
+        os.replace(old, path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

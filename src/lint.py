@@ -143,7 +143,7 @@ def report_findings(folder: Path, records: list[SceneRecord]) -> Iterator[Findin
         report = read_json(folder / REPORT)
         yield from sums("scenes", report)
         kept = {id: about for id, about in report["scenes"].items() if about["dropped"] is None}
-        for id, about in kept.items():
+        for id, about in report["scenes"].items():
             yield from sums(f"photographs of scene {id}", about)
         frames = {record.id: record.n_frames for record in records}
         for id in sorted(frames.keys() | kept.keys()):

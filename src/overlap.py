@@ -187,8 +187,7 @@ def covisibility(scene: Scene, resolution: tuple[int, int], points: Callable[[],
     if scene.depth_fraction >= MIN_DEPTH_FRACTION:
         depths = torch.stack([scene.depth(name, resolution) for name in names])
         return depth_covisibility(depths, *cameras, scene.units, names)
-    if points is not None:
-        known = points()
+    if points is not None and len((known := points()).xyz):
         step = max(1, math.ceil(len(known.xyz) * len(names) ** 2 / MAX_SEEN))
         table = known.table(scene.names)
         return sparse_covisibility(known.xyz[::step], *cameras, resolution, names,

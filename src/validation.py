@@ -53,6 +53,15 @@ class Tally:
         if number:
             self.counts[word] += number
 
+    def drop(self, reason: str, frames: list[Frame], message: str) -> None:
+        """Give the scene up; the photographs that are left count as skipped for the same reason.
+
+        raises    SceneDropped
+        """
+        if frames:
+            self.skipped.setdefault(reason, []).extend(frame.name for frame in frames)
+        raise SceneDropped(reason, message)
+
     @property
     def total_skipped(self) -> int:
         return sum(map(len, self.skipped.values()))
@@ -134,8 +143,8 @@ def check_frame(frame: Frame, tally: Tally) -> Frame:
 def check_scene(frames: list[Frame], tally: Tally, min_frames: int) -> list[Frame]:
     """The photographs of one scene beside each other: in capture order, without doubles and stray cameras.
 
-    raises    SceneDropped `pose_outlier`, `bad_focal` or `too_few_frames`; ValueError when one frame number or name stands for two
-              different pictures
+    raises    SceneDropped `pose_outlier`, `bad_focal` or `too_few_frames`; ValueError when one frame number or name
+              stands for two different pictures
     """
     if any(a.frame_number > b.frame_number for a, b in zip(frames, frames[1:])):
         tally.count("reordered")
@@ -143,9 +152,9 @@ def check_scene(frames: list[Frame], tally: Tally, min_frames: int) -> list[Fram
     poses = {frame.c2w.tobytes() for frame in frames}
     tally.count("identical_poses", len(frames) - len(poses))
     if not frames and set(tally.skipped) == {"bad_focal"}:
-        raise SceneDropped("bad_focal", "no photograph has a believable focal length.")
+        tally.drop("bad_focal", [], "no photograph has a believable focal length.")
     if len(frames) < min_frames:
-        raise SceneDropped("too_few_frames", f"{len(frames)} usable photographs, {min_frames} are needed.")
+        tally.drop("too_few_frames", frames, f"{len(frames)} usable photographs, {min_frames} are needed.")
     return frames
 
 
@@ -179,7 +188,7 @@ def without_outliers(frames: list[Frame], tally: Tally) -> list[Frame]:
     median = np.median(distances)
     outlying = (distances > FAR) | ((distances > FAR_FROM_OTHERS * median) & (median > 0))
     if outlying.mean() > OUTLIERS:
-        raise SceneDropped("pose_outlier", f"{outlying.sum()} of {len(frames)} cameras are absurdly far away.")
+        tally.drop("pose_outlier", frames, f"{outlying.sum()} of {len(frames)} cameras are absurdly far away.")
     for frame in (frame for frame, out in zip(frames, outlying) if out):
         tally.skip("pose_outlier", frame.name, f"its camera is {np.linalg.norm(frame.c2w[:3, 3]):.3g} units away.")
     return [frame for frame, out in zip(frames, outlying) if not out]

@@ -6,6 +6,7 @@ through a straight one.
 
 import functools
 import json
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,6 +107,13 @@ def save(path, pixels):
 def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def leaving(path, root):
+    """Put a link in a file's place, to the file beside its dataset's root."""
+    outside = root.parent / f"outside{path.suffix}"
+    shutil.move(path, outside)
+    path.symlink_to(outside)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections import Counter
 from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from src.codec import decode_depth, depth_metres
 from src.config import load
 from src.datasets.co3d import Listed, camera_to_world, co3d_scenes, intrinsics, listed_sequences, recording, splits
-from src.datasets.co3d_annotations import AnnotationError, read_category
+from src.datasets.co3d_annotations import AnnotationError, Packed, read_category
 from src.datasets.co3d_download import fetch_co3d
 from src.episodes import read_episodes
 from src.folders import fresh_folder
@@ -263,6 +264,8 @@ FRAME_FAULTS = {
     "rotated": (pixels("image", rotated), "exif_rotated"),
     "CMYK": (pixels("image", lambda data: saved(opened(data).convert("CMYK"), "JPEG")), "bad_mode"),
     "16 bit": (pixels("image", lambda data: saved(Image.new("I;16", (72, 56), 9), "PNG")), "bad_mode"),
+    "16 bit colours": (pixels("image", lambda data: cv2.imencode(".png", np.full((56, 72, 3), 9, np.uint16))[1].data),
+                       "bad_mode"),
     "black": (pixels("image", lambda data: saved(Image.new("RGB", (72, 56)), "JPEG")), "redacted"),
     "NaN rotation": (viewpoint("R", lambda R: R * np.nan), "nonfinite_pose"),
     "infinite translation": (viewpoint("T", lambda T: T * np.inf), "nonfinite_pose"),
@@ -385,6 +388,21 @@ def test_many_stray_cameras_condemn_the_scene(copy):
     with pytest.raises(SceneDropped) as caught:
         read_sequence(copy)
     assert caught.value.reason == "pose_outlier"
+
+
+def test_a_dropped_scene_accounts_for_all_its_photographs(copy, tmp_path):
+    def stray(frames):
+        for frame in [frame for frame in frames if frame["sequence_name"] == HIDDEN][2:4]:
+            frame["viewpoint"]["T"] = [1e6, 0, 0]
+        return frames
+    with_frames(copy, stray)
+    report = built(copy, tmp_path / "scenes")
+    scene = report["scenes"][f"apple__{HIDDEN}"]
+    assert report["skipped"] == {"pose_outlier": [f"apple__{HIDDEN}"]} and scene["dropped"] == "pose_outlier"
+    assert (scene["listed"], scene["kept"]) == (VIEWS, 0)
+    assert scene["skipped"]["redacted"] == ["frame000006", "frame000012"]
+    assert sorted(name for names in scene["skipped"].values() for name in names) == [
+        f"frame{number:06d}" for number in range(1, VIEWS + 1)]
 
 
 def test_hidden_frames_are_known_from_the_lists_where_the_annotations_are_silent(copy):
@@ -517,6 +535,8 @@ def test_annotations_that_changed_after_they_were_listed_stop_the_stage(copy, tm
 
 def test_nullable_fields_may_be_null_and_unknown_ones_are_ignored(copy):
     with_sequences(copy, "apple", lambda all: all[0].update(point_cloud=None, video=None, camera_name="x"))
+    with_sequences(copy, "vase", lambda all: all[0]["point_cloud"].update(quality_score=float("nan")))
+    assert {each.metadata["quality"]["pointcloud"] for each in catalogue(copy).recordings} == {None, 0.9}
     damaged(copy, entry(lambda frame: frame.update(meta=None, frame_timestamp=None, extra={"a": 1})
                         or frame["depth"].update(mask_path=None) or frame["mask"].update(mass=None)))
     frames, tally = read_sequence(copy)
@@ -527,7 +547,7 @@ def test_nullable_fields_may_be_null_and_unknown_ones_are_ignored(copy):
 
 
 def named(category: str, name: str, kind: str) -> Listed:
-    return Listed(category, name, kind, [], [], {"viewpoint": 1.0, "pointcloud": None})
+    return Listed(category, name, kind, Packed(), [], {"viewpoint": 1.0, "pointcloud": None})
 
 
 def test_the_official_subset_gives_the_stated_numbers():

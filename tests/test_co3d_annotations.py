@@ -1,9 +1,10 @@
+import io
 import json
 import math
 
 import pytest
 
-from src.datasets.co3d_annotations import frame_annotation, read_category, sequence_annotation
+from src.datasets.co3d_annotations import entries_of, frame_annotation, read_category, sequence_annotation
 from src.datasets.json_node import Node
 from tests.co3d_miniature import write, write_jgz
 
@@ -53,6 +54,31 @@ def test_frame_types(text, meaning):
 def test_mistakes_are_found_where_they_are(changes, words):
     with pytest.raises(ValueError, match=words):
         parsed(**changes)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 10**6])
+@pytest.mark.parametrize("content", [[], [{}], [{"a": "[,]{"}, {"b": [1, 2]}, {"c": "é\\\""}], ["x", None, [2]]])
+def test_a_list_is_decoded_entry_by_entry(monkeypatch, content, chunk):
+    monkeypatch.setattr("src.datasets.co3d_annotations.CHUNK", chunk)
+    for text in (json.dumps(content), f" \n{json.dumps(content, indent=2, ensure_ascii=False)}\t\n"):
+        assert list(entries_of(io.StringIO(text))) == content
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[", "[{}", "[{},", "[{},]", "[{} {}]", "[{}]]", "[{}] x", "[,{}]", "null"])
+def test_what_is_no_whole_list_is_refused(text):
+    with pytest.raises(ValueError, match="no whole list"):
+        list(entries_of(io.StringIO(text)))
+
+
+def test_sequences_may_be_mixed_in_a_file(tmp_path):
+    order = [("x", 0), ("y", 0), ("x", 1), ("x", 2), ("y", 1)]
+    write_jgz(tmp_path / "a/frame_annotations.jgz",
+              [FRAME | {"sequence_name": name, "frame_number": number} for name, number in order])
+    write_jgz(tmp_path / "a/sequence_annotations.jgz", [])
+    frames = read_category(tmp_path, "a", {}).frames
+    found = {name: [frame.number for frame in packed] for name, packed in frames.items()}
+    assert found == {"x": [0, 1, 2], "y": [0, 1]}
+    assert len(frames["x"]) == 3 and {frame.sequence for frame in frames["y"]} == {"y"}
 
 
 def test_a_category_is_read_whole(tmp_path):

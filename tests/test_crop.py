@@ -110,6 +110,21 @@ def test_stored_size_never_grows_and_keeps_the_shape():
     np.testing.assert_allclose(large.K[:2, 2], np.array(large.size) / 2, atol=1e-9)
 
 
+@pytest.mark.parametrize(("target", "resized"), [((384, 512), (384, 699)), ((512, 384), (512, 932)),
+                                                 ((512, 512), (512, 932)), ((224, 224), (224, 408))])
+def test_the_phone_capture_of_instant_ngp_is_cut_as_measured(target, resized):
+    """1080 x 1920, upright: stored around its principal point, which 510 x 928 pixels leave in the middle of a whole one,
+    then cut to either orientation, never turned."""
+    stored = fit_stored(camera(1375.52, 1374.49, 554.558, 965.268), (1080, 1920))
+    assert stored.box == (30, 11, 1080, 1919) and stored.size == (512, 930)
+    np.testing.assert_allclose(stored.K[:2], [[1375.52 * 512 / 1050, 0, 524.558 * 512 / 1050],
+                                              [0, 1374.49 * 930 / 1908, 954.268 * 930 / 1908]])
+    found = fit(stored.K, stored.size, target)
+    assert found.size == target and found.resized == resized and found.upscaled == (target[0] > 510)
+    assert np.abs(found.K[:2, 2] - np.array(target) / 2).max() <= 0.5
+    assert found.K[0, 0] / found.K[1, 1] == pytest.approx(1375.52 / 1374.49, rel=2e-3)
+
+
 @pytest.mark.parametrize("case", range(5))
 def test_the_published_crop_equals_the_reference(case):
     tensors, _ = load_fixture("splatt3r/crop_intrinsics.safetensors")

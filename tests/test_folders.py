@@ -35,6 +35,15 @@ def test_remains_of_a_killed_run_are_swept_away(tmp_path):
     assert os.listdir(tmp_path) == ["scenes"] and os.listdir(tmp_path / "scenes") == []
 
 
+def test_a_run_killed_between_the_renames_loses_nothing(tmp_path):
+    (tmp_path / ".scenes.old").mkdir()
+    (tmp_path / ".scenes.old" / "good").touch()
+    with pytest.raises(ValueError):
+        with fresh_folder(tmp_path / "scenes"):
+            raise ValueError
+    assert os.listdir(tmp_path / "scenes") == ["good"] and os.listdir(tmp_path) == ["scenes"]
+
+
 def test_a_missing_root_is_one_sentence_that_names_the_key(tmp_path):
     assert existing_root(str(tmp_path), "datasets.co3d.root", "CO3D v2") == tmp_path
     with pytest.raises(ValueError, match="^datasets.co3d.root is empty; set it .* holds CO3D v2.$"):

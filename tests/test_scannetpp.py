@@ -8,8 +8,9 @@ import pytest
 
 from src.datasets.colmap import points_of
 from src.episodes import read_episodes
-from tests.miniatures import (DEPTH_SCALE, FISHEYE, SIZE, bent, check_geometry, depth_taken, opengl, pinhole_of,
-                              pixels_of, rendered, save, scenes_of, snapshot, stages, surface, taken, write)
+from tests.miniatures import (DEPTH_SCALE, FISHEYE, SIZE, bent, check_geometry, depth_taken, leaving, opengl,
+                              pinhole_of, pixels_of, rendered, save, scenes_of, snapshot, stages, surface, taken,
+                              write)
 
 KEY = "datasets.scannetpp.source"
 A = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])  # COLMAP's world to transforms.json's
@@ -215,6 +216,8 @@ FATAL = {
         root / f"raw/data/{TEST}/dslr/train_test_lists.json", lambda content: content["train"].append("../a.JPG")),
     "train_test_lists.json at /: the entry train is missing": lambda root: edited(
         root / f"raw/data/{TEST}/dslr/train_test_lists.json", lambda content: content.pop("train") and None),
+    f"{names()[0]} is a link that leads out of the dataset's folder undistorted_images": lambda root: leaving(
+        root / f"processed/{TEST}/dslr/undistorted_images/{names()[0]}", root),
     "transforms_undistorted.json is not JSON": lambda root: (
         root / f"processed/{TEST}/dslr/nerfstudio/transforms_undistorted.json").write_text("{"),
 }

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,8 +12,8 @@ from scipy.ndimage import map_coordinates
 from src.config import load
 from src.episodes import read_episodes
 from tests.miniatures import (CENTRE, DEPTH_SCALE, FISHEYE, NONE, OPENCV, RENDERED, ROOT, SIZE, check_geometry,
-                              crop_offset, depth_taken, opengl, pinhole_of, rendered, save, scenes_of, snapshot, stages,
-                              taken, write)
+                              crop_offset, depth_taken, leaving, opengl, pinhole_of, rendered, save, scenes_of,
+                              snapshot, stages, taken, write)
 
 KEY = "datasets.transforms.source"
 MISSING = (3, 7)   # numbers listed without an image, as in instant-ngp's own example
@@ -111,7 +112,7 @@ def test_the_instant_ngp_dialect(monkeypatch, tmp_path):
     assert report["scenes"]["my_capture"] == {
         "split": "test", "category": "captures", "listed": 14, "kept": 12, "dropped": None,
         "skipped": {"missing_image": ["images/03.jpg", "images/07.jpg"]},
-        "counts": {"depth_missing": 12}, "overlap_source": "frustum"}
+        "counts": {"depth_missing": 12, "reordered": 1}, "overlap_source": "frustum"}
     assert scene.metadata["frames"][3]["sharpness"] == 23.0
     for name, frame in zip(scene.names, rendered(), strict=True):
         check_geometry(scene, name, frame, pinhole_of(frame))
@@ -161,6 +162,8 @@ def test_sparse_points_measure_overlap_where_there_is_no_depth(monkeypatch, tmp_
     edited(folder, lambda content: content.pop("applied_transform"))  # then nobody knows whose coordinates they are in
     assert run(monkeypatch, tmp_path)["scenes"]["room"]["overlap_source"] == "frustum"
     edited(folder, lambda content: content.update(applied_transform=np.eye(4)[:3].tolist()))
+    PlyData([PlyElement.describe(vertices[:0], "vertex")]).write(str(folder / "sparse_pc.ply"))
+    assert run(monkeypatch, tmp_path)["scenes"]["room"]["overlap_source"] == "frustum"  # a file without a point
     (folder / "sparse_pc.ply").write_text("no points")
     with pytest.raises(ValueError, match="sparse_pc.ply is no PLY file"):
         run(monkeypatch, tmp_path)
@@ -219,6 +222,20 @@ def test_depth_arrays_and_units(monkeypatch, tmp_path):
     assert report["scenes"]["room"]["skipped"] == {"bad_depth": [scene.names[3].replace("4", "5")]}
 
 
+def test_depth_in_metres_keeps_its_millimetres(monkeypatch, tmp_path):
+    folder = tmp_path / "captures/room"
+    nerfstudio(folder, NONE)
+    for number, frame in enumerate(rendered()):
+        np.save(folder / f"depths/{number}.npy", (depth_taken(frame, NONE) / 1000).astype(np.float32))
+    edited(folder, lambda content: [frame.update(depth_file_path=f"depths/{number}.npy")
+                                    for number, frame in enumerate(content["frames"])])
+    run(monkeypatch, tmp_path, f"{KEY}.depth_unit=1.0")
+    scene, (left, top) = scenes_of(tmp_path / "run")["room"], crop_offset(pinhole_of(rendered()[2]), SIZE)
+    check_geometry(scene, scene.names[2], rendered()[2], pinhole_of(rendered()[2]))
+    stored, metres = scene.frame(2), depth_taken(rendered()[2], NONE)[top:top + 80, left:left + 108] / 1000
+    assert np.abs(stored.depth * stored.depth_scale - metres).max() < 1e-3 < metres.max()
+
+
 def other_size(folder):
     save(folder / "images/frame_00002.png", taken(rendered()[1], NONE)[:-1])
 
@@ -251,6 +268,13 @@ def pose(row, column, value):
     return lambda folder: edited(folder, change)
 
 
+def sixteen_bits(channels):
+    def inject(folder):
+        pixels = np.random.default_rng(0).integers(0, 65536, (*SIZE[::-1], channels), np.uint16)
+        assert cv2.imwrite(str(folder / "images/frame_00002.png"), pixels)
+    return inject
+
+
 def truncated(folder):
     path = folder / "images/frame_00002.png"
     path.write_bytes(path.read_bytes()[:-400])
@@ -275,10 +299,6 @@ def twin(folder):
     shutil.copy(folder / "images/frame_00001.png", folder / "images/frame_00002.png")
 
 
-def listed_twice(folder):
-    edited(folder, lambda content: content["frames"].append(content["frames"][1]))
-
-
 def two_poses(folder):
     edited(folder, lambda content: content["frames"].append(content["frames"][2] | {
         "file_path": content["frames"][1]["file_path"]}))
@@ -296,7 +316,8 @@ SKIPPED = {
     "missing_image": [entry(file_path="images/none.png")],
     "size_mismatch": [other_size, entry(w=120)],
     "exif_rotated": [rotated],
-    "bad_mode": [picture("images/frame_00002.png", "I;16"), picture("images/frame_00002.png", "P")],
+    "bad_mode": [picture("images/frame_00002.png", "I;16"), picture("images/frame_00002.png", "P"),
+                 picture("images/frame_00002.png", "LA"), sixteen_bits(3), sixteen_bits(4)],
     "redacted": [content("images/frame_00002.png", b"")],
     "nonfinite_pose": [pose(0, 3, float("nan")), pose(3, 3, float("inf"))],
     "nonfinite_intrinsics": [entry(fl_x=float("nan")), entry(k1=float("inf"), camera_model="OPENCV")],
@@ -325,15 +346,12 @@ FATAL = {
     "names '../room/images/frame_00001.png'": entry(file_path="../room/images/frame_00001.png"),
     r"names 'C:\\\\a.png'": entry(file_path="C:\\a.png"),
     "names 'depths/../../x.png'": entry(depth_file_path="depths/../../x.png"),
-    "images/frame_00002.png is a link that leads out": lambda folder: leaving(folder / "images/frame_00002.png"),
+    "images/frame_00002.png is a link that leads out": lambda folder: leaving(folder / "images/frame_00002.png",
+                                                                              folder),
     "is listed twice with different entries": two_poses,
+    "found n_frames nan, wanted a whole number": lambda folder: edited(folder, lambda c: c.update(n_frames=np.nan)),
+    "found n_frames -1.0, wanted a whole number": lambda folder: edited(folder, lambda c: c.update(n_frames=-1)),
 }
-
-
-def leaving(path):
-    outside = path.parents[3] / "outside.png"
-    shutil.move(path, outside)
-    path.symlink_to(outside)
 
 
 @pytest.fixture(scope="module")
@@ -392,16 +410,24 @@ def test_skipping_may_be_forbidden(monkeypatch, tmp_path, room):
     assert snapshot(tmp_path / "run/data/scenes") == {"index.jsonl": b"the scenes of an earlier run"}
 
 
-def test_records_listed_twice_are_kept_once(monkeypatch, tmp_path, room):
-    listed_twice(room)
+@pytest.mark.parametrize("spelling", ["images/frame_00002.png", "./images/frame_00002.png", "frame_00002.png"])
+def test_records_listed_twice_are_kept_once(monkeypatch, tmp_path, room, spelling):
+    edited(room, lambda content: content["frames"].append(content["frames"][1] | {"file_path": spelling}))
     scene = run(monkeypatch, tmp_path)["scenes"]["room"]
-    assert scene["skipped"] == {"duplicate_record": ["images/frame_00002.png"]} and scene["listed"] == 13
+    (reason, names), = scene["skipped"].items()
+    assert reason == "duplicate_record" and len(names) == 1 and names[0].endswith("frame_00002.png")
+    assert (scene["listed"], scene["kept"]) == (13, 12) and scene["counts"].get("reordered") == 1
 
 
 def test_scenes_without_usable_photographs_are_named(monkeypatch, tmp_path, room):
     edited(room, lambda content: content.update(fl_x=-1.0))
     with pytest.raises(ValueError, match="1 of 1 listed scenes cannot be used.*bad_focal: room"):
         run(monkeypatch, tmp_path)
+    for word in ("NaN", "-Infinity", "1" + 400 * "0"):  # an integer of 401 digits is larger than any float
+        edited(room, lambda content: content.update(fl_x="@"))
+        write(room / "transforms.json", (room / "transforms.json").read_text().replace('"@"', word))
+        with pytest.raises(ValueError, match="too_few_frames: room"):
+            run(monkeypatch, tmp_path)
     edited(room, lambda content: content.update(fl_x=150.0, n_frames=9))
     with pytest.raises(ValueError, match="too_few_frames: room"):
         run(monkeypatch, tmp_path)

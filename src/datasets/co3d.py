@@ -5,9 +5,8 @@ Cameras become OpenCV's, depth stays the float16 bits it is; what its test set h
 
 import hashlib
 import json
-import zlib
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Iterator
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from src.codec import BadPixels, decode_depth, decode_mask, decode_photograph
 from src.config import Co3d
-from src.datasets.co3d_annotations import Category, FrameAnnotation, read_category
+from src.datasets.co3d_annotations import Category, FrameAnnotation, Packed, read_category
 from src.datasets.co3d_tree import KEY, inside, tree_root
 from src.recording import Catalogue, Recording
 from src.scene import RELIABLE, VALID, Frame
@@ -97,29 +96,21 @@ def read_frame(root: Path, annotation: FrameAnnotation) -> Frame:
 
 @dataclass(frozen=True, eq=False)
 class Sequence:
-    """The photographs of one sequence; its annotations stay packed until they are read: many sequences fit in memory.
+    """The photographs of one sequence.
 
     orphans    names of photographs in set lists that have no annotation
     details    of a Recording; filled while the photographs are read
     """
 
     root: Path
-    packed: bytes
+    annotations: Packed
     orphans: list[str]
     details: dict[str, dict] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, root: Path, annotations: list[FrameAnnotation], orphans: list[str]) -> "Sequence":
-        text = json.dumps([asdict(annotation) for annotation in annotations])
-        return cls(root, zlib.compress(text.encode()), orphans)
-
-    def annotations(self) -> Iterator[FrameAnnotation]:
-        return (FrameAnnotation(**entry) for entry in json.loads(zlib.decompress(self.packed)))
-
     def fingerprint(self) -> str:
         """Of the annotations, and of size and time of every file that they name."""
-        digest = hashlib.sha256(self.packed + json.dumps(self.orphans).encode())
-        for annotation in self.annotations():
+        digest = hashlib.sha256(b"".join(self.annotations.parts) + json.dumps(self.orphans).encode())
+        for annotation in self.annotations:
             named = annotation.image, annotation.depth, annotation.mask, annotation.depth_mask
             for path in filter(None, named):
                 if (file := inside(self.root, path)).is_file():
@@ -128,7 +119,7 @@ class Sequence:
         return digest.hexdigest()
 
     def __call__(self, tally: Tally) -> Iterator[Frame]:
-        for annotation in self.annotations():
+        for annotation in self.annotations:
             name = name_of(annotation.image)
             self.details[name] = {"source": annotation.image, "seen": annotation.kind}
             try:
@@ -148,7 +139,7 @@ class Listed:
     category: str
     name: str
     set: str | None
-    frames: list[FrameAnnotation]
+    frames: Packed
     orphans: list[str]
     quality: dict[str, float | None]
 
@@ -179,12 +170,12 @@ def listed_sequences(category: Category) -> list[Listed]:
                 hidden.add((sequence, number))
     result = []
     for name in sorted(category.frames.keys() | category.sequences.keys() | entries.keys()):
-        frames = [as_listed(frame, hidden) for frame in category.frames.get(name, [])]
+        frames = [as_listed(frame, hidden) for frame in category.frames.get(name, ())]
         known = {frame.number for frame in frames}
         orphans = [name_of(image) for number, image in sorted(entries[name].items()) if number not in known]
         about = category.sequences.get(name)
         quality = {"viewpoint": about and about.quality, "pointcloud": about and about.pointcloud}
-        result.append(Listed(category.name, name, set_of(frames, subsets[name]), frames, orphans, quality))
+        result.append(Listed(category.name, name, set_of(frames, subsets[name]), Packed(frames), orphans, quality))
     return result
 
 
@@ -198,7 +189,7 @@ def as_listed(frame: FrameAnnotation, hidden: set[tuple[str, int]]) -> FrameAnno
 def quality_fault(listed: Listed, minimum: float) -> str | None:
     """Why a sequence's cameras are not trusted; None when they are."""
     quality = listed.quality["viewpoint"]
-    if quality is None or np.isnan(quality):
+    if quality is None:
         return "quality_missing"
     return None if quality > minimum else "quality_low"
 
@@ -228,7 +219,7 @@ def exclusion(listed: Listed, subset: str) -> str | None:
 
 def recording(root: Path, listed: Listed, split: str, archives: dict[str, str]) -> Recording:
     """archives: SHA-256 of the category's archives by name, or of the category's list of files."""
-    frames = Sequence.of(root, listed.frames, listed.orphans)
+    frames = Sequence(root, listed.frames, listed.orphans)
     about = {"license": LICENCE, "quality": listed.quality, "source": archives, "set": listed.set}
     count = len(listed.frames) + len(listed.orphans)
     return Recording(listed.id, listed.category, split, "scene", count, frames, about, frames.details,

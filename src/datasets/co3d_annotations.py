@@ -1,20 +1,25 @@
 """What CO3D v2 says about its frames and sequences: gzipped JSON, its types checked, unknown keys ignored."""
 
 import gzip
-import hashlib
 import json
 import math
+import re
 import zlib
-from collections import defaultdict
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator, TextIO
 
 from src.datasets.co3d_tree import FRAMES, KEY, SEQUENCES, annotation_files, leaves_root
 from src.datasets.json_node import Node
+from src.provenance import file_hash
 
 DEFAULT_FORMAT = "ndc_norm_image_bounds"  # of files that state none
 FORMATS = ("ndc_isotropic", DEFAULT_FORMAT)
+BROKEN = (OSError, EOFError, zlib.error, ValueError, RecursionError)
+CHUNK = 1 << 20  # characters of a list that are in memory together
+FIRST, NEXT = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")  # what an entry of a list follows
+EMPTY, END = re.compile(r"\s*\[\s*\]\s*"), re.compile(r"\s*\]\s*")
 
 
 class AnnotationError(ValueError):
@@ -23,6 +28,11 @@ class AnnotationError(ValueError):
 
 def optional_number(node: Node | None) -> float | None:
     return None if node is None else node.number()
+
+
+def score(node: Node | None) -> float | None:
+    """A quality; NaN says no more than null."""
+    return None if node is None or math.isnan(node.number()) else node.number()
 
 
 def numbers(node: Node, count: int) -> list[float]:
@@ -116,25 +126,99 @@ def frame_type(meta: Node | None) -> tuple[str | None, str | None]:
 
 def sequence_annotation(node: Node) -> SequenceAnnotation:
     cloud = node.get("point_cloud")
-    return SequenceAnnotation(node["sequence_name"].text(), optional_number(node.get("viewpoint_quality_score")),
-                              None if cloud is None else optional_number(cloud.get("quality_score")))
+    return SequenceAnnotation(node["sequence_name"].text(), score(node.get("viewpoint_quality_score")),
+                              None if cloud is None else score(cloud.get("quality_score")))
 
 
-def read_node(root: Path, file: str, sha256: str | None = None) -> Node:
-    """A JSON file, gzipped when its name ends in .jgz; `sha256`: what it had when it was listed.
+def listed_file(root: Path, file: str, sha256: str | None) -> Path:
+    """An annotation file; `sha256`: what it had when it was listed.
 
     raises    AnnotationError, FileNotFoundError
     """
     path = root / file
     if not path.is_file():
         raise FileNotFoundError(f"CO3D's {file} is missing in {KEY}.root; take it from its publisher.")
-    data = path.read_bytes()
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+    if sha256 is not None and file_hash(path) != sha256:
         raise AnnotationError(f"{file} has changed since the dataset was listed; run dvc repro -f download.")
+    return path
+
+
+def broken(file: str, error: Exception) -> AnnotationError:
+    return AnnotationError(f"{file} at /: it is broken ({error}); take it from its publisher.")
+
+
+def read_node(root: Path, file: str, sha256: str | None = None) -> Node:
+    """A JSON file, gzipped when its name ends in .jgz.
+
+    raises    AnnotationError, FileNotFoundError
+    """
+    data = listed_file(root, file, sha256).read_bytes()
     try:
         return Node(file, "", json.loads(gzip.decompress(data) if file.endswith(".jgz") else data))
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise AnnotationError(f"{file} at /: it is broken ({error}); take it from its publisher.") from error
+    except BROKEN as error:
+        raise broken(file, error) from error
+
+
+def entries_of(stream: TextIO) -> Iterator[object]:
+    """The entries of a JSON list, decoded one after the other.
+
+    raises    ValueError when it is none
+    """
+    decode, text, place, before = json.JSONDecoder().raw_decode, "", 0, FIRST
+    while True:
+        try:
+            value, end = decode(text, start.end() if (start := before.match(text, place)) else len(text))
+        except ValueError:
+            if more := stream.read(CHUNK):
+                text, place = text[place:] + more, 0
+                continue
+            if (EMPTY if before is FIRST else END).fullmatch(text, place):
+                return
+            raise ValueError("it is no whole list") from None
+        yield value
+        place, before = end, NEXT
+
+
+def list_entries(root: Path, file: str, sha256: str | None = None) -> Iterator[Node]:
+    """The entries of a gzipped JSON list, one in memory at a time: all frames of a category fill gigabytes.
+
+    raises    AnnotationError, FileNotFoundError
+    """
+    path = listed_file(root, file, sha256)
+    try:
+        with gzip.open(path, "rt", encoding="utf8") as stream:
+            for number, value in enumerate(entries_of(stream)):
+                yield Node(file, f"/{number}", value)
+    except BROKEN as error:
+        raise broken(file, error) from error
+
+
+class Packed:
+    """The frames of one sequence in file order, compressed: those of many sequences fit in memory."""
+
+    def __init__(self, frames: Iterable[FrameAnnotation] = ()):
+        self.parts, self.count = [], 0
+        if frames := list(frames):
+            self.add(frames)
+
+    def add(self, frames: list[FrameAnnotation]) -> None:
+        self.parts.append(zlib.compress(json.dumps([vars(frame) for frame in frames]).encode()))
+        self.count += len(frames)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[FrameAnnotation]:
+        for part in self.parts:
+            yield from (FrameAnnotation(**entry) for entry in json.loads(zlib.decompress(part)))
+
+
+def packed_sequences(frames: Iterator[FrameAnnotation]) -> dict[str, Packed]:
+    """By sequence; the frames of one mostly stand together."""
+    sequences = {}
+    for name, together in groupby(frames, lambda frame: frame.sequence):
+        sequences.setdefault(name, Packed()).add(list(together))
+    return sequences
 
 
 @dataclass(frozen=True)
@@ -143,7 +227,7 @@ class Category:
     test, [(sequence, frame number, image path)])."""
 
     name: str
-    frames: dict[str, list[FrameAnnotation]]
+    frames: dict[str, Packed]
     sequences: dict[str, SequenceAnnotation]
     lists: list[tuple[str, str, list[tuple[str, int, str]]]]
 
@@ -168,13 +252,11 @@ def read_category(root: Path, name: str, hashes: dict[str, str]) -> Category:
 
     raises    AnnotationError for a file that is broken, lacks a required key or has a wrong type
     """
-    frames, sequences = defaultdict(list), {}
-    for node in read_node(root, f"{name}/{FRAMES}", hashes.get(f"{name}/{FRAMES}")).items():
-        frame = frame_annotation(node)
-        frames[frame.sequence].append(frame)
+    file, sequences = f"{name}/{FRAMES}", {}
+    frames = packed_sequences(map(frame_annotation, list_entries(root, file, hashes.get(file))))
     for node in read_node(root, f"{name}/{SEQUENCES}", hashes.get(f"{name}/{SEQUENCES}")).items():
         sequence = sequence_annotation(node)
         if sequences.setdefault(sequence.name, sequence) != sequence:
             raise node.fault(f"sequence {sequence.name} is listed twice, with different qualities")
     lists = [part for file in annotation_files(root, name)[2:] for part in set_lists(root, file, hashes.get(file))]
-    return Category(name, dict(frames), sequences, lists)
+    return Category(name, frames, sequences, lists)

@@ -4,6 +4,7 @@ Unknown keys are never looked at. Comments and NaN, which some writers leave in,
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Node:
             text = data.decode("utf-8-sig")
             text = TOKENS.sub(lambda found: found[0] if found[0][0] == '"' else " ", text)
             node = cls(file, "", json.loads(text))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not JSON ({error}); get the file again.") from error
         node.typed(dict)
         return node
@@ -56,7 +57,10 @@ class Node:
         return [Node(self.file, f"{self.pointer}/{number}", value) for number, value in enumerate(self.typed(list))]
 
     def number(self) -> float:
-        return float(self.typed(int, float))
+        try:
+            return float(self.typed(int, float))
+        except OverflowError:
+            return math.inf
 
     def text(self) -> str:
         return self.typed(str)

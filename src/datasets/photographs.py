@@ -45,23 +45,28 @@ def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | Non
     return decode_photograph(files.read(path))
 
 
-def read_depth(files: RawFiles, path: str | None, size: tuple[int, int], tally: Tally) -> np.ndarray | None:
-    """Depth samples (H, W) uint16: of a 16-bit PNG as they are; of a .npy array or 32-bit picture rounded, negative,
-    non-finite and too large ones 0 and counted. None when there is no such file.
+def read_depth(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Tally
+               ) -> tuple[np.ndarray | None, float]:
+    """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of a .npy array or 32-bit picture
+    rounded to a unit as fine as fits, negative, non-finite and too large ones 0 and counted. None when there is no such
+    file.
 
     raises    BadPixels `bad_depth`
     """
+    path, unit = listed.depth, listed.depth_unit
     if path is None or path not in files:
-        return None
+        return None, unit
     data = files.read(path)
     samples = wide_samples(data, path)
     if samples is None:
-        return decode_depth(data, size, "u16")
+        return decode_depth(data, size, "u16"), unit
     if samples.shape != size[::-1]:
         raise BadPixels("bad_depth", f"the depth map's shape is {samples.shape}, the image is {size[0]}x{size[1]}.")
     good = (samples >= 0) & (samples <= DEPTH_LIMIT)  # false for NaN
     tally.count("depth_pixels_zeroed", int((~good).sum()))
-    return np.floor(np.where(good, samples, 0) + 0.5).astype(np.uint16)
+    samples = np.where(good, samples, 0)
+    finer = 2.0 ** min(20, int(np.log2(DEPTH_LIMIT / samples.max()))) if (samples % 1).any() else 1
+    return np.floor(samples * finer + 0.5).astype(np.uint16), unit / finer
 
 
 def wide_samples(data: bytes, path: str) -> np.ndarray | None:
@@ -105,10 +110,10 @@ def photograph(files: RawFiles, listed: Listed, pixels: tuple[np.ndarray, np.nda
         raise BadPixels("size_mismatch", f"the image is {size[0]}x{size[1]}, listed as {camera.size[0]}x"
                                          f"{camera.size[1]}.")
     check_intrinsics(camera.K, size)
-    depth, usable = read_depth(files, listed.depth, size, tally), usable_pixels(files, listed, size, tally)
+    (depth, unit), usable = read_depth(files, listed, size, tally), usable_pixels(files, listed, size, tally)
     if not camera.lens.straight:
         resample = resampling(camera.K, camera.lens, size, pinhole)
         image, alpha = (plane if plane is None else resample.image(plane) for plane in (image, alpha))
         depth, usable = (plane if plane is None else resample.nearest(plane) for plane in (depth, usable))
     flags = None if usable.all() else np.where(usable, VALID | RELIABLE, 0).astype(np.uint8)
-    return Frame(listed.name, image, depth, listed.depth_unit, alpha, flags, pinhole, camera.c2w, listed.number)
+    return Frame(listed.name, image, depth, unit, alpha, flags, pinhole, camera.c2w, listed.number)

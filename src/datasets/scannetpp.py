@@ -17,7 +17,7 @@ from src.datasets.colmap import points_of
 from src.datasets.json_node import Node
 from src.datasets.lenses import fisheye_pinhole, resampling
 from src.datasets.photographs import Listed, photograph, read_image
-from src.datasets.raw_files import RawFiles
+from src.datasets.raw_files import RawFiles, check_inside
 from src.datasets.transforms_json import Camera, Entry, camera, read_transforms
 from src.folders import existing_root
 from src.overlap import Points
@@ -140,6 +140,8 @@ def list_room(root: Path, target: Path, images: str, scene: tuple[str, str]) -> 
         return {"id": id, "split": split, "dropped": error.reason, "message": str(error)}
     listed = photographs(places.known, Node.read((root / places.lists).read_bytes(), places.lists))
     planes = [path for item in listed for path in (item.image, item.depth, item.keep) if path]
+    for path in map(root.joinpath, planes):
+        check_inside(path, path.parent)
     files = RawFiles.found(root, {places.lists, places.fisheye, places.cameras, *places.model, *planes})
     files.write_list(target / "scenes" / f"{id}.json")
     return {"id": id, "split": split, "places": places.known, "listed": len(listed), "fingerprint": files.fingerprint}

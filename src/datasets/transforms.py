@@ -7,6 +7,7 @@ paths inside are relative to it. The dataset's root is one such folder or holds 
 import io
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Callable, Iterator
@@ -71,6 +72,11 @@ def candidates(folder: str, node: Node) -> list[str]:
     return [path + extension for path in within for extension in ("", *bare)]
 
 
+def in_order(top: Node) -> list[Node]:
+    """The frames of a list as its photographs were taken."""
+    return sorted(top["frames"].items(), key=lambda frame: natural(frame["file_path"].text()))
+
+
 def sharpness_of(entry: Entry) -> float:
     """The variance of the photograph's Laplacian, larger is sharper; NaN when it is not given."""
     node = entry.frame.get("sharpness")
@@ -82,8 +88,7 @@ class Capture:
 
     def __init__(self, folder: str, lists: list[Node], exists: Callable[[str], bool], depth_unit: float):
         self.folder, self.lists, self.depth_unit = folder, lists, depth_unit
-        entries = [Entry(top, frame) for top in lists
-                   for frame in sorted(top["frames"].items(), key=lambda frame: natural(frame["file_path"].text()))]
+        entries = [Entry(top, frame) for top in lists for frame in in_order(top)]
         self.photographs = [(entry, self.listed(entry, number, exists)) for number, entry in enumerate(entries)]
 
     def listed(self, entry: Entry, number: int, exists: Callable[[str], bool]) -> Listed:
@@ -118,6 +123,19 @@ class Capture:
                   for path in (listed.image, listed.depth, listed.keep, listed.ignore) if path]
         return planes + [self.point_file] * (self.point_file is not None)
 
+    @property
+    def reordered(self) -> bool:
+        """Whether a list is in another order than its photographs were taken in."""
+        pointers = [[frame.pointer for frame in frames] for top in self.lists
+                    for frames in (top["frames"].items(), in_order(top))]
+        return pointers[::2] != pointers[1::2]
+
+    @property
+    def details(self) -> dict[str, dict]:
+        """By photograph, what a scene file keeps of its entry."""
+        return {listed.name: {"path": listed.image} | ({"sharpness": sharp} if np.isfinite(sharp) else {})
+                for entry, listed in self.photographs for sharp in [sharpness_of(entry)]}
+
     def check(self) -> None:
         """raises ValueError for what no photograph may have, even one whose image is missing"""
         for entry, _ in self.photographs:
@@ -125,11 +143,15 @@ class Capture:
                 camera(entry, (1, 1), Tally())
             except BadFrame:
                 pass  # left out and counted when it is read
+        self.left_out()
 
     def left_out(self) -> dict[int, str]:
         """Position of each photograph that instant-ngp's own keys leave out, and why."""
         top = self.lists[0]
-        first = int(Entry(top, top).number("n_frames", len(self.photographs)))
+        first = Entry(top, top).number("n_frames", float(len(self.photographs)))
+        if not first.is_integer() or first < 1:  # false for NaN
+            raise top.fault(f"found n_frames {first}, wanted a whole number of photographs")
+        first = int(first)
         threshold = Entry(top, top).number("sharpness_discard_threshold", 0.0)
         sharpness = np.array([sharpness_of(entry) for entry, _ in self.photographs])[:first]
         reasons = {position: "beyond_n_frames" for position in range(first, len(self.photographs))}
@@ -159,7 +181,8 @@ def list_capture(root: Path, target: Path, depth_unit: float, scene: tuple[str, 
         check_inside(root / path, root / folder)
     files = RawFiles.found(root, paths + capture.files())
     files.write_list(target / "scenes" / f"{id}.json")
-    return {"id": id, "folder": folder, "lists": names, "listed": len(capture.photographs),
+    points = capture.point_file if capture.point_file in files else None
+    return {"id": id, "folder": folder, "lists": names, "listed": len(capture.photographs), "points": points,
             "fingerprint": files.fingerprint}
 
 
@@ -184,9 +207,11 @@ def capture_frames(files: RawFiles, capture: Capture, tally: Tally) -> Iterator[
     raises    ValueError when one image is listed twice with different entries
     """
     left_out, seen = capture.left_out(), {}
+    tally.count("reordered", int(capture.reordered))
     for position, (entry, listed) in enumerate(capture.photographs):
+        about = entry.frame.value | {"file_path": listed.image}  # one file may be spelled in several ways
         if listed.image in seen:
-            if seen[listed.image] != entry.frame.value:
+            if seen[listed.image] != about:
                 raise entry.frame.fault(f"{listed.name} is listed twice with different entries")
             tally.skip("duplicate_record", listed.name, "it is listed twice.")
         elif position in left_out:
@@ -196,7 +221,7 @@ def capture_frames(files: RawFiles, capture: Capture, tally: Tally) -> Iterator[
                 yield capture_frame(files, entry, listed, tally)
             except (BadPixels, BadFrame) as error:
                 tally.skip(error.reason, listed.name, str(error))
-        seen.setdefault(listed.image, entry.frame.value)
+        seen.setdefault(listed.image, about)
 
 
 def capture_frame(files: RawFiles, entry: Entry, listed: Listed, tally: Tally) -> Frame:
@@ -206,8 +231,30 @@ def capture_frame(files: RawFiles, entry: Entry, listed: Listed, tally: Tally) -
     return photograph(files, listed, pixels, taken, taken.K, tally)
 
 
-def capture_points(files: RawFiles, path: str) -> Points:
+@dataclass(frozen=True, eq=False)
+class CaptureFrames:
+    """The photographs of one capture of the manifest. Its lists are read when they are asked for: those of many
+    captures would not fit in memory.
+
+    details    of a Recording; filled while the photographs are read
+    """
+
+    root: Path
+    list_file: Path
+    scene: dict
+    depth_unit: float
+    details: dict[str, dict] = field(default_factory=dict)
+
+    def __call__(self, tally: Tally) -> Iterator[Frame]:
+        files = RawFiles.of_list(self.root, self.list_file)
+        capture = read_capture(files, self.scene["folder"], self.scene["lists"], self.depth_unit)
+        self.details.update(capture.details)
+        yield from capture_frames(files, capture, tally)
+
+
+def capture_points(root: Path, list_file: Path, path: str) -> Points:
     """raises ValueError when the file holds no points"""
+    files = RawFiles.of_list(root, list_file)
     try:
         vertices = PlyData.read(io.BytesIO(files.read(path)))["vertex"]
         return Points(np.stack([vertices[axis] for axis in "xyz"], -1).astype(np.float64))
@@ -218,17 +265,13 @@ def capture_points(files: RawFiles, path: str) -> Points:
 
 def recording_of(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Recording:
     """One capture of the manifest."""
-    source, id = dataset.source, scene["id"]
-    files = RawFiles.of_list(root, raw / "scenes" / f"{id}.json")
-    capture = read_capture(files, scene["folder"], scene["lists"], source.depth_unit)
+    source, id, list_file = dataset.source, scene["id"], raw / "scenes" / f"{scene['id']}.json"
+    frames = CaptureFrames(root, list_file, scene, source.depth_unit)
     split = "train" if id in source.train else "val" if id in source.val else "test"
-    details = {listed.name: {"path": listed.image} | ({"sharpness": sharp} if np.isfinite(sharp) else {})
-               for entry, listed in capture.photographs for sharp in [sharpness_of(entry)]}
-    points = capture.point_file
-    return Recording(id, CATEGORY, split, "scene", len(capture.photographs), partial(capture_frames, files, capture),
-                     {"license": "the capture's own", "source": {"fingerprint": scene["fingerprint"]}}, details,
-                     partial(capture_points, files, points) if points and points in files else None,
-                     partial(str, scene["fingerprint"]))
+    points = partial(capture_points, root, list_file, scene["points"]) if scene["points"] else None
+    return Recording(id, CATEGORY, split, "scene", scene["listed"], frames,
+                     {"license": "the capture's own", "source": {"fingerprint": scene["fingerprint"]}}, frames.details,
+                     points, partial(str, scene["fingerprint"]))
 
 
 def listed_captures(dataset: Transforms, raw: Path, manifest: dict) -> Catalogue:
