@@ -21,12 +21,12 @@ from pathlib import Path
 import torch
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from src import weights
 from src.backbones import Backbone, load
+from src.backbones.files import Described, write_backbone
 from src.config import DINOV2_DIMS, Config, require, require_positive, require_share, run
 from src.distillation import Head, Photographs, agreement_loss, draw_batch, mean_scores, rows
 from src.folders import fresh_folder
@@ -227,8 +227,8 @@ def main(config: Config, name: str) -> None:
     checkpoint = scratch / f"{params_hash(record, module_hashes('src.'), file_hash(__file__))}.pt"
     record |= distill(student.backbone, teacher.backbone, params, checkpoint)
     with fresh_folder(FOLDER / name) as folder:
-        save_file(student.backbone.network.cpu().state_dict(), folder / "model.safetensors",
-                  {"architecture": student.backbone.name})
+        write_backbone(folder / "model.safetensors", student.backbone.network.state_dict(),
+                       Described(student.backbone.name))
         write_json(folder / "record.json", record)
     shutil.rmtree(scratch)
     for who, scores in record["held_out"].items():

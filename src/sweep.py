@@ -110,7 +110,7 @@ def checked(overrides: tuple[str, ...]) -> Config:
         if not Path(path).expanduser().is_absolute() and not git(".", "ls-files", "--", path):
             raise ConfigError(f"{key} names {path}, which Git does not track: arms run in copies of the repository "
                               f"without it; write {Path(path).resolve()}.")
-    build(config.model, config.seed)
+    build(config.model, None)
     return config
 
 
