@@ -22,10 +22,10 @@ from src.mast3r import Mast3rConfig
 from src.provenance import read_json
 from tests.miniatures import ROOT, computing_as_before, stages
 
-SIZE = 64, 48  # W, H; neither is a multiple of 14, one is not of 32
-SETTINGS = ["threads=2", "datasets.procedural.resolution=[64,48]", "datasets.procedural.episodes.num_targets=2",
-            "datasets.procedural.episodes.per_bin=1", "opt.steps=2", "opt.val_every=2", "opt.log_every=1",
-            "eval.num_plys=0"]
+# W, H are no multiples of 14, H is none of 32
+SETTINGS = ["threads=2", "datasets.procedural.resolution=[64,48]", "datasets.procedural.episodes.num_targets=1",
+            "data.batch_size=1", "datasets.procedural.episodes.per_bin=1", "opt.steps=2", "opt.val_every=2",
+            "opt.log_every=1", "eval.num_plys=0"]
 SCENES = ["train=2", "val=1", "test=1"]
 SMALL_CROCO = Mast3rConfig(enc_embed_dim=64, enc_depth=2, enc_num_heads=2)
 # model.backbone, further settings; channels, and rows and columns of the map
