@@ -154,7 +154,7 @@ def test_the_stage_writes_its_numbers_and_a_constant_stamp(monkeypatch, tmp_path
     (tmp_path / "data/weights/backbone/record.json").write_text('{"weights": "none"}')
     main(Settings())
     written = json.loads((tmp_path / "reports/benchmark.json").read_text())
-    assert written["resolutions"].keys() == {"48"} and written["backbone"] == "RGB pixels"
+    assert written["resolutions"].keys() == {"48"} and written["backbone"] == "RGB pixels and coordinates"
     assert written["resolutions"]["48"]["gaussians"] == 2 * 48 * 48
     assert written["hardware"]["cpu"] and written["versions"]["torch"] and len(written["params"]) == 16
     with open(tmp_path / "reports/benchmark.csv") as file:

@@ -127,12 +127,11 @@ def test_the_file_gives_the_students_features_and_says_what_it_was_taught(reposi
     loaded = build(load(["model.backbone=timm:test_vit"]).model, 1)
     loaded.load(read_tensors(path), str(path))
     trained = {}
-    kept = distill.save_file
-    distill.save_file = lambda tensors, *rest: (trained.update(tensors), kept(tensors, *rest))
-    try:
+    kept = distill.write_backbone
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distill, "write_backbone", lambda where, state, described: (
+            trained.update(state), kept(where, state, described)))
         main(load(), "tiny")
-    finally:
-        distill.save_file = kept
     assert path.read_bytes() == first
     student = build(load(["model.backbone=timm:test_vit"]).model, 2)
     student.network.load_state_dict(trained)

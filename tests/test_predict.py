@@ -72,11 +72,11 @@ def test_the_exported_file_shows_the_scored_image_again(trained, tmp_path):
     reader, episode = samples(folder, ("000", "002"), ("001", "003"), "many")
     with inside(folder), torch.inference_mode():
         network, _, _ = command.load_model(config)
-        pictures, gaussians = render_targets.episode_renders(network, reader[0], True, "strict")
+        pictures, clouds = render_targets.episode_renders(network, reader[0], True, "strict")
         render_targets.write_episode(tmp_path, episode, pictures)
-    render_targets.write_ply(tmp_path / "e.ply", gaussians)
+    render_targets.write_ply(tmp_path / "e.ply", clouds["render"])
     rendered, sample = Rendered.read(tmp_path / "e.safetensors"), reader[0]
-    assert len(PlyData.read(tmp_path / "e.ply")["vertex"]) == len(gaussians)
+    assert len(PlyData.read(tmp_path / "e.ply")["vertex"]) == len(clouds["render"])
     for alignment, factor in (("raw", 1.0), ("aligned", rendered.tensors["scale"].item())):
         cameras = camera_in_prediction(sample["c2w"][0], sample["c2w"][2:], factor)
         again = render(read_ply(tmp_path / "e.ply"), cameras, sample["K"][2:], SIZE).images.clamp(0, 1).double()
