@@ -159,7 +159,7 @@ def test_the_stage_writes_its_numbers_and_a_constant_stamp(monkeypatch, tmp_path
     assert written["hardware"]["cpu"] and written["versions"]["torch"] and len(written["params"]) == 16
     with open(tmp_path / "reports/benchmark.csv") as file:
         rows = {row["piece"]: row for row in csv.DictReader(file)}
-    assert {row["model"] for row in rows.values()} == {"RGB pixels"} and len(rows) == 4
+    assert {row["model"] for row in rows.values()} == {"RGB pixels and coordinates"} and len(rows) == 4
     encode = written["resolutions"]["48"]["encode"]
     assert float(rows["encode, 48 px"]["median_ms"]) == pytest.approx(encode["median_ms"], abs=1e-5)
     stamp = (tmp_path / "reports/benchmark_stamp.json").read_bytes()
