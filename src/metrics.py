@@ -10,7 +10,6 @@ import warnings
 from copy import copy
 from pathlib import Path
 
-import lpips
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -128,6 +127,8 @@ def load_lpips(folder: str | Path) -> Lpips:
     if name not in LPIPS_TRUNKS:
         raise ValueError(f"{folder}/record.json names the LPIPS trunk {name!r}; it must be one of "
                          f"{', '.join(LPIPS_TRUNKS)}.")
+    import lpips  # here, as it takes seconds and most runs have no trunk
+
     # on device meta: without drawing or holding the weights of a whole classifier; it warns of its own old spelling
     with torch.device("meta"), warnings.catch_warnings(action="ignore", category=UserWarning):
         network = lpips.LPIPS(pretrained=False, net=name, pnet_rand=True, verbose=False)

@@ -21,6 +21,7 @@ def fix_computation(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without importing the compiler
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a help for finding bugs, which costs time
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -6,9 +6,7 @@ embedding, is done here as there, so that features are equal at every size.
 
 from collections.abc import Sequence
 
-import timm
 import torch
-from timm.layers import LayerScale
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -50,6 +48,8 @@ def check_width(model: str, dinov2_dim: int | None) -> int:
 @torch.no_grad()
 def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
     """Untrained weights as Meta's models start from: linear layers and positions normal with std 0.02, LayerScale 1."""
+    from timm.layers import LayerScale
+
     for module in network.modules():
         if isinstance(module, nn.Linear):
             module.weight.normal_(std=0.02, generator=generator)
@@ -83,6 +83,8 @@ class DinoV2(Backbone):
         super().__init__()
         if model not in MODELS:
             raise ValueError(f"model.dinov2_model is {model!r}; choose one of {', '.join(MODELS)}.")
+        import timm  # here, as it takes seconds and most stages need no network of its
+
         with torch.device("meta"):
             self.network = timm.create_model(MODELS[model][1], pretrained=False, img_size=SIDE * self.patch_size,
                                              dynamic_img_size=True, init_values=1.0, **sizes)

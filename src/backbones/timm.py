@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
+from importlib.metadata import version
 
-import timm
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -20,14 +20,18 @@ SMALL, ODD = (2, 3), (7, 10)  # cells of the images that a new network is tried 
 @cache
 def names() -> tuple[str, ...]:
     """All networks of timm, and all its weights as network.tag."""
+    import timm  # here, as it takes seconds and most stages need no network of its
+
     return (*timm.list_models(), *timm.list_pretrained())
 
 
 def create(model: str, seed: int | None, **sizes) -> torch.nn.Module:
     """timm's network with seeded, untrained weights and no classifier; `sizes` are its constructor's, for tests."""
+    import timm
+
     if model not in names():
         near = get_close_matches(model, names(), n=3, cutoff=0.4)
-        raise ValueError(f"model.backbone names timm:{model}, which timm {timm.__version__} does not have; near are "
+        raise ValueError(f"model.backbone names timm:{model}, which timm {version('timm')} does not have; near are "
                          f"{', '.join(near) or 'none'}.")
     options = {"pretrained": False, "num_classes": 0} | sizes
     try:  # transformers: resample positions to whatever size comes
@@ -126,7 +130,7 @@ def clip(model: str, layers: Sequence[int | float] | None, seed: int | None) -> 
     towers = [name for name in names() if "_clip_" in name]
     if model not in towers:
         near = get_close_matches(model, towers, n=3, cutoff=0.4)
-        raise ValueError(f"model.backbone names clip:{model}, which is no CLIP tower of timm {timm.__version__}; near "
+        raise ValueError(f"model.backbone names clip:{model}, which is no CLIP tower of timm {version('timm')}; near "
                          f"are {', '.join(near) or 'none'}; other networks are timm:<name>.")
     quick_weights = "." in model and "quickgelu" not in model and quick in towers
     return Timm(quick if quick_weights else model, layers, seed, f"clip:{model}", f"CLIP {model}")

@@ -1,0 +1,117 @@
+"""Training the bundled network: its schedule, its held-out errors, and a run that is cut short and goes on."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from src import pretrain
+from src.checkpoints import load_geometry, read_checkpoint
+from src.pretrain import ause, learning_rate, pair_errors, relative_errors
+
+PARAMS = {
+    "seed": 1, "threads": 1,
+    "stream": {"families": ["objects", "rooms"], "first_seed": 100, "held_out_seed": 50, "held_out_scenes": 1, "views": 3,
+               "resolution": [32, 32], "samples": 1, "bounces": 2, "initial_scenes": 2, "scenes_per_step": 0.5,
+               "min_overlap": 0.05},
+    "network": {"enc_embed_dim": 24, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 24, "dec_depth": 2,
+                "dec_num_heads": 2, "head": "dpt", "dpt_feature_dim": 8, "dpt_last_dim": 8,
+                "dpt_layer_dims": [8, 8, 8, 8]},
+    "optimiser": {"steps": 4, "batch_size": 2, "lr": 0.001, "weight_decay": 0.02, "warmup": 2, "clip": 1.0,
+                  "confidence_alpha": 0.2, "log_every": 2, "checkpoint_every": 2},
+}
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_hundredth():
+    how = OmegaConf.create({"lr": 0.5, "warmup": 10, "steps": 110})
+    rates = [learning_rate(step, how) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.05 * k for k in range(1, 11)])
+    assert rates[10] == pytest.approx(0.5) and rates[60] == pytest.approx(0.5 * 0.505) and rates[-1] < 0.0052
+    assert all(a >= b for a, b in zip(rates[9:], rates[10:]))
+
+
+def test_relative_errors_are_distances_over_the_true_distance_from_camera_1():
+    truth = torch.tensor([[0.0, 3.0, 4.0], [1.0, 0.0, 0.0]])
+    found = relative_errors(truth + torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.5, 0.0]]), truth)
+    torch.testing.assert_close(found, torch.tensor([1 / 5, 0.5]))
+
+
+def test_ause_is_the_area_between_two_sparsification_curves():
+    rng = np.random.default_rng(0)
+    errors, confidence = rng.exponential(size=200), rng.random(200)
+
+    def curve(keys):
+        ranked = [error for _, error in sorted(zip(keys, errors))]  # kept first, removed from the end
+        return [np.mean(ranked[:round(200 * (1 - k / 20))]) for k in range(20)]
+
+    expected = np.mean(np.subtract(curve(-confidence), curve(errors))) / errors.mean()
+    found = ause(torch.from_numpy(errors), torch.from_numpy(confidence))
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert ause(torch.from_numpy(errors), torch.from_numpy(-errors)) == pytest.approx(0, abs=1e-12)
+
+
+def test_pair_errors_take_one_scale_out_of_both_views():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(1, 2, 8, 8, 3, generator=generator) + 1
+    valid = torch.rand(1, 2, 8, 8, generator=generator) > 0.2
+    confidence = torch.rand(2, 8, 8, generator=generator) + 1
+
+    class Scaled:
+        def __call__(self, first, second):
+            maps = truth[0] * 1.25
+            return [type("Map", (), {"pts3d": maps[v][None], "conf": confidence[v][None]})() for v in range(2)]
+
+    pair = {"images": torch.zeros(1, 2, 3, 8, 8), "points": truth, "valid": valid}
+    aligned, raw, log_scale, _ = pair_errors(Scaled(), pair)
+    assert aligned == pytest.approx(0, abs=1e-6) and raw == pytest.approx(0.25, rel=1e-5)
+    assert log_scale == pytest.approx(math.log(1.25), rel=1e-5)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "FOLDER", tmp_path / "bundled")
+    monkeypatch.setattr(pretrain, "SCRATCH", tmp_path / "scratch")
+    (tmp_path / "bundled").mkdir()
+    OmegaConf.save(OmegaConf.create(PARAMS), tmp_path / "bundled/params.yaml")
+    threads = torch.get_num_threads()
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def test_a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes(folders, monkeypatch):
+    pretrain.main()
+    whole = (folders / "bundled/geometry.safetensors").read_bytes()
+    record = json.loads((folders / "bundled/provenance.json").read_text())
+    assert record["pairs"] == 8 and set(record["held_out"]) == {"objects", "rooms"}
+    assert all(0 < family["median_relative_error_aligned"] < 5 and family["pairs"] > 0
+               for family in record["held_out"].values())
+
+    for kept in (folders / "scratch").glob("network-*.pt"):
+        kept.unlink()
+    real, calls = pretrain.objective, []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(pretrain, "objective", failing)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.main()
+    monkeypatch.setattr(pretrain, "objective", real)
+    pretrain.main()
+    assert (folders / "bundled/geometry.safetensors").read_bytes() == whole
+
+
+def test_the_result_loads_as_any_geometry_network_does(folders):
+    pretrain.main()
+    (folders / "weights").mkdir()
+    (folders / "bundled/geometry.safetensors").rename(folders / "weights/model.safetensors")
+    network = load_geometry(folders / "weights")
+    assert network.config.enc_embed_dim == 24 and not any(p.requires_grad for p in network.parameters())
+    assert all(tensor.dtype == torch.float32 for tensor in read_checkpoint(folders / "weights/model.safetensors")
+               .state_dict.values())
