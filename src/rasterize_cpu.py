@@ -58,7 +58,7 @@ def draw(gaussians: list[np.ndarray], w2c: np.ndarray, K: np.ndarray, size: tupl
     visible = np.flatnonzero(tiles[:, 2])
     bits = footprints[visible, DEPTH].view(np.uint32)  # of positive floats: ordered as the floats are
     order = (np.sort(bits.astype(np.uint64) << 32 | visible.astype(np.uint64)) & 0xFFFFFFFF).astype(np.int64)
-    offsets, ids = deal(order, tiles, columns, rows, workers)
+    offsets, ids = deal(order, tiles, columns, rows)
 
     transmittance, last = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
     reached = np.empty(columns * rows, np.int64)

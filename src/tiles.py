@@ -25,35 +25,27 @@ TRANSMITTANCE, R, G, B, Z, OPEN, LAST = range(7)
 LIGHT, TO_R, TO_G, TO_B, TO_Z = 5, 1, 2, 3, 4
 
 
-@njit(parallel=True, **COMPILED)
-def deal(order, tiles, columns, rows, workers):
+@njit(**COMPILED)
+def deal(order, tiles, columns, rows):
     """Each tile's list of the Gaussians that may touch it, in `order`.
 
     order   (M,)    Gaussians, nearest first
     tiles   (N, 4)  see footprints.project
     returns (columns * rows + 1,) int64, where each tile's list starts; (intersections,) int32, the lists end to end
     """
-    starts = np.zeros((workers, columns * rows), np.int64)
-    for worker in prange(workers):
-        for k in range(worker * len(order) // workers, (worker + 1) * len(order) // workers):
-            i = order[k]
-            for row in range(tiles[i, 1], tiles[i, 3]):
-                for column in range(tiles[i, 0], tiles[i, 2]):
-                    starts[worker, row * columns + column] += 1
     offsets = np.zeros(columns * rows + 1, np.int64)
-    count = 0
+    for i in order:
+        for row in range(tiles[i, 1], tiles[i, 3]):
+            for column in range(tiles[i, 0], tiles[i, 2]):
+                offsets[row * columns + column + 1] += 1
     for tile in range(columns * rows):
-        for worker in range(workers):
-            starts[worker, tile], count = count, count + starts[worker, tile]
-        offsets[tile + 1] = count
-    ids = np.empty(count, np.int32)
-    for worker in prange(workers):
-        for k in range(worker * len(order) // workers, (worker + 1) * len(order) // workers):
-            i = order[k]
-            for row in range(tiles[i, 1], tiles[i, 3]):
-                for column in range(tiles[i, 0], tiles[i, 2]):
-                    ids[starts[worker, row * columns + column]] = i
-                    starts[worker, row * columns + column] += 1
+        offsets[tile + 1] += offsets[tile]
+    ids, places = np.empty(offsets[-1], np.int32), offsets[:-1].copy()
+    for i in order:
+        for row in range(tiles[i, 1], tiles[i, 3]):
+            for column in range(tiles[i, 0], tiles[i, 2]):
+                ids[places[row * columns + column]] = i
+                places[row * columns + column] += 1
     return offsets, ids
 
 

@@ -58,12 +58,14 @@ def _fill(light: np.ndarray, unknown: np.ndarray, faces: np.ndarray) -> None:
             for a in range(3):
                 for b in range(3):
                     if unknown[faces[f, a]] and not unknown[faces[f, b]]:
-                        total[faces[f, a]] += light[faces[f, b]]
                         count[faces[f, a]] += 1
+                        for c in range(3):
+                            total[faces[f, a], c] += light[faces[f, b], c]
         for n in range(len(light)):
             if count[n] > 0:
-                light[n] = total[n] / count[n]
                 unknown[n] = False
+                for c in range(3):
+                    light[n, c] = total[n, c] / count[n]
 
 
 def disc(count: int) -> np.ndarray:
