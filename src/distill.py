@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from src import weights
+from src.backbone_weights import backbone_weights
 from src.backbones import Backbone, load
 from src.backbones.files import Described, write_backbone
 from src.config import DINOV2_DIMS, Config, require, require_positive, require_share, run
@@ -114,7 +114,7 @@ def obtain(name: str, choice: str, config: Config, folder: Path) -> Known:
     dinov2 = name in DINOV2_DIMS
     model = replace(config.model, backbone="dinov2" if dinov2 else name, weights=choice, backbone_layers=None,
                     dinov2_dim=None, dinov2_model=name if dinov2 else config.model.dinov2_model)
-    weights.backbone(replace(config, model=model), folder)
+    backbone_weights(replace(config, model=model), folder)
     return Known(load(model, folder), read_json(folder / "record.json"))
 
 

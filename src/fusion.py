@@ -1,6 +1,7 @@
 """How a frozen backbone's features join the tokens of the two-view network."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +62,7 @@ def projection(channels: int, width: int, narrow: bool = False) -> nn.Sequential
     return nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(1, width) if narrow else group_norm(width))
 
 
-class Adapter(nn.Module):
+class Adapter(nn.Module, ABC):
     """Base of the modes: a mode is a subclass with `fuse`, and an entry of MODES. Each has P_d = `project_features`, and
     P_m = `project_tokens`, the identity unless m != o or the mode always needs it.
 
@@ -86,9 +87,9 @@ class Adapter(nn.Module):
         """The layer whose weight and bias start at 0 with identity_init; None where a zero parameter does its work."""
         return None
 
+    @abstractmethod
     def fuse(self, tokens: Tensor, projected: Tensor) -> Tensor:
         """tokens x (B, m, h, w), projected P_d f -> (B, o, h, w)."""
-        raise NotImplementedError
 
     def weights(self, tokens: Tensor, projected: Tensor) -> dict[str, Tensor]:
         """What the mode multiplies by, to be reported after training: name -> tensor of any shape."""

@@ -5,6 +5,7 @@
 
 import math
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -171,12 +172,13 @@ def scenes_needed(effect: float, deviation: float) -> int:
 
 def compare(arms: dict[str, np.ndarray], baseline: np.ndarray, scenes: list[str], rng: Generator,
             resamples: int = 2000, confidence: float = 0.95) -> dict[str, Comparison]:
-    """Each arm minus the baseline, all (n,) on the same n targets; p values are corrected over the arms."""
+    """Each arm minus the baseline, all (n,) on the same n targets; p values are corrected over the arms. Every arm sees
+    the same draws, so that its interval does not depend on which others are there."""
     differences = {name: np.asarray(values, np.float64) - baseline for name, values in arms.items()}
-    tests = [sign_flip_test(difference, scenes, rng) for difference in differences.values()]
+    tests = [sign_flip_test(difference, scenes, deepcopy(rng)) for difference in differences.values()]
     comparisons = {}
     for (name, difference), p, p_holm in zip(differences.items(), tests, holm(tests)):
-        interval = bootstrap_interval(difference, scenes, rng, resamples, confidence)
+        interval = bootstrap_interval(difference, scenes, deepcopy(rng), resamples, confidence)
         deviation = scene_deviation(difference, scenes)
         detectable = None if deviation is None else deviation * detectable_effect(interval.scenes)
         needed = None if deviation is None else scenes_needed(0.1, deviation)

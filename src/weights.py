@@ -4,29 +4,22 @@ reads the bundled geometry network, files in weights.root, or what publishers of
 writes data/weights/geometry, backbone, lpips_loss, lpips_eval: record.json, and model.safetensors where there are any
 """
 
-import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 from torchvision.models import alexnet, squeezenet1_1, vgg16
 
-from src import hub
-from src.backbones import build
-from src.backbones.controls import Shuffled
-from src.backbones.dinov2 import DinoV2
+from src.backbone_weights import MODEL, backbone_weights, fetched, renew
 from src.backbones.files import read_tensors
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
 from src.config import Config, run
-from src.fetch import FetchError, Source, obtain
+from src.fetch import FetchError, Source
 from src.official import NAVER, NAVER_LICENCE, compare, read_official
-from src.provenance import file_hash, fix_computation, write_json
+from src.provenance import file_hash, fix_computation
 
 WEIGHTS = Path("data/weights")
-MODEL = "model.safetensors"
 
 HUB = "https://huggingface.co"
 SPLATT3R_LICENCE = f"non-commercial (Splatt3R); its MASt3R weights: {NAVER_LICENCE}"
@@ -61,33 +54,6 @@ TRUNKS = {
                                      sha256="b8a52dc0")),
 }
 TRUNK_NETWORKS = {"alex": alexnet, "vgg": vgg16, "squeeze": squeezenet1_1}
-
-
-def cache() -> Path:
-    """Where downloads stay between runs, a part of one included; Git and DVC leave it alone."""
-    return Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / "downloads"
-
-
-def fetched(source: Source, config: Config, wanted_by: str, otherwise: str) -> Path:
-    """Path of the file, after printing its licence; of weights on the hub, config.json lies beside it."""
-    def one(part: Source) -> Path:
-        return obtain(part, config.weights.root, config.weights.mirror, cache(), wanted_by, otherwise)
-
-    if source.name.endswith(f"/{MODEL}"):
-        url, file = (name.removesuffix(MODEL) + "config.json" for name in (source.url, source.name))
-        one(replace(source, url=url, file=file, megabytes=0))
-    path = one(source)
-    print(f"weights: {source.name}; licence: {source.licence}", flush=True)
-    return path
-
-
-def renew(folder: Path, record: dict, tensors: dict[str, Tensor] | None = None) -> None:
-    """Replace what `folder` holds."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    if tensors is not None:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / MODEL)
-    write_json(folder / "record.json", record)
 
 
 def geometry_file(config: Config) -> tuple[Path, dict]:
@@ -137,44 +103,6 @@ def geometry(config: Config, folder: Path) -> None:
         write_geometry(folder / MODEL, checkpoint.config, checkpoint.state_dict)
 
 
-def backbone(config: Config, folder: Path) -> None:
-    """Random weights are a seed in the record; others become safetensors under the network's own names. Which of its
-    blocks will be read is no matter here, so that choosing others fetches nothing anew.
-
-    raises    FetchError, CheckpointError, FileNotFoundError, ValueError  each says what can be done
-    """
-    network = build(replace(config.model, backbone_layers=None), config.seed)
-    choice = network.own_weights or config.model.weights
-    weights = "none" if network.num_parameters == 0 else choice if choice in ("random", "pretrained") else "file"
-    record = {"name": network.name, "weights": weights, "label": network.label(weights), "licence": network.licence,
-              "source": "none" if weights == "none" else "drawn from the seed", "sha256": None,
-              "channels": network.channels, "patch_size": network.patch_size}
-    record |= {"note": network.note} if network.note else {}
-    record |= {"described": asdict(network.described)} if network.described else {}
-    if weights in ("none", "random"):
-        return renew(folder, record | ({"seed": config.seed} if weights == "random" else {}))
-    if weights == "file":
-        path = Path(choice)
-        if not path.is_file():
-            raise FileNotFoundError(f"model.weights is {choice!r}, which is no file; choose random, pretrained, or the "
-                                    "path of a weight file.")
-        record |= {"source": path.name, "licence": "unknown"}
-    elif network.source is None:
-        raise ValueError(f"model.weights is pretrained, but nobody publishes weights of {network.title}; set "
-                         "model.weights=random, or to the path of a file.")
-    else:
-        path = fetched(network.source, config, "model.weights=pretrained",
-                       "set model.weights=random for the untrained control, or to the path of a weight file")
-        record |= {"source": network.source.url}
-    tensors, inner = network.read(path), network.inner[0] if isinstance(network, Shuffled) else network
-    if weights == "pretrained" and config.weights.dinov2_source == "torchhub" and isinstance(inner, DinoV2):
-        hub.load(inner, tensors, config.weights.root, str(path))
-        record |= {"source": f"{network.source.url}, by torch.hub {hub.REPOSITORY}:{hub.COMMIT}"}
-    else:
-        network.load(tensors, str(path))
-    renew(folder, record | {"sha256": file_hash(path)}, network.network.state_dict())
-
-
 def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
     """The trunk of LPIPS under torchvision's names, without its classifier, in each of `folders`; a record alone where
     none is asked for.
@@ -199,7 +127,7 @@ def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
 def main(config: Config) -> None:
     fix_computation(config.threads)
     geometry(config, WEIGHTS / "geometry")
-    backbone(config, WEIGHTS / "backbone")
+    backbone_weights(config, WEIGHTS / "backbone")
     training = config.loss.lpips_network if config.loss.lpips_loss_weight > 0 else "none"
     folders: dict[str, list[Path]] = {}
     for name, folder in ((training, "lpips_loss"), (config.eval.lpips, "lpips_eval")):

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from src import check, evaluate, extract, render_targets, train, weights
+from src.backbone_weights import backbone_weights
 from src.backbones import FAMILIES
 from src.backbones.base import Backbone
 from src.backbones.croco import Croco
@@ -86,7 +87,7 @@ def test_a_backbone_runs_from_its_weights_to_a_score(case, prepared, monkeypatch
     config = load([*SETTINGS, f"model.backbone={name}", *settings], ROOT)
     with computing_as_before():
         check.main(config)
-        weights.backbone(config, weights.WEIGHTS / "backbone")
+        backbone_weights(config, weights.WEIGHTS / "backbone")
         extract.main(config, "backbone")
         features = extract.FEATURES / "backbone"
         assert read_json(features / "record.json")["channels"] == channels

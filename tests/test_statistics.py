@@ -134,6 +134,13 @@ def test_a_clear_difference_is_found_and_none_is_not():
     assert results["better"].detectable < 0.3
 
 
+def test_an_arm_s_interval_does_not_depend_on_the_other_arms():
+    baseline, names = simulated_scenes(20, rng(), "normal")
+    arms = {name: baseline + shift + rng().normal(size=len(names)) for name, shift in (("a", 0.0), ("b", 1.0))}
+    alone, beside = compare({"b": arms["b"]}, baseline, names, rng(), 500), compare(arms, baseline, names, rng(), 500)
+    assert alone["b"].interval == beside["b"].interval and alone["b"].p == beside["b"].p
+
+
 def test_rank_intervals_leave_open_what_the_tests_cannot_tell():
     baseline, scenes = simulated_scenes(12, rng(4), "normal")
     wobble = [rng(seed).normal(0, 0.3, len(baseline)) for seed in range(2)]
