@@ -52,10 +52,11 @@ def about(config: Config, summary: dict) -> dict:
     record = read_json(MODEL / "record.json")
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
+    fusion = [f"{model.fusion_mode} at {model.fusion_site}"] if record["feature_channels"] else []  # the oracle has none
     sections = config.seed, config.data, config.dataset, config.model, config.opt, config.loss, config.eval
     return {
         "schema": SCHEMA, "label": "MASt3R only (no backbone)" if bare else backbone["label"],
-        "detail": "" if bare else f"{model.fusion_mode} at {model.fusion_site}, {model.strategy}",
+        "detail": "" if bare else ", ".join([*fusion, model.strategy]),
         "backbone": backbone, "geometry": record["geometry"], "trainable_parameters": record["trainable_parameters"],
         "fusion": record["fusion"],
         "protocol": held_still(config, summary, record["geometry"], record["train_category"]),

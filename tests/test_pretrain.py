@@ -17,7 +17,7 @@ PARAMS = {
     "stream": {"families": ["objects", "rooms"], "first_seed": 100, "held_out_seed": 50, "held_out_scenes": 1, "views": 3,
                "resolution": [32, 32], "samples": 1, "bounces": 2, "initial_scenes": 2, "scenes_per_step": 0.5,
                "min_overlap": 0.05},
-    "network": {"enc_embed_dim": 24, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 24, "dec_depth": 2,
+    "network": {"enc_embed_dim": 24, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 24, "dec_depth": 4,
                 "dec_num_heads": 2, "head": "dpt", "dpt_feature_dim": 8, "dpt_last_dim": 8,
                 "dpt_layer_dims": [8, 8, 8, 8]},
     "optimiser": {"steps": 4, "batch_size": 2, "lr": 0.001, "weight_decay": 0.02, "warmup": 2, "clip": 1.0,

@@ -2,14 +2,21 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.test_pipeline import MINIATURE, fresh_repository, run
+
+
+def untouched(folder: Path) -> tuple[bytes, str]:
+    """What a sweep must leave alone: params.yaml, and what Git says of all but the comparison that it writes."""
+    status = run(folder, "git", "status", "--porcelain", ".", ":!reports/comparison")
+    return (folder / "params.yaml").read_bytes(), status.stdout
 
 
 def test_a_sweep_goes_on_after_a_failure_leaves_the_work_tree_alone_and_resumes(tmp_path):
     folder = fresh_repository(tmp_path / "backsplat")
     (folder / "params.yaml").write_text("# mine\n" + (folder / "params.yaml").read_text())
-    before = (folder / "params.yaml").read_bytes(), run(folder, "git", "status", "--porcelain", ".", ":!reports/comparison").stdout
+    before = untouched(folder)
     (tmp_path / "weights").mkdir()
     grids = [*MINIATURE, "model.weights=pretrained", f"weights.root={tmp_path}/weights", "+", *MINIATURE,
              "model.backbone=rgb"]
@@ -18,7 +25,7 @@ def test_a_sweep_goes_on_after_a_failure_leaves_the_work_tree_alone_and_resumes(
     failed = result.stderr[result.stderr.index("FAILED: weights-pretrained-root-"):]
     assert "dinov2_vits14_pretrain.pth, which is not in weights.root" in failed and "failed to reproduce" in failed
     assert "| backbone-rgb-" in result.stdout and (folder / "reports/comparison/index.html").exists()
-    assert ((folder / "params.yaml").read_bytes(), run(folder, "git", "status", "--porcelain", ".", ":!reports/comparison").stdout) == before
+    assert untouched(folder) == before
     assert not list((folder / ".dvc").rglob("standalone/tmp*"))
 
     again = run(folder, sys.executable, "-m", "src.sweep", *MINIATURE, "model.backbone=rgb")
