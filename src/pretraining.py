@@ -99,7 +99,7 @@ class Stream:
 def gathered(chosen: list[tuple[PosedImages, np.ndarray]]) -> Pairs:
     """Pairs of views (i, j) of scenes: images (B, 2, 3, H, W) in [0, 1], points (B, 2, H, W, 3) in view i's camera frame
     in metres, valid (B, 2, H, W) bool."""
-    views = {name: torch.stack([scene.views[name][list(pair)] for scene, pair in chosen])
+    views = {name: torch.stack([scene.views[name][view] for scene, pair in chosen for view in pair]).unflatten(0, (-1, 2))
              for name in ("images", "depth", "K", "c2w")}
     points = context_points(views["depth"].double(), views["K"], views["c2w"]).float()
     return {"images": views["images"].float() / 255, "points": points, "valid": views["depth"] > 0}
