@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torchvision.models import alexnet, squeezenet1_1, vgg16
 
-from src.backbone_weights import MODEL, backbone_weights, fetched, renew
+from src.backbone_weights import backbone_weights
 from src.backbones.files import read_tensors
 from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
 from src.config import Config, run
 from src.fetch import FetchError, Source
 from src.official import NAVER, NAVER_LICENCE, compare, read_official
 from src.provenance import file_hash, fix_computation
+from src.weight_files import MODEL, fetched, renew
 
 WEIGHTS = Path("data/weights")
 

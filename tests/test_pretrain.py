@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -70,26 +71,28 @@ def test_pair_errors_take_one_scale_out_of_both_views():
     assert log_scale == pytest.approx(math.log(1.25), rel=1e-5)
 
 
-@pytest.fixture
-def folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "FOLDER", tmp_path / "bundled")
-    monkeypatch.setattr(pretrain, "SCRATCH", tmp_path / "scratch")
-    (tmp_path / "bundled").mkdir()
-    OmegaConf.save(OmegaConf.create(PARAMS), tmp_path / "bundled/params.yaml")
-    threads = torch.get_num_threads()
-    yield tmp_path
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders bundled and scratch in which a whole run has ended, and which the next one uses."""
+    folder, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
+    (folder / "bundled").mkdir()
+    OmegaConf.save(OmegaConf.create(PARAMS), folder / "bundled/params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "FOLDER", folder / "bundled")
+        patch.setattr(pretrain, "SCRATCH", folder / "scratch")
+        pretrain.main()
+        yield folder
     torch.set_num_threads(threads)
 
 
-def test_a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes(folders, monkeypatch):
-    pretrain.main()
-    whole = (folders / "bundled/geometry.safetensors").read_bytes()
-    record = json.loads((folders / "bundled/provenance.json").read_text())
+def test_a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes(trained, monkeypatch):
+    whole = (trained / "bundled/geometry.safetensors").read_bytes()
+    record = json.loads((trained / "bundled/provenance.json").read_text())
     assert record["pairs"] == 8 and set(record["held_out"]) == {"objects", "rooms"}
     assert all(0 < family["median_relative_error_aligned"] < 5 and family["pairs"] > 0
                for family in record["held_out"].values())
 
-    for kept in (folders / "scratch").glob("network-*.pt"):
+    for kept in (trained / "scratch").glob("network-*.pt"):
         kept.unlink()
     real, calls = pretrain.objective, []
 
@@ -104,14 +107,12 @@ def test_a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes(folders, m
         pretrain.main()
     monkeypatch.setattr(pretrain, "objective", real)
     pretrain.main()
-    assert (folders / "bundled/geometry.safetensors").read_bytes() == whole
+    assert (trained / "bundled/geometry.safetensors").read_bytes() == whole
 
 
-def test_the_result_loads_as_any_geometry_network_does(folders):
-    pretrain.main()
-    (folders / "weights").mkdir()
-    (folders / "bundled/geometry.safetensors").rename(folders / "weights/model.safetensors")
-    network = load_geometry(folders / "weights")
+def test_the_result_loads_as_any_geometry_network_does(trained, tmp_path):
+    shutil.copyfile(trained / "bundled/geometry.safetensors", tmp_path / "model.safetensors")
+    network = load_geometry(tmp_path)
     assert network.config.enc_embed_dim == 24 and not any(p.requires_grad for p in network.parameters())
-    assert all(tensor.dtype == torch.float32 for tensor in read_checkpoint(folders / "weights/model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in read_checkpoint(tmp_path / "model.safetensors")
                .state_dict.values())
