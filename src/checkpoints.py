@@ -1,7 +1,6 @@
 """Weight files: ours, written as safetensors with one metadata key; and the geometry networks' official files."""
 
 import json
-import os
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from src.dpt import ALIASES
+from src.folders import whole_file
 from src.mast3r import Mast3r, Mast3rConfig
 
 ZIP = b"PK\x03\x04"  # what torch.save writes since its version 1.6
@@ -56,11 +56,8 @@ def without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def write_geometry(path: str | Path, config: Mast3rConfig, state: dict[str, Tensor]) -> None:
     """A safetensors file that `read_checkpoint` reads back; its bytes depend on its content alone."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(without_aliases(state), temporary, {"geometry": json.dumps(asdict(config), sort_keys=True)})
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        save_file(without_aliases(state), partial, {"geometry": json.dumps(asdict(config), sort_keys=True)})
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -29,7 +29,7 @@ from src.backbones import Backbone, load
 from src.backbones.files import Described, write_backbone
 from src.config import DINOV2_DIMS, Config, require, require_positive, require_share, run
 from src.distillation import Head, Photographs, agreement_loss, draw_batch, mean_scores, rows
-from src.folders import fresh_folder
+from src.folders import fresh_folder, whole_file
 from src.provenance import (file_hash, fix_computation, module_hashes, numpy_generator, params_hash, read_json,
                             versions, write_json)
 
@@ -184,9 +184,8 @@ def train(student: Backbone, teacher: Backbone, head: Head, photographs: Photogr
         optimiser.step()
         schedule.step()
         if (step + 1) % settings.checkpoint_every == 0:
-            torch.save({"step": step + 1} | {name: part.state_dict() for name, part in parts.items()},
-                       checkpoint.with_suffix(".tmp"))
-            os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+            with whole_file(checkpoint) as partial:
+                torch.save({"step": step + 1} | {name: part.state_dict() for name, part in parts.items()}, partial)
     student.freeze()
 
 

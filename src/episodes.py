@@ -5,7 +5,6 @@ episodes are drawn while training, from generators named by seed and index, so w
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Callable
 
 import numpy as np
 
+from src.folders import write_whole
 from src.overlap import Covisibility, read_overlap
 from src.provenance import numpy_generator
 from src.scene import Scene, SceneRecord, read_index
@@ -269,10 +269,8 @@ def write_episodes(folder: str | Path, split: str, episodes: list[Episode], view
     """episodes_<split>.jsonl, each episode checked against its scene, which `views_of` finds by id, first."""
     for item in episodes:
         check_episode(item, views_of(item.scene), split)
-    path = file_of(folder, split)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(asdict(item), sort_keys=True) + "\n" for item in episodes), encoding="utf8")
-    os.replace(temporary, path)
+    lines = (json.dumps(asdict(item), sort_keys=True) + "\n" for item in episodes)
+    write_whole(file_of(folder, split), "".join(lines).encode())
 
 
 def episode_of(line: str) -> Episode:

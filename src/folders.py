@@ -29,12 +29,25 @@ def fresh_folder(path: str | Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A sibling of `path` with its suffix to write to; it takes the place of `path` when the block ends well, and is
+    removed, `path` untouched, when the block raises."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, path)
+
+
 def write_whole(path: str | Path, data: bytes) -> None:
     """A file, or in the place of an existing one, only once all of it is written."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def existing_root(root: str | None, key: str, holds: str) -> Path:

@@ -1,4 +1,4 @@
-"""Train the small bundled geometry network from scratch: a pipeline of its own, see data/bundled/dvc.yaml.
+"""Train the small bundled geometry network: a pipeline of its own, see data/bundled/dvc.yaml.
 
 reads data/bundled/params.yaml; writes data/bundled/geometry.safetensors and data/bundled/provenance.json
 
@@ -8,7 +8,6 @@ Runs on a GPU where torch sees one. A killed run resumes from its last checkpoin
 import contextlib
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -21,11 +20,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from src.alignment import scale_factor
-from src.checkpoints import write_geometry
+from src.checkpoints import read_checkpoint, write_geometry
+from src.folders import whole_file
 from src.losses import confidence_loss, point_errors
 from src.mast3r import Mast3r, Mast3rConfig
+from src.muon import Muon
 from src.pretraining import Pairs, Stream, draw_batch, gathered
-from src.provenance import numpy_generator, params_hash, torch_generator, versions, write_json
+from src.provenance import file_hash, numpy_generator, params_hash, torch_generator, versions, write_json
 from src.timing import hardware
 
 FOLDER = Path("data/bundled")
@@ -68,23 +69,26 @@ def optimisers_of(network: Mast3r, params) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer blocks (updates of AdamW's size), AdamW for everything else."""
     matrices = [weight for name, weight in network.named_parameters() if "_blocks" in name and weight.ndim == 2]
     others = [weight for name, weight in network.named_parameters() if "_blocks" not in name or weight.ndim != 2]
-    return [torch.optim.Muon(matrices, lr=0, weight_decay=params.weight_decay, adjust_lr_fn="match_rms_adamw"),
+    return [Muon(matrices, lr=0, weight_decay=params.weight_decay),
             torch.optim.AdamW(others, lr=0, betas=(0.9, 0.95), weight_decay=params.weight_decay)]
 
 
 def build(params, device: torch.device) -> Mast3r:
-    """The network of params.network with weights drawn from params.seed."""
+    """The network of params.network with the weights of the file params.start, or drawn from params.seed."""
     network = Mast3r(Mast3rConfig(**{key: tuple(value) if isinstance(value, list) else value
                                      for key, value in OmegaConf.to_container(params.network).items()}))
-    network.init_weights(torch_generator(params.seed, "network"))
+    if params.start:
+        network.load_state_dict(read_checkpoint(Path(params.start)).state_dict)
+    else:
+        network.init_weights(torch_generator(params.seed, "network"))
     network.heads_in_autocast = True
     return network.to(device, memory_format=torch.channels_last)
 
 
 def save(checkpoint: Path, network: Mast3r, optimisers: list[torch.optim.Optimizer], step: int) -> None:
-    torch.save({"network": network.state_dict(), "step": step,
-                "optimisers": [optimiser.state_dict() for optimiser in optimisers]}, checkpoint.with_suffix(".tmp"))
-    os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+    with whole_file(checkpoint) as partial:
+        torch.save({"network": network.state_dict(), "step": step,
+                    "optimisers": [optimiser.state_dict() for optimiser in optimisers]}, partial)
 
 
 def resume(checkpoint: Path, network: Mast3r, optimisers: list[torch.optim.Optimizer]) -> int:
@@ -99,7 +103,7 @@ def resume(checkpoint: Path, network: Mast3r, optimisers: list[torch.optim.Optim
 
 
 def train(params, device: torch.device) -> Mast3r:
-    """Train from scratch, or from the last checkpoint of the same parameters in scratch/."""
+    """Train from the start, or from the last checkpoint of the same parameters in scratch/."""
     network = build(params, device)
     how, optimisers = params.optimiser, optimisers_of(network, params.optimiser)
     checkpoint = SCRATCH / f"network-{params_hash(OmegaConf.to_container(params))}.pt"
@@ -185,7 +189,8 @@ def main() -> None:
     halved = {name: tensor.half().cpu() for name, tensor in network.state_dict().items()}
     network.load_state_dict({name: tensor.float() for name, tensor in halved.items()})
     network.heads_in_autocast = False
-    record = {"params_hash": params_hash(OmegaConf.to_container(params)), "steps": params.optimiser.steps,
+    record = {"params_hash": params_hash(OmegaConf.to_container(params)),
+              "started_from": file_hash(params.start) if params.start else "random weights", "steps": params.optimiser.steps,
               "pairs": params.optimiser.steps * params.optimiser.batch_size, "seconds_of_last_run": round(seconds),
               "parameters": sum(p.numel() for p in network.parameters()), "versions": versions(),
               "hardware": hardware(), "held_out": held_out_errors(network, params, device)}

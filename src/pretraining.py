@@ -5,7 +5,6 @@ follow from numbers and seeds alone, however fast the workers are.
 """
 
 import multiprocessing
-import os
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from src.alignment import context_points
 from src.datasets.procedural import DEPTH_SCALE, generate
-from src.geometry import transform, unproject, visible
+from src.folders import whole_file
+from src.overlap import overlap_matrix
 from src.provenance import module_hashes, params_hash
 
 AHEAD = 24  # scenes rendered before they are asked for
@@ -25,32 +25,24 @@ Pairs = dict[str, Tensor]
 
 def render_scene(family: str, seed: int, views: int, resolution: list[int], samples: int, bounces: int, path: Path
                  ) -> Path:
-    """Worker: one scene as arrays on disk; images uint8 (V, H, W, 3), depths uint16 (V, H, W), K, c2w, coverage."""
+    """Worker: one scene as arrays on disk; images uint8 (V, H, W, 3), depths uint16 (V, H, W), K, c2w, overlap."""
     if not path.exists():
         frames = generate(family, seed, views, tuple(resolution), samples, bounces)
         depths = np.stack([frame.depth for frame in frames])
         K, c2w = np.stack([frame.K for frame in frames]), np.stack([frame.c2w for frame in frames])
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, images=np.stack([frame.image for frame in frames]), depths=depths, K=K, c2w=c2w,
-                 coverage=coverage(torch.from_numpy(depths * DEPTH_SCALE), torch.from_numpy(K), torch.from_numpy(c2w)))
-        os.replace(temporary, path)
+        overlap = overlap_matrix(*(torch.from_numpy(x) for x in (depths * DEPTH_SCALE, K, c2w)), "metre")
+        with whole_file(path) as partial:
+            np.savez(partial, images=np.stack([frame.image for frame in frames]), depths=depths, K=K, c2w=c2w,
+                     overlap=overlap)
     return path
-
-
-def coverage(depth: Tensor, K: Tensor, c2w: Tensor, stride: int = 8) -> np.ndarray:
-    """(V, V) share [i, j] of view i's pixels, on a coarse grid, that view j sees to 0.1 m."""
-    world = transform(c2w, unproject(depth, K))[:, stride // 2 :: stride, stride // 2 :: stride]
-    seen = [visible(world, depth[j].expand(depth.shape), K[j].expand(K.shape), c2w[j].expand(c2w.shape), 0.1)
-            for j in range(len(depth))]
-    return torch.stack(seen, 1).double().mean((-2, -1)).numpy()
 
 
 class PosedImages:
     """One scene as tensors: images (V, 3, H, W) uint8, depth (V, H, W) in metres, 0 = invalid, K (V, 3, 3),
-    c2w (V, 4, 4) float64; and pairs (P, 2), the ordered pairs of views that see at least `min_overlap` of each other."""
+    c2w (V, 4, 4) float64; and pairs (P, 2), the ordered pairs of views that overlap by at least `min_overlap`."""
 
     def __init__(self, arrays: dict[str, np.ndarray], min_overlap: float, device: torch.device | str = "cpu"):
-        overlap = np.minimum(arrays["coverage"], arrays["coverage"].T)
+        overlap = arrays["overlap"]
         self.pairs = np.argwhere((overlap >= min_overlap) & ~np.eye(len(overlap), dtype=bool))
         depth = torch.from_numpy(arrays["depths"].astype(np.float32) * np.float32(DEPTH_SCALE))
         images = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2)

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.folders import write_whole
+
 PACKAGES = ("torch", "torchvision", "timm", "gsplat", "lightning", "numba", "numpy", "trimesh", "embreex")
 
 
@@ -77,11 +79,7 @@ def git_revision(root: str | Path = ".") -> str | None:
 
 def write_json(path: str | Path, content: object) -> None:
     """Canonical JSON (sorted keys, no NaN), in place atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n")
 
 
 def read_json(path: str | Path) -> dict:

@@ -3,9 +3,9 @@
 import csv
 import io
 import math
-import os
 from pathlib import Path
 
+from src.folders import write_whole
 from src.statistics import spread
 
 NAMES = ("episode", "scene", "category", "bin", "target", "method", "alignment")  # columns that hold words
@@ -27,11 +27,7 @@ def write_rows(path: str | Path, rows: list[Row]) -> None:
     writer.writeheader()
     for row in rows:
         writer.writerow({name: cell(name, value) for name, value in row.items()})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text.getvalue(), encoding="utf8")
-    os.replace(temporary, path)
+    write_whole(path, text.getvalue().encode())
 
 
 def cell(name: str, value: str | float | None) -> str:

@@ -5,7 +5,6 @@ A folder of scenes holds index.jsonl (one SceneRecord per line, sorted) and scen
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from src.codec import BadPixels, content_hash, decode, depth_metres, encode_jpeg, encode_png
 from src.crop import Fit, fit
+from src.folders import write_whole
 
 SCHEMA = 1
 UNITS = ("metre", "scene")
@@ -100,11 +100,7 @@ def write_arrays(path: str | Path, arrays: dict[str, np.ndarray], key: str, abou
     written in random order); equal arguments give equal bytes. Returns the file's SHA-256."""
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # safetensors ignores strides
     data = save(arrays, {key: json.dumps(about, sort_keys=True, allow_nan=False)})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    write_whole(path, data)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -188,10 +188,10 @@ def compare(arms: dict[str, np.ndarray], baseline: np.ndarray, scenes: list[str]
 
 def rank_intervals(arms: dict[str, np.ndarray], scenes: list[str], rng: Generator) -> dict[str, tuple[int, int]]:
     """Best and worst rank (1 = highest mean) of each arm that its pairwise tests leave open, all at once with 95 %
-    (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected sign-flip tests)."""
+    (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected sign-flip tests); every pair sees the same draws."""
     pairs = list(combinations(arms, 2))
     differences = {(a, b): np.asarray(arms[a], np.float64) - arms[b] for a, b in pairs}
-    adjusted = holm([sign_flip_test(differences[pair], scenes, rng) for pair in pairs])
+    adjusted = holm([sign_flip_test(differences[pair], scenes, deepcopy(rng)) for pair in pairs])
     better = {name: 0 for name in arms}  # arms that are surely better than this one
     worse = dict(better)
     for (a, b), p in zip(pairs, adjusted):

@@ -173,18 +173,58 @@ def test_another_fusion_mode_runs_again_from_train_on(clone):
     assert stages_run(result.stdout) == {"check", "train", "render", "evaluate", "benchmark", "report"}
 
 
-def test_the_baseline_runs_neither_prepare_nor_the_geometry_features(clone):
-    result = run(clone, "dvc", "exp", "run", "-n", "baseline", "-S", "model.backbone=none")
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert not stages_run(result.stdout) & {"download", "prepare", "extract_geometry"}
+def untouched(folder: Path) -> tuple[bytes, str]:
+    """What a sweep must leave alone: params.yaml, and what Git says of all but the comparison that it writes."""
+    status = run(folder, "git", "status", "--porcelain", ".", ":!reports/comparison")
+    return (folder / "params.yaml").read_bytes(), status.stdout
 
 
-def test_experiments_are_shown_and_compared(clone):
+@pytest.fixture(scope="module")
+def swept(clone, tmp_path_factory) -> subprocess.CompletedProcess:
+    """How a sweep over an arm that fails and the baseline ended, with an edit of params.yaml that is not committed."""
+    parameters = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text("# mine\n" + parameters)
+    before, weights = untouched(clone), tmp_path_factory.mktemp("weights")
+    result = run(clone, sys.executable, "-m", "src.sweep", "model.weights=pretrained", f"weights.root={weights}", "+",
+                 "model.backbone=none")
+    assert untouched(clone) == before
+    (clone / "params.yaml").write_text(parameters)
+    return result
+
+
+@pytest.fixture(scope="module")
+def baseline(clone, swept) -> str:
+    """Name of the baseline's experiment."""
+    [log] = (clone / "scratch/sweep").glob("backbone-none-*.log")
+    return log.stem
+
+
+def test_a_sweep_goes_on_after_a_failure(clone, swept):
+    assert swept.returncode == 1, swept.stderr[-3000:]
+    failed = swept.stderr[swept.stderr.index("FAILED: weights-pretrained-root-"):]
+    assert "dinov2_vits14_pretrain.pth, which is not in weights.root" in failed and "failed to reproduce" in failed
+    assert "| backbone-none-" in swept.stdout and (clone / "reports/comparison/index.html").exists()
+    assert not list((clone / ".dvc").rglob("standalone/tmp*"))
+
+
+def test_a_sweep_does_not_repeat_what_is_there(clone, baseline):
+    again = run(clone, sys.executable, "-m", "src.sweep", "model.backbone=none")
+    assert again.returncode == 0 and "there already" in again.stdout and "running" not in again.stdout
+    names = run(clone, "git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").stdout.split()
+    assert [name for name in names if name.startswith(("backbone", "weights"))] == [baseline]
+
+
+def test_the_baseline_runs_neither_prepare_nor_the_geometry_features(clone, baseline):
+    stages = stages_run((clone / f"scratch/sweep/{baseline}.log").read_text())
+    assert "train" in stages and not stages & {"download", "prepare", "extract_geometry"}
+
+
+def test_experiments_are_shown_and_compared(clone, baseline):
     shown = run(clone, "dvc", "exp", "show", "--csv").stdout
-    assert "add" in shown and "baseline" in shown and "psnr" in shown
-    difference = run(clone, "dvc", "metrics", "diff", "add", "baseline", "--json")
+    assert "add" in shown and baseline in shown and "psnr" in shown
+    difference = run(clone, "dvc", "metrics", "diff", "add", baseline, "--json")
     assert difference.returncode == 0 and json.loads(difference.stdout)
-    plots = run(clone, "dvc", "plots", "diff", "add", "baseline", "-o", "plots")
+    plots = run(clone, "dvc", "plots", "diff", "add", baseline, "-o", "plots")
     assert plots.returncode == 0 and list((clone / "plots").rglob("*.png"))
 
 

@@ -14,7 +14,7 @@ from src.checkpoints import load_geometry, read_checkpoint
 from src.pretrain import ause, learning_rate, pair_errors, relative_errors
 
 PARAMS = {
-    "seed": 1, "threads": 1,
+    "seed": 1, "threads": 1, "start": None,
     "stream": {"families": ["objects", "rooms"], "first_seed": 100, "held_out_seed": 50, "held_out_scenes": 1, "views": 3,
                "resolution": [32, 32], "samples": 1, "bounces": 2, "initial_scenes": 2, "scenes_per_step": 0.5,
                "min_overlap": 0.05},

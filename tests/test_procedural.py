@@ -159,7 +159,8 @@ def test_highlights_are_compressed_without_a_kink():
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (("streets", 0, 4, SIZE), "objects, rooms"), (("objects", 0, 1, SIZE), "at least 2 views"),
-    (("objects", 0, 4, (0, 32)), "1 pixel"), (("rooms", 0, 4, SIZE, 0), "0 samples")])
+    (("objects", 0, 4, (0, 32)), "1 pixel"), (("rooms", 0, 4, SIZE, 0), "0 samples"),
+    (("rooms", 0, 4, SIZE, 1, 0), "0 bounces")])
 def test_wrong_requests_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         generate(*arguments)

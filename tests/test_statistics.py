@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
+from src import statistics
 from src.statistics import (SHAPES, bootstrap_interval, compare, detectable_effect, holm, power_of, rank_intervals,
                             scene_deviation, scenes_needed, sign_flip_test, simulated_coverage, simulated_false_winners,
                             simulated_power, simulated_scenes, spread, standard_error)
@@ -145,7 +146,27 @@ def test_rank_intervals_leave_open_what_the_tests_cannot_tell():
     baseline, scenes = simulated_scenes(12, rng(4), "normal")
     wobble = [rng(seed).normal(0, 0.3, len(baseline)) for seed in range(2)]
     arms = {"a": baseline, "b": baseline + wobble[0] - wobble[0].mean(), "c": baseline + 2 + wobble[1]}
-    assert rank_intervals(arms, scenes, rng()) == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
+    found = rank_intervals(arms, scenes, rng())
+    assert found == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
+
+
+def test_every_pair_of_a_ranking_sees_the_same_draws(monkeypatch):
+    """With more scenes than can be flipped in every way, where the test draws."""
+    baseline, scenes = simulated_scenes(20, rng(4), "normal")
+    arms = {name: baseline + rng(seed).normal(0, 0.3, len(baseline)) for seed, name in enumerate("abc")}
+    seen = {}
+    real = statistics.sign_flip_test
+
+    def recorded(differences, *rest):
+        seen[differences.tobytes()] = real(differences, *rest)
+        return seen[differences.tobytes()]
+
+    monkeypatch.setattr(statistics, "sign_flip_test", recorded)
+    rank_intervals(arms, scenes, rng())
+    assert len(seen) == 3
+    for a, b in ("ab", "ac", "bc"):
+        difference = arms[a] - arms[b]
+        assert seen[difference.tobytes()] == real(difference, scenes, rng())
 
 
 def test_values_without_scenes_or_without_numbers_are_refused():

@@ -15,7 +15,6 @@ are left out.
 """
 
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from src.checkpoints import ZIP, CheckpointError, opening
+from src.folders import whole_file
 
 PICKLE = b"\x80\x02"  # what torch.save wrote before its version 1.6
 ENTRIES = ("teacher", "state_dict", "model")  # where training loops put the state dict; a teacher is a mean of students
@@ -45,14 +45,11 @@ class Described:
 
 def write_backbone(path: str | Path, state: Mapping[str, Tensor], described: Described) -> None:
     """A file that model.backbone=file:<path> reads; its bytes depend on its content alone."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     statistics = {name: json.dumps(values) for name in ("mean", "std") if (values := getattr(described, name))}
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary,
-              {"architecture": described.architecture} | statistics)
-    order_metadata(temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial,
+                  {"architecture": described.architecture} | statistics)
+        order_metadata(partial)
 
 
 def order_metadata(path: Path) -> None:

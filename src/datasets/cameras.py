@@ -7,7 +7,7 @@ from src.datasets.world import World
 
 NEAREST = 0.3   # metres; no camera comes closer to a surface
 TRIES = 60      # paths before another layout is drawn
-FIELD = 45, 75  # degrees, along the longer side
+FIELD = 48, 62  # degrees, along the longer side: what phones' main cameras keep in a square cut
 
 Stop = tuple[np.ndarray, np.ndarray]  # where a camera stands, what it looks at
 

@@ -77,13 +77,13 @@ def generate(family: str, seed: int, num_views: int, size: tuple[int, int], samp
     samples    rays per pixel, at fixed positions
     bounces    rays per vertex by which reflected light is gathered
     returns    frames with depth in metres times 1 / depth_scale (0.1 mm off at most), K, c2w
-    raises     ValueError for an unknown family, fewer than 2 views, an empty image or no sample
+    raises     ValueError for an unknown family, fewer than 2 views, an empty image, no sample or no bounce
     """
     if family not in FAMILIES:
         raise ValueError(f"There is no procedural family {family!r}; choose from {', '.join(FAMILIES)}.")
-    if num_views < 2 or min(size) < 1 or samples < 1:
-        raise ValueError(f"A procedural scene needs at least 2 views, 1 pixel and 1 sample; got {num_views} views of "
-                         f"{size[0]}x{size[1]} pixels with {samples} samples.")
+    if num_views < 2 or min(*size, samples, bounces) < 1:
+        raise ValueError(f"A procedural scene needs at least 2 views, 1 pixel, 1 sample and 1 bounce; got {num_views} views "
+                         f"of {size[0]}x{size[1]} pixels with {samples} samples and {bounces} bounces.")
     rng = np.random.default_rng([list(FAMILIES).index(family), seed])
     path = None
     while path is None:  # a room so full that no path is free is followed by the generator's next
