@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made nearly orthogonal before each step (Jordan et al. 2024, kellerjordan.github.io).
+"""Muon: momentum made nearly orthogonal, matrix by matrix, before each step (Keller Jordan et al. 2024).
 
 torch.optim.Muon iterates in bfloat16, which processors without units for it emulate: there it takes longer than the
 network's whole backward pass. This one computes in the matrices' own precision, those of one shape at once.
@@ -54,6 +54,8 @@ class Muon(torch.optim.Optimizer):
                     p.sub_(update, alpha=0.2 * max(shape) ** 0.5 * group["lr"])
 
     def momentum(self, p: nn.Parameter, decay: float) -> Tensor:
-        average = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+        if not self.state[p]:
+            self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        average = self.state[p]["momentum_buffer"]
         average.lerp_(p.grad, 1 - decay)
         return p.grad.lerp(average, decay)

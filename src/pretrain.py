@@ -85,6 +85,19 @@ def build(params, device: torch.device) -> Mast3r:
     return network.to(device, memory_format=torch.channels_last)
 
 
+def start_of(params) -> str:
+    """What training starts from: the hash of the file params.start, or that its weights are random.
+
+    raises    FileNotFoundError  when there is no such file
+    """
+    if not params.start:
+        return "random weights"
+    if not Path(params.start).is_file():
+        raise FileNotFoundError(f"{(FOLDER / 'params.yaml').as_posix()} starts from {params.start}, which is not there; "
+                                "place it as README.md beside it says, or leave start empty to train from scratch.")
+    return file_hash(params.start)
+
+
 def save(checkpoint: Path, network: Mast3r, optimisers: list[torch.optim.Optimizer], step: int) -> None:
     with whole_file(checkpoint) as partial:
         torch.save({"network": network.state_dict(), "step": step,
@@ -103,10 +116,11 @@ def resume(checkpoint: Path, network: Mast3r, optimisers: list[torch.optim.Optim
 
 
 def train(params, device: torch.device) -> Mast3r:
-    """Train from the start, or from the last checkpoint of the same parameters in scratch/."""
+    """Train from the start, or from the last checkpoint of the same parameters and start in scratch/."""
+    started_from = start_of(params)
     network = build(params, device)
     how, optimisers = params.optimiser, optimisers_of(network, params.optimiser)
-    checkpoint = SCRATCH / f"network-{params_hash(OmegaConf.to_container(params))}.pt"
+    checkpoint = SCRATCH / f"network-{params_hash(OmegaConf.to_container(params), started_from)}.pt"
     workers = params.threads if device.type == "cuda" else max(1, params.threads // 2)
     stream = Stream(params.stream, params.stream.first_seed, workers, SCRATCH, device)
     start, losses = resume(checkpoint, network, optimisers), []
@@ -190,7 +204,7 @@ def main() -> None:
     network.load_state_dict({name: tensor.float() for name, tensor in halved.items()})
     network.heads_in_autocast = False
     record = {"params_hash": params_hash(OmegaConf.to_container(params)),
-              "started_from": file_hash(params.start) if params.start else "random weights", "steps": params.optimiser.steps,
+              "started_from": start_of(params), "steps": params.optimiser.steps,
               "pairs": params.optimiser.steps * params.optimiser.batch_size, "seconds_of_last_run": round(seconds),
               "parameters": sum(p.numel() for p in network.parameters()), "versions": versions(),
               "hardware": hardware(), "held_out": held_out_errors(network, params, device)}

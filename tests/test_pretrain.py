@@ -10,7 +10,8 @@ import torch
 from omegaconf import OmegaConf
 
 from src import pretrain
-from src.checkpoints import load_geometry, read_checkpoint
+from src.checkpoints import load_geometry, read_checkpoint, write_geometry
+from src.mast3r import Mast3r
 from src.pretrain import ause, learning_rate, pair_errors, relative_errors
 
 PARAMS = {
@@ -108,6 +109,30 @@ def test_a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes(trained, m
     monkeypatch.setattr(pretrain, "objective", real)
     pretrain.main()
     assert (trained / "bundled/geometry.safetensors").read_bytes() == whole
+
+
+def test_training_goes_on_from_a_file_and_keeps_its_checkpoints_apart(trained, monkeypatch, tmp_path):
+    start = tmp_path / "start.safetensors"
+    shutil.copyfile(trained / "bundled/geometry.safetensors", start)
+    params = OmegaConf.create(PARAMS | {"start": str(start)})
+    found = pretrain.build(params, torch.device("cpu")).state_dict()
+    wanted = read_checkpoint(start).state_dict
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items()) and len(wanted) > 100
+
+    names = []
+    def finished(checkpoint, *_):
+        names.append(checkpoint.name)
+        return PARAMS["optimiser"]["steps"]
+
+    monkeypatch.setattr(pretrain, "resume", finished)
+    random = Mast3r(read_checkpoint(start).config)
+    for content in (wanted, random.state_dict()):
+        write_geometry(start, random.config, content)
+        pretrain.train(params, torch.device("cpu"))
+    assert len(set(names)) == 2
+    start.unlink()
+    with pytest.raises(FileNotFoundError, match="starts from .* which is not there; place it as README.md"):
+        pretrain.train(params, torch.device("cpu"))
 
 
 def test_the_result_loads_as_any_geometry_network_does(trained, tmp_path):
