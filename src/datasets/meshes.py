@@ -5,6 +5,7 @@ close enough together for light to be stored at them.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -47,12 +48,16 @@ def join(*meshes: Mesh) -> Mesh:
                 np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts)]), meshes[0].wrap)
 
 
+@lru_cache(512)
 def grid_faces(rows: int, columns: int, closed: bool = False) -> np.ndarray:
-    """Two triangles per cell of a (rows, columns) grid of vertices; `closed` joins the last column to the first."""
+    """Two triangles per cell of a (rows, columns) grid of vertices, read-only; `closed` joins the last column to the
+    first."""
     p, q = np.meshgrid(np.arange(rows - 1), np.arange(columns if closed else columns - 1), indexing="ij")
     right = (q + 1) % columns
     a, b, c, d = p * columns + q, p * columns + right, (p + 1) * columns + right, (p + 1) * columns + q
-    return np.concatenate([np.stack([a, b, d], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
+    faces = np.concatenate([np.stack([a, b, d], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
+    faces.flags.writeable = False  # every caller is handed the same one
+    return faces
 
 
 def solid(vertices: np.ndarray, normals: np.ndarray, faces: np.ndarray, wrap: float = 0.0) -> Mesh:
@@ -179,29 +184,26 @@ def rounded_box(x: float, y: float, z: float, radius: float, spacing: float = SP
     inner = half - radius
     bend = radius * np.tan(np.linspace(-np.pi / 4, np.pi / 4, 5))
 
-    def lines(axis: int) -> np.ndarray:
-        count = max(1, int(np.ceil(2 * inner[axis] / spacing)))
-        flat = np.linspace(-inner[axis], inner[axis], count + 1)
-        if radius == 0:
-            return flat
-        edge = (bend[2:] if count else bend)
-        return np.concatenate([-inner[axis] - edge[:0:-1], flat, inner[axis] + edge[1:]])
+    lines = []
+    for side in inner:
+        flat = np.linspace(-side, side, max(1, int(np.ceil(2 * side / spacing))) + 1)
+        lines.append(np.concatenate([-side - bend[:2:-1], flat, side + bend[3:]]) if radius else flat)
 
     parts = []
     for axis in range(3):
         u, v = (axis + 1) % 3, (axis + 2) % 3
+        faces = grid_faces(len(lines[u]), len(lines[v]))
         for side in (-1, 1):
-            grid = np.zeros((len(lines(u)), len(lines(v)), 3))
+            grid = np.empty((len(lines[u]), len(lines[v]), 3))
             grid[..., axis] = side * half[axis]
-            grid[..., u], grid[..., v] = np.meshgrid(lines(u), lines(v), indexing="ij")
+            grid[..., u], grid[..., v] = lines[u][:, None], lines[v]
             points = grid.reshape(-1, 3)
-            core = np.clip(points, -inner, inner)
             if radius > 0:
+                core = np.clip(points, -inner, inner)
                 normals = (points - core) / np.linalg.norm(points - core, axis=1, keepdims=True)
                 points = core + radius * normals
             else:
-                normals = np.broadcast_to(side * np.eye(3)[axis], points.shape).copy()
-            faces = grid_faces(*grid.shape[:2])
+                normals = np.broadcast_to(side * np.eye(3)[axis], points.shape)
             parts.append(Mesh(points, normals, faces[:, ::-1] if side > 0 else faces))
     return join(*parts).moved(z=half[2])
 
