@@ -2,18 +2,28 @@
 
 Numba notices a change of the file that a function stands in, but not of the functions which that one calls elsewhere.
 So the code is kept in a folder named after the contents of all these files: an edit or another Git branch never meets
-machine code made from other sources.
+machine code made from other sources, and copies of the repository that set NUMBA_CACHE_DIR alike share it.
 """
 
 import hashlib
 from pathlib import Path
 
 import numba
+from numba.core.caching import InTreeCacheLocator
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("compiled.py", "lanes.py", "footprints.py", "tiles.py")
 
 digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
-numba.config.CACHE_DIR = str(Path(numba.config.CACHE_DIR or HERE / "__pycache__") / f"numba-{digest}")
+
+
+class Locator(InTreeCacheLocator):
+    """The folder named after the sources, wherever they lie; Numba's own locators tell copies apart by their paths."""
+
+    def get_cache_path(self) -> str:
+        return str(Path(numba.config.CACHE_DIR or HERE / "__pycache__") / f"numba-{digest}")
+
+
+numba.config.CACHE_LOCATOR_CLASSES = "src.compiled.Locator"
 
 COMPILED = {"cache": True, "error_model": "numpy"}  # error_model: a division by zero gives inf or nan, not an exception

@@ -24,6 +24,7 @@ from src.checkpoints import read_checkpoint, write_geometry
 from src.folders import whole_file
 from src.losses import confidence_loss, point_errors
 from src.mast3r import Mast3r, Mast3rConfig
+from src.matching import matching_loss, watched
 from src.muon import Muon
 from src.pretraining import Pairs, Stream, draw_batch, gathered
 from src.provenance import file_hash, numpy_generator, params_hash, torch_generator, versions, write_json
@@ -48,13 +49,16 @@ def predict(network: Mast3r, images: Tensor) -> tuple:
         return network(images[:, 0] * 2 - 1, images[:, 1] * 2 - 1)
 
 
-def objective(network: Mast3r, batch: Pairs, alpha: float) -> Tensor:
-    """Confidence-weighted point regression at metric scale (DUSt3R eq. 4, MASt3R sec. 3.1)."""
-    first, second = predict(network, batch["images"])
+def objective(network: Mast3r, batch: Pairs, how) -> Tensor:
+    """Confidence-weighted point regression at metric scale (DUSt3R eq. 4, MASt3R sec. 3.1), and the matching loss of
+    some cross-attentions' heads; `how` is the section `objective` of params.yaml."""
+    with watched(network, how.matching_heads) as attention:
+        first, second = predict(network, batch["images"])
     points, confidence = torch.stack([first.pts3d, second.pts3d], 1), torch.stack([first.conf, second.conf], 1)
     metric = torch.ones(len(points), dtype=torch.bool, device=points.device)
-    return confidence_loss(point_errors(points, batch["points"], batch["valid"], metric), confidence, batch["valid"],
-                           alpha)
+    errors = point_errors(points, batch["points"], batch["valid"], metric)
+    return (confidence_loss(errors, confidence, batch["valid"], how.confidence_alpha)
+            + how.matching_weight * matching_loss(attention, batch["matches"]))
 
 
 def learning_rate(step: int, optimiser) -> float:
@@ -128,7 +132,7 @@ def train(params, device: torch.device) -> Mast3r:
     for step in bar:
         stream.grow(int(params.stream.initial_scenes + step * params.stream.scenes_per_step))
         batch = draw_batch(stream.scenes, how.batch_size, numpy_generator(params.seed, "batch", step))
-        loss = objective(network, batch, how.confidence_alpha)
+        loss = objective(network, batch, params.objective)
         network.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), how.clip)

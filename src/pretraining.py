@@ -16,10 +16,12 @@ from torch import Tensor
 from src.alignment import context_points
 from src.datasets.procedural import DEPTH_SCALE, generate
 from src.folders import whole_file
+from src.matching import patch_matches
 from src.overlap import overlap_matrix
 from src.provenance import module_hashes, params_hash
 
 AHEAD = 24  # scenes rendered before they are asked for
+PATCH = 16  # pixels per side of the network's tokens
 Pairs = dict[str, Tensor]
 
 
@@ -90,17 +92,18 @@ class Stream:
 
 def gathered(chosen: list[tuple[PosedImages, np.ndarray]]) -> Pairs:
     """Pairs of views (i, j) of scenes: images (B, 2, 3, H, W) in [0, 1], points (B, 2, H, W, 3) in view i's camera frame
-    in metres, valid (B, 2, H, W) bool."""
+    in metres, valid (B, 2, H, W) bool, matches (B, 2, h, w, h, w) of `patch_matches`."""
     views = {name: torch.stack([scene.views[name][view] for scene, pair in chosen for view in pair]).unflatten(0, (-1, 2))
              for name in ("images", "depth", "K", "c2w")}
     points = context_points(views["depth"].double(), views["K"], views["c2w"]).float()
-    return {"images": views["images"].float() / 255, "points": points, "valid": views["depth"] > 0}
+    matches = patch_matches(views["depth"], views["K"].float(), views["c2w"].float(), PATCH)
+    return {"images": views["images"].float() / 255, "points": points, "valid": views["depth"] > 0, "matches": matches}
 
 
 def mirrored(pairs: Pairs, which: Tensor) -> Pairs:
     """The pairs `which` (B,) bool seen in a mirror: columns reversed, x of camera 1 negated."""
-    axis = {"images": 4, "points": 3, "valid": 3}
-    flipped = {name: tensor.flip(axis[name]) for name, tensor in pairs.items()}
+    axes = {"images": [4], "points": [3], "valid": [3], "matches": [3, 5]}
+    flipped = {name: tensor.flip(axes[name]) for name, tensor in pairs.items()}
     flipped["points"] = flipped["points"] * flipped["points"].new_tensor([-1, 1, 1])
     return {name: torch.where(which.view(-1, *[1] * (tensor.ndim - 1)), flipped[name], tensor)
             for name, tensor in pairs.items()}

@@ -154,7 +154,8 @@ def run_arm(arm: Arm, log: Path) -> bool:
     """Run an arm to its end; whether it succeeded. Its processes do not see the terminal's Ctrl-C, which here is passed
     on to them once, so that DVC clears its copy of the repository away."""
     settings = [word for override in arm.overrides for word in ("-S", override)]
-    here = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    here = {"NUMBA_CACHE_DIR": str(Path("src/__pycache__").resolve())} | os.environ | {  # compiled once for all arms
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", arm.name, *settings]
     with open(log, "w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=here, start_new_session=True)

@@ -1,4 +1,4 @@
-"""Shared by all tests: the reference fixtures, and two threads so that results do not depend on the machine."""
+"""Shared by all tests: the reference fixtures, and one thread each, because a test process runs on every core."""
 
 from pathlib import Path
 
@@ -8,16 +8,7 @@ from safetensors import safe_open
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
-torch.set_num_threads(2)
-
-
-@pytest.fixture
-def one_thread():
-    """For work too small to share: two threads would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+torch.set_num_threads(1)
 
 
 def fixture_path(name: str) -> Path:

@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -14,5 +18,28 @@ def test_every_file_with_compiled_code_names_the_cache_folder():
 
 
 def test_machine_code_is_kept_in_a_folder_named_after_the_sources():
-    assert Path(numba.config.CACHE_DIR).name == f"numba-{compiled.digest}"
-    assert f"numba-{compiled.digest}" in tiles.composite.stats.cache_path
+    assert Path(tiles.composite.stats.cache_path) == Path(
+        numba.config.CACHE_DIR or compiled.HERE / "__pycache__") / f"numba-{compiled.digest}"
+
+
+DEAL = """
+import numpy as np
+from src.tiles import deal
+print(deal(np.array([1, 0]), np.array([[0, 0, 2, 1], [1, 0, 2, 1]]), 2, 1)[1].tolist())
+print(sum(deal.stats.cache_hits.values()), sum(deal.stats.cache_misses.values()))
+"""
+
+
+def test_copies_of_the_repository_share_machine_code_until_a_source_changes(tmp_path):
+    outputs = []
+    for name in ("one", "other", "changed"):
+        shutil.copytree(compiled.HERE, tmp_path / name / "src", ignore=shutil.ignore_patterns("__pycache__", "datasets"))
+        if name == "changed":
+            with open(tmp_path / name / "src/footprints.py", "a") as file:
+                file.write("# another version\n")
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "shared")}
+        result = subprocess.run([sys.executable, "-c", DEAL], cwd=tmp_path / name, env=environment, capture_output=True,
+                                text=True)
+        outputs.append(result.stdout.splitlines())
+    assert outputs == [["[0, 1, 0]", "0 1"], ["[0, 1, 0]", "1 0"], ["[0, 1, 0]", "0 1"]]
+    assert len(list((tmp_path / "shared").iterdir())) == 2

@@ -23,7 +23,6 @@ from tests.test_distillation import write_photographs
 from tests.test_pipeline import UNHASHED, reached
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.usefixtures("one_thread")  # the networks are too small to share
 SMALL = {"depth": 2, "num_heads": 2}
 STEPS = 40
 

@@ -7,7 +7,6 @@ from torch import nn
 
 from src.fusion import MODES, DINOv2FeatureFusionAdapter, FusionConfig, group_norm, inner_width, resize_features
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 COUNTS = {  # (tokens' width, features' width): concat, add, weighted_sum
     (768, 384): (2_071_296, 297_216, 297_217), (768, 768): (2_366_208, 592_128, 592_129),
     (768, 1024): (2_562_816, 788_736, 788_737), (1024, 384): (3_548_160, 396_288, 396_289),

@@ -26,9 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sound") / "scenes"
-    torch.set_num_threads(1)
     built(folder, catalogue())
-    torch.set_num_threads(2)
     return folder
 
 

@@ -9,7 +9,6 @@ from tests.conftest import fixture_path, load_fixture
 
 TINY = dict(enc_embed_dim=32, enc_depth=2, enc_num_heads=4, dec_embed_dim=24, dec_depth=12, dec_num_heads=2,
             dpt_feature_dim=16, dpt_last_dim=8, dpt_layer_dims=(8, 12, 16, 24), local_features_factor=1.0)
-pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 3e-5  # of the largest magnitude of each tensor
 
 

@@ -18,7 +18,7 @@ STAGES = {"check": "check", "download": "download", "weights": "weights", "prepa
           "extract_backbone": "extract", "train": "train", "render": "render_targets", "evaluate": "evaluate",
           "benchmark": "benchmark", "report": "report"}
 UNHASHED = {"src/config.py"}  # `check` alone depends on it, so that a new key re-runs nothing else
-MINIATURE = ["datasets.procedural.source.scenes.train=2", "datasets.procedural.source.scenes.val=1",
+MINIATURE = ["threads=1", "datasets.procedural.source.scenes.train=2", "datasets.procedural.source.scenes.val=1",
              "datasets.procedural.source.scenes.test=1", "datasets.procedural.source.views=6",
              "datasets.procedural.source.samples=1", "datasets.procedural.resolution=[64,64]",
              "datasets.procedural.episodes.per_bin=1", "opt.steps=4", "opt.val_every=2", "opt.log_every=1",
@@ -118,6 +118,9 @@ def fresh_repository(folder: Path) -> Path:
         if (ROOT / file).exists():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, folder / file)
+    for path in (ROOT / "src").rglob("*.nb[ic]"):  # what Numba has compiled already
+        (folder / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / path.relative_to(ROOT))
     for words in (["init", "-q", "-b", "main"], ["config", "user.email", "a@example.org"], ["config", "user.name", "A"],
                   ["add", "-A"], ["commit", "-qm", "start"]):
         assert run(folder, "git", *words).returncode == 0
@@ -165,14 +168,6 @@ def test_a_killed_training_run_ends_with_the_same_bytes(clone):
     assert not list((clone / "scratch").glob("train-*"))
 
 
-def test_another_fusion_mode_runs_again_from_train_on(clone):
-    output = run(clone, "dvc", "repro", "--dry").stdout
-    assert stages_run(output) == set()
-    result = run(clone, "dvc", "exp", "run", "-n", "add", "-S", "model.fusion_mode=add")
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert stages_run(result.stdout) == {"check", "train", "render", "evaluate", "benchmark", "report"}
-
-
 def untouched(folder: Path) -> tuple[bytes, str]:
     """What a sweep must leave alone: params.yaml, and what Git says of all but the comparison that it writes."""
     status = run(folder, "git", "status", "--porcelain", ".", ":!reports/comparison")
@@ -181,21 +176,21 @@ def untouched(folder: Path) -> tuple[bytes, str]:
 
 @pytest.fixture(scope="module")
 def swept(clone, tmp_path_factory) -> subprocess.CompletedProcess:
-    """How a sweep over an arm that fails and the baseline ended, with an edit of params.yaml that is not committed."""
+    """How a sweep over an arm that fails and another fusion mode ended, with an edit of params.yaml that is not committed."""
     parameters = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text("# mine\n" + parameters)
     before, weights = untouched(clone), tmp_path_factory.mktemp("weights")
     result = run(clone, sys.executable, "-m", "src.sweep", "model.weights=pretrained", f"weights.root={weights}", "+",
-                 "model.backbone=none")
+                 "model.fusion_mode=add")
     assert untouched(clone) == before
     (clone / "params.yaml").write_text(parameters)
     return result
 
 
 @pytest.fixture(scope="module")
-def baseline(clone, swept) -> str:
-    """Name of the baseline's experiment."""
-    [log] = (clone / "scratch/sweep").glob("backbone-none-*.log")
+def added(clone, swept) -> str:
+    """Name of the other fusion mode's experiment."""
+    [log] = (clone / "scratch/sweep").glob("fusion_mode-add-*.log")
     return log.stem
 
 
@@ -203,20 +198,32 @@ def test_a_sweep_goes_on_after_a_failure(clone, swept):
     assert swept.returncode == 1, swept.stderr[-3000:]
     failed = swept.stderr[swept.stderr.index("FAILED: weights-pretrained-root-"):]
     assert "dinov2_vits14_pretrain.pth, which is not in weights.root" in failed and "failed to reproduce" in failed
-    assert "| backbone-none-" in swept.stdout and (clone / "reports/comparison/index.html").exists()
+    assert "| fusion_mode-add-" in swept.stdout and (clone / "reports/comparison/index.html").exists()
     assert not list((clone / ".dvc").rglob("standalone/tmp*"))
 
 
-def test_a_sweep_does_not_repeat_what_is_there(clone, baseline):
-    again = run(clone, sys.executable, "-m", "src.sweep", "model.backbone=none")
+def test_a_sweep_does_not_repeat_what_is_there(clone, added):
+    again = run(clone, sys.executable, "-m", "src.sweep", "model.fusion_mode=add")
     assert again.returncode == 0 and "there already" in again.stdout and "running" not in again.stdout
     names = run(clone, "git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").stdout.split()
-    assert [name for name in names if name.startswith(("backbone", "weights"))] == [baseline]
+    assert [name for name in names if name.startswith(("fusion", "weights"))] == [added]
 
 
-def test_the_baseline_runs_neither_prepare_nor_the_geometry_features(clone, baseline):
-    stages = stages_run((clone / f"scratch/sweep/{baseline}.log").read_text())
-    assert "train" in stages and not stages & {"download", "prepare", "extract_geometry"}
+def test_another_fusion_mode_runs_again_from_train_on(clone, added):
+    assert stages_run(run(clone, "dvc", "repro", "--dry").stdout) == set()
+    stages = stages_run((clone / f"scratch/sweep/{added}.log").read_text())
+    assert stages == {"check", "train", "render", "evaluate", "benchmark", "report"}
+
+
+def test_another_backbone_runs_neither_prepare_nor_the_geometry_features(clone):
+    parameters = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(re.sub("backbone: dinov2\\b", "backbone: none", parameters))
+    stale = json.loads(run(clone, "dvc", "status", "--json").stdout)
+    (clone / "params.yaml").write_text(parameters)
+    changed = {stage for stage, causes in stale.items()
+               if any("params.yaml" in cause.get("changed deps", {}) for cause in causes if isinstance(cause, dict))}
+    assert {"check", "weights", "extract_backbone", "train"} <= changed
+    assert not changed & {"download", "prepare", "extract_geometry"}
 
 
 def test_experiments_are_shown_and_compared(clone, baseline):

@@ -20,7 +20,6 @@ from tests.test_episodes import selection
 from tests.test_scene import make_frames
 from tests.test_validation import camera, changed
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # as in the stage's workers: the views are too small to share
 SIZE, VIEWS = (48, 48), 12
 
 

@@ -23,7 +23,8 @@ PARAMS = {
                 "dec_num_heads": 2, "head": "dpt", "dpt_feature_dim": 8, "dpt_last_dim": 8,
                 "dpt_layer_dims": [8, 8, 8, 8]},
     "optimiser": {"steps": 4, "batch_size": 2, "lr": 0.001, "weight_decay": 0.02, "warmup": 2, "clip": 1.0,
-                  "confidence_alpha": 0.2, "log_every": 2, "checkpoint_every": 2},
+                  "log_every": 2, "checkpoint_every": 2},
+    "objective": {"confidence_alpha": 0.2, "matching_weight": 0.1, "matching_heads": [[[0, 1]], [[2, 0], [1, 1]]]},
 }
 
 

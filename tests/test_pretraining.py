@@ -6,6 +6,7 @@ import torch
 from omegaconf import OmegaConf
 
 from src.datasets.procedural import DEPTH_SCALE
+from src.matching import patch_matches
 from src.pretraining import PosedImages, Stream, draw_batch, gathered, mirrored, recoloured
 
 STREAM = OmegaConf.create({"families": ["objects", "rooms"], "views": 4, "resolution": [32, 16], "samples": 1,
@@ -65,9 +66,24 @@ def test_a_mirrored_pair_is_that_of_the_mirrored_world(scenes):
                 np.testing.assert_array_equal(one, other)
             elif name == "images":
                 np.testing.assert_array_equal(other, one[..., ::-1])
+            elif name == "matches":
+                np.testing.assert_array_equal(other, one[:, :, ::-1, :, ::-1])
             else:
                 expected = one[:, :, ::-1] * (np.array([-1, 1, 1]) if name == "points" else True)
                 np.testing.assert_array_equal(other, expected)
+
+
+def test_the_matches_of_a_mirrored_pair_are_those_of_mirrored_cameras(scenes):
+    [(views, pair), *_] = [(scene.views, pair) for scene in scenes for pair in scene.pairs]
+    depth, K, c2w = (views[name][pair][None].double() for name in ("depth", "K", "c2w"))
+    mirror = torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=torch.float64))
+    K_mirrored = K.clone()
+    K_mirrored[..., 0, 2] = depth.shape[-1] - K[..., 0, 2]
+    expected = patch_matches(depth.flip(-1), K_mirrored, mirror @ c2w @ mirror, 8)
+    names = {"images": depth[:, :, None], "points": depth[..., None].expand(*depth.shape, 3), "valid": depth > 0}
+    found = mirrored(names | {"matches": patch_matches(depth, K, c2w, 8)}, torch.tensor([True]))["matches"]
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found, found.flip(3, 5))
 
 
 def test_recolouring_is_one_exposure_and_tint_for_both_views():

@@ -16,8 +16,6 @@ from tests.conftest import assert_reference, load_fixture
 TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=2, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
                     head="catmlp+dpt", dpt_feature_dim=8, dpt_last_dim=6, dpt_layer_dims=(4, 6, 8, 10))
 SIZE = (32, 48)  # H, W
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

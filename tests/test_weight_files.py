@@ -134,7 +134,7 @@ LAYOUTS = {name: kind for name, kind in (GEOMETRIES | OTHERS | BACKBONES).items(
 
 
 @pytest.fixture(autouse=True)
-def small_and_unnamed(monkeypatch, one_thread):
+def small_and_unnamed(monkeypatch):
     """DINOv2 of another size under the published names, trunks without the checksums that random weights cannot have,
     and one thread throughout."""
     monkeypatch.setattr(weights, "fix_computation", lambda threads: None)
