@@ -1,6 +1,7 @@
 """House rules, and the whole pipeline on a miniature configuration."""
 
 import ast
+import functools
 import json
 import os
 import re
@@ -35,6 +36,7 @@ def module_file(name: str) -> str | None:
     return None
 
 
+@functools.cache
 def imports(file: str) -> set[str]:
     """Project files that `file` imports, wherever in it the import stands."""
     names = set()
