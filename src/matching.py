@@ -23,8 +23,8 @@ def patch_matches(depth: Tensor, K: Tensor, c2w: Tensor, patch: int) -> Tensor:
 
     depth    (B, 2, H, W)  z-depth, 0 = invalid; H and W multiples of `patch`
     K, c2w   (B, 2, 3, 3), (B, 2, 4, 4)
-    returns  (B, 2, h, w, h, w)  [b, v, r, c, y, x]: share of the pixels of view v's patch (r, c) that view 1 - v shows in
-             its patch (y, x); the sum over (y, x) is what it sees of the patch at all, at most 1
+    returns  (B, 2, h, w, h, w)  [b, v, r, c, y, x]: share of the pixels of view v's patch (r, c) that view 1 - v shows
+             in its patch (y, x); the sum over (y, x) is what it sees of the patch at all, at most 1
     """
     height, width = depth.shape[-2:]
     h, w = height // patch, width // patch
@@ -52,8 +52,8 @@ def log_attention(module: CrossAttention, head: int, x: Tensor, memory: Tensor, 
 
 @contextmanager
 def watched(network: Mast3r, heads: Sequence[Sequence[Sequence[int]]]) -> Iterator[list[tuple[int, Tensor]]]:
-    """A list to which every run of `network` adds (view, log attention (B, N, M)) of `heads`: pairs of block and head in
-    the decoder of view 0, and those in that of view 1; the view is the one that attends to the other."""
+    """A list to which every run of `network` adds (view, log attention (B, N, M)) of `heads`: pairs of block and head
+    in the decoder of view 0, and those in that of view 1; the view is the one that attends to the other."""
     found, handles = [], []
     for view, blocks in enumerate((network.dec_blocks, network.dec_blocks2)):
         for block, head in heads[view]:
