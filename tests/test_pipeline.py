@@ -19,7 +19,7 @@ STAGES = {"check": "check", "download": "download", "weights": "weights", "prepa
           "extract_backbone": "extract", "train": "train", "render": "render_targets", "evaluate": "evaluate",
           "benchmark": "benchmark", "report": "report"}
 UNHASHED = {"src/config.py"}  # `check` alone depends on it, so that a new key re-runs nothing else
-MINIATURE = ["threads=1", "datasets.procedural.source.scenes.train=2", "datasets.procedural.source.scenes.val=1",
+MINIATURE = ["datasets.procedural.source.scenes.train=2", "datasets.procedural.source.scenes.val=1",
              "datasets.procedural.source.scenes.test=1", "datasets.procedural.source.views=6",
              "datasets.procedural.source.samples=1", "datasets.procedural.resolution=[64,64]",
              "datasets.procedural.episodes.per_bin=1", "opt.steps=4", "opt.val_every=2", "opt.log_every=1",
@@ -228,12 +228,12 @@ def test_another_backbone_runs_neither_prepare_nor_the_geometry_features(clone):
     assert not changed & {"download", "prepare", "extract_geometry"}
 
 
-def test_experiments_are_shown_and_compared(clone, baseline):
+def test_experiments_are_shown_and_compared(clone, added):
     shown = run(clone, "dvc", "exp", "show", "--csv").stdout
-    assert "add" in shown and baseline in shown and "psnr" in shown
-    difference = run(clone, "dvc", "metrics", "diff", "add", baseline, "--json")
+    assert added in shown and "psnr" in shown
+    difference = run(clone, "dvc", "metrics", "diff", "HEAD", added, "--json")
     assert difference.returncode == 0 and json.loads(difference.stdout)
-    plots = run(clone, "dvc", "plots", "diff", "add", baseline, "-o", "plots")
+    plots = run(clone, "dvc", "plots", "diff", "HEAD", added, "-o", "plots")
     assert plots.returncode == 0 and list((clone / "plots").rglob("*.png"))
 
 

@@ -6,7 +6,7 @@ from tests.co3d_miniature import published, write_dataset
 from tests.serving import serving
 from tests.test_pipeline import fresh_repository, run
 
-MINIATURE = ["threads=1", "data.dataset=co3d", "datasets.co3d.resolution=[48,48]", "datasets.co3d.episodes.per_bin=1",
+MINIATURE = ["data.dataset=co3d", "datasets.co3d.resolution=[48,48]", "datasets.co3d.episodes.per_bin=1",
              "datasets.co3d.episodes.num_targets=2", "model.backbone=rgb", "opt.steps=4", "opt.val_every=2",
              "opt.log_every=1", "eval.num_plys=1"]
 
