@@ -178,7 +178,7 @@ def untouched(folder: Path) -> tuple[bytes, str]:
 
 @pytest.fixture(scope="module")
 def swept(clone, tmp_path_factory) -> subprocess.CompletedProcess:
-    """How a sweep over an arm that fails and another fusion mode ended, with an edit of params.yaml that is not committed."""
+    """How a sweep over an arm that fails and another fusion mode ended, with an edit of params.yaml not committed."""
     parameters = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text("# mine\n" + parameters)
     before, weights = untouched(clone), tmp_path_factory.mktemp("weights")

@@ -17,6 +17,7 @@ TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=2, enc_num_heads=2, dec_embed_di
                     head="catmlp+dpt", dpt_feature_dim=8, dpt_last_dim=6, dpt_layer_dims=(4, 6, 8, 10))
 SIZE = (32, 48)  # H, W
 
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
