@@ -4,6 +4,8 @@ Footprints (footprints.py), sorted by depth, are dealt to tiles of 16 x 16 pixel
 independently. Views are drawn one after the other; images and gradients are the same bits for any number of threads.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numba
@@ -34,11 +36,17 @@ class View:
     reached: np.ndarray
 
 
-def threads() -> int:
-    """Let Numba use as many threads as torch does."""
-    count = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+@contextmanager
+def shared_threads() -> Iterator[int]:
+    """Let Numba use as many threads as torch does. Its OpenMP layer would leave torch with one per core, and torch's
+    results depend on how many it has."""
+    before = torch.get_num_threads()
+    count = min(before, numba.config.NUMBA_NUM_THREADS)
     numba.set_num_threads(count)
-    return count
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
 
 
 def busiest_first(lengths: np.ndarray) -> np.ndarray:
@@ -46,11 +54,11 @@ def busiest_first(lengths: np.ndarray) -> np.ndarray:
 
 
 def draw(gaussians: list[np.ndarray], w2c: np.ndarray, K: np.ndarray, size: tuple[int, int], near: float,
-         background: np.ndarray, image: np.ndarray, alpha: np.ndarray, depth: np.ndarray) -> View:
+         background: np.ndarray, workers: int, image: np.ndarray, alpha: np.ndarray, depth: np.ndarray) -> View:
     """Write one view's image, alpha and accumulated depth; `gaussians` are means, quats, scales, opacities, colours."""
     width, height = size
     columns, rows = -(-width // TILE), -(-height // TILE)
-    workers, camera = threads(), camera_numbers(K, width, height)
+    camera = camera_numbers(K, width, height)
     footprints = np.empty((len(gaussians[0]), COLUMNS), np.float32)
     tiles = np.empty((len(gaussians[0]), 4), np.int32)
     project(*gaussians, w2c, camera, width, height, float(np.float32(near)), footprints, tiles)
@@ -67,11 +75,11 @@ def draw(gaussians: list[np.ndarray], w2c: np.ndarray, K: np.ndarray, size: tupl
     return View(w2c, camera, footprints, tiles, offsets, ids, transmittance, last, reached)
 
 
-def draw_backward(view: View, gaussians: list[np.ndarray], background: np.ndarray, to_outputs: list[np.ndarray],
-                  to_gaussians: list[np.ndarray]) -> None:
+def draw_backward(view: View, gaussians: list[np.ndarray], background: np.ndarray, workers: int,
+                  to_outputs: list[np.ndarray], to_gaussians: list[np.ndarray]) -> None:
     """Add one view's gradients to `to_gaussians` (means, quats, scales, opacities, colours), given those of its image,
     alpha and depth."""
-    workers, tile_count = threads(), len(view.reached)
+    tile_count = len(view.reached)
     sums = np.zeros((len(view.tiles), GRADIENTS), np.float32)
     ends, first = np.cumsum(view.reached), 0
     while first < tile_count:  # as many tiles at a time as BLOCK rows hold, at least one
@@ -99,8 +107,9 @@ class Rasterize(torch.autograd.Function):
         poses, intrinsics, background = array(w2c, torch.float64), array(K, torch.float64), array(background)
         shape = (len(poses), size[1], size[0])
         images, alphas, depths = torch.empty(shape[0], 3, *shape[1:]), torch.empty(shape), torch.empty(shape)
-        ctx.views = [draw([*shared, array(colors[v])], poses[v], intrinsics[v], size, near, background,
-                          images[v].numpy(), alphas[v].numpy(), depths[v].numpy()) for v in range(len(poses))]
+        with shared_threads() as workers:
+            ctx.views = [draw([*shared, array(colors[v])], poses[v], intrinsics[v], size, near, background, workers,
+                              images[v].numpy(), alphas[v].numpy(), depths[v].numpy()) for v in range(len(poses))]
         ctx.background = background
         ctx.save_for_backward(means, quats, scales, opacities, colors)
         return images, alphas, depths
@@ -111,9 +120,10 @@ class Rasterize(torch.autograd.Function):
         inputs = ctx.saved_tensors
         gradients = [torch.zeros(tensor.shape) for tensor in inputs]
         shared, to_shared = [array(tensor) for tensor in inputs[:4]], [gradient.numpy() for gradient in gradients[:4]]
-        for v, view in enumerate(ctx.views):
-            draw_backward(view, shared, ctx.background, [array(to_output[v]) for to_output in to_outputs],
-                          [*to_shared, gradients[4][v].numpy()])
+        with shared_threads() as workers:
+            for v, view in enumerate(ctx.views):
+                draw_backward(view, shared, ctx.background, workers, [array(to_output[v]) for to_output in to_outputs],
+                              [*to_shared, gradients[4][v].numpy()])
         return *gradients, None, None, None, None, None
 
 

@@ -5,6 +5,7 @@
 
 import time
 
+import numba
 import psutil
 import torch
 from torch import Tensor
@@ -52,13 +53,13 @@ def intersections(arguments: tuple) -> int:
 
 def same_bits(arguments: tuple, weights: list[Tensor]) -> bool | None:
     """Whether one thread and two give the same pictures and gradients to the last bit; None without a second thread."""
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        return None
     before, results = torch.get_num_threads(), []
     inputs = [tensor.requires_grad_() for tensor in arguments[:5]]
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            if rasterize_cpu.threads() < count:
-                return None
             outputs = rasterize_cpu.rasterize(*inputs, *arguments[5:])
             results.append([*outputs, *torch.autograd.grad(outputs, inputs, weights)])
     finally:

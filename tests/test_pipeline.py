@@ -19,7 +19,7 @@ STAGES = {"check": "check", "download": "download", "weights": "weights", "prepa
           "extract_backbone": "extract", "train": "train", "render": "render_targets", "evaluate": "evaluate",
           "benchmark": "benchmark", "report": "report"}
 UNHASHED = {"src/config.py"}  # `check` alone depends on it, so that a new key re-runs nothing else
-MINIATURE = ["datasets.procedural.source.scenes.train=2", "datasets.procedural.source.scenes.val=1",
+MINIATURE = ["threads=1", "datasets.procedural.source.scenes.train=2", "datasets.procedural.source.scenes.val=1",
              "datasets.procedural.source.scenes.test=1", "datasets.procedural.source.views=6",
              "datasets.procedural.source.samples=1", "datasets.procedural.resolution=[64,64]",
              "datasets.procedural.episodes.per_bin=1", "opt.steps=4", "opt.val_every=2", "opt.log_every=1",

@@ -299,8 +299,10 @@ def test_threads_change_no_bit():
     try:
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            results.append([*rasterize(**values), *gradients(values, weights)])
-            assert numba.get_num_threads() == count
+            results.append([*rasterize(**values)])
+            assert torch.get_num_threads() == numba.get_num_threads() == count
+            results[-1] += gradients(values, weights)
+            assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
