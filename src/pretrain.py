@@ -166,22 +166,27 @@ def ause(errors: Tensor, confidence: Tensor, steps: int = 20) -> float:
     return (gap.mean() / errors.mean()).item()
 
 
-def pair_errors(network: Mast3r, pair: Pairs) -> list[float]:
-    """Of one pair, a batch of its own: median relative error with and without one scale factor for both views, absolute
-    logarithm of that factor, and AUSE of the aligned errors."""
+def pair_errors(network: Mast3r, pair: Pairs) -> dict[str, float]:
+    """Of one pair, a batch of its own: median relative errors, aligned by one scale factor for both views (of both, and
+    of each) and raw; absolute logarithm of that factor; AUSE of the aligned errors."""
     first, second = network(pair["images"][:, 0] * 2 - 1, pair["images"][:, 1] * 2 - 1)
     valid = pair["valid"][0]
     prediction, truth = torch.cat([first.pts3d, second.pts3d])[valid], pair["points"][0][valid]
     confidence = torch.cat([first.conf, second.conf])[valid]
     scale = scale_factor(prediction, truth, torch.ones_like(confidence, dtype=torch.bool))
     aligned = relative_errors(prediction / scale, truth)
-    return [aligned.median().item(), relative_errors(prediction, truth).median().item(), scale.log().abs().item(),
-            ause(aligned, confidence)]
+    views = aligned.split(valid.flatten(1).sum(1).tolist())
+    return {"median_relative_error_aligned": aligned.median().item(),
+            "median_relative_error_aligned_view1": views[0].median().item(),
+            "median_relative_error_aligned_view2": views[1].median().item(),
+            "median_relative_error_raw": relative_errors(prediction, truth).median().item(),
+            "median_abs_log_scale": scale.log().abs().item(), "ause": ause(aligned, confidence)}
 
 
 @torch.inference_mode()
 def held_out_errors(network: Mast3r, params, device: torch.device) -> dict[str, dict[str, float]]:
-    """Errors per family on scenes that training never saw; every pair of views that overlaps enough, in fp32."""
+    """Median over pairs of their errors, per family, on scenes that training never saw; every pair of views that overlaps
+    enough, in fp32."""
     stream = Stream(params.stream, params.stream.held_out_seed, params.threads, SCRATCH, device)
     stream.grow(params.stream.held_out_scenes * len(params.stream.families))
     stream.close()
@@ -189,10 +194,8 @@ def held_out_errors(network: Mast3r, params, device: torch.device) -> dict[str, 
     for number, family in enumerate(params.stream.families):
         rows = [pair_errors(network, gathered([(scene, pair)]))
                 for scene in stream.scenes[number :: len(params.stream.families)] for pair in scene.pairs]
-        medians = np.median(np.array(rows), axis=0)
-        results[family] = {"median_relative_error_aligned": medians[0], "median_relative_error_raw": medians[1],
-                           "median_abs_log_scale": medians[2], "ause": medians[3], "pairs": len(rows),
-                           "scenes": params.stream.held_out_scenes}
+        results[family] = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
+        results[family] |= {"pairs": len(rows), "scenes": params.stream.held_out_scenes}
     return results
 
 

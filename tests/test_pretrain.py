@@ -60,17 +60,24 @@ def test_pair_errors_take_one_scale_out_of_both_views():
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(1, 2, 8, 8, 3, generator=generator) + 1
     valid = torch.rand(1, 2, 8, 8, generator=generator) > 0.2
+    valid[0, 1, :2] = False
     confidence = torch.rand(2, 8, 8, generator=generator) + 1
+    stretch = torch.tensor([1.25, 1.25])
 
     class Scaled:
         def __call__(self, first, second):
-            maps = truth[0] * 1.25
-            return [type("Map", (), {"pts3d": maps[v][None], "conf": confidence[v][None]})() for v in range(2)]
+            return [type("Map", (), {"pts3d": truth[:, v] * stretch[v], "conf": confidence[v][None]})() for v in range(2)]
 
     pair = {"images": torch.zeros(1, 2, 3, 8, 8), "points": truth, "valid": valid}
-    aligned, raw, log_scale, _ = pair_errors(Scaled(), pair)
-    assert aligned == pytest.approx(0, abs=1e-6) and raw == pytest.approx(0.25, rel=1e-5)
-    assert log_scale == pytest.approx(math.log(1.25), rel=1e-5)
+    found = pair_errors(Scaled(), pair)
+    assert found["median_relative_error_aligned"] == pytest.approx(0, abs=1e-6)
+    assert found["median_relative_error_raw"] == pytest.approx(0.25, rel=1e-5)
+    assert found["median_abs_log_scale"] == pytest.approx(math.log(1.25), rel=1e-5)
+
+    stretch[1] = 1.5  # view 2 has fewer valid pixels, so the scale is view 1's
+    found = pair_errors(Scaled(), pair)
+    assert found["median_relative_error_aligned_view1"] == pytest.approx(0, abs=1e-6)
+    assert found["median_relative_error_aligned_view2"] == pytest.approx(0.2, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
