@@ -53,14 +53,14 @@ def headline(current: Result, score: Interval | None, comparison: Comparison | N
 
 
 def power_words(comparison: Comparison) -> str | None:
-    """What the test set could have shown; None when it has too few scenes to say."""
+    """What the test set could have shown, and what no test set can; None when it has too few scenes to say."""
     if comparison.detectable is None:
         return None
     smallest = number(comparison.detectable, 2 if comparison.detectable >= 0.1 else 3)
     return (f"With these {comparison.interval.scenes} scenes a true difference of {smallest} dB would be found four "
             f"times out of five; finding 0.1 dB would take {comparison.scenes_for_tenth} scenes. Sign-flip test over "
             f"scenes: p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's correction (called different below "
-            f"{ALPHA}).")
+            f"{ALPHA}). Each arm was trained once: what another seed would change is in none of these numbers.")
 
 
 def floor_words(floors: dict[str, Comparison]) -> str:

@@ -55,6 +55,7 @@ def test_untrained_controls_and_missing_baselines_are_cautioned():
 
 def test_power_and_floors_are_told_in_numbers():
     told = power_words(comparison(0.04, -0.09, 0.17))
+    assert told.endswith("Each arm was trained once: what another seed would change is in none of these numbers.")
     assert all(words in told for words in ("0.21 dB", "53 scenes", "p = 0.5, 1 after"))
     words = floor_words({"points": comparison(3.0, 2.0, 4.0, 0.001), "copy_nearest": comparison(0.1, -0.2, 0.4)})
     assert "+3.00 dB [+2.00, +4.00] against geometry points, one pixel each;" in words
