@@ -14,7 +14,7 @@ from pathlib import Path
 
 from src import figures
 from src.config import Config, load
-from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline_of, gather, generalisation,
+from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline_of, gather, control_of, generalisation, joined,
                              protocol_differences, ranks, read_folder, read_revision)
 from src.folders import fresh_folder
 from src.provenance import write_json
@@ -22,23 +22,24 @@ from src.records import column, select, write_rows
 from src.statistics import Comparison, spread
 from src.templates import fill
 from src.tradeoffs import COSTS, costs, pareto_charts
-from src.verdict import cautions, difference_words, rank_words
+from src.verdict import CONTROL, cautions, difference_words, rank_words
 
 COMPARISON = REPORTS / "comparison"
 METRICS = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel")  # all aligned
-NUMBERS = ("mean", "std", "n", "scenes", "difference", "low", "high", "p_holm", "rank_best", "rank_worst")
+NUMBERS = ("mean", "std", "n", "scenes", "seeds", "difference", "low", "high", "p_holm", "rank_best", "rank_worst")
 NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
 class Table:
     """results: comparable ones; refused: name -> what differs; reference: what differences are taken from; differences:
-    metric -> name -> comparison with the reference."""
+    metric -> name -> comparison with the reference; controlled: name -> comparison with constant features, if there."""
 
     results: list[Result]
     refused: dict[str, list[str]]
     reference: Result
     differences: dict[str, dict[str, Comparison]]
+    controlled: dict[str, Comparison]
 
 
 def named(words: list[str]) -> list[Result]:
@@ -53,7 +54,7 @@ def named(words: list[str]) -> list[Result]:
         raise ValueError(f"{', '.join(missing)}: no such revision or experiment, or it has no results in {REPORTS}; "
                          "`dvc exp show -A` lists the experiments.")
     if len(found) > 1:
-        return list(found.values())
+        return joined(list(found.values()))
     if (current := read_folder(REPORTS, "this run")) is None:
         raise FileNotFoundError(f"{REPORTS} holds no results to compare {words[0]} with; run dvc repro, or name two "
                                 "revisions.")
@@ -65,14 +66,14 @@ def tabulate(results: list[Result], config: Config) -> Table:
     refused = {each.name: words for each in results if (words := protocol_differences(results[0], each))}
     kept = [each for each in results if each.name not in refused]
     reference = baseline_of(kept) or kept[0]
-    settings = config.eval.bootstrap
-    differences = {metric: against_baseline(kept, settings.resamples, settings.confidence, config.seed, metric,
-                                            reference) for metric in METRICS}
-    return Table(kept, refused, reference, differences)
+    settings, control = (config.eval.bootstrap.resamples, config.eval.bootstrap.confidence, config.seed), control_of(kept)
+    differences = {metric: against_baseline(kept, *settings, metric, reference) for metric in METRICS}
+    controlled = against_baseline(kept, *settings, reference=control) if control and control is not reference else {}
+    return Table(kept, refused, reference, differences, controlled)
 
 
 def score_rows(table: Table) -> list[dict]:
-    """A row per result and metric: mean, std, n, difference from the reference, its limits, p after Holm's correction,
+    """A row per result and metric: mean, std, n (over targets; several seeds are averaged first), difference from the reference, its limits, p after Holm's correction,
     of the metric that decides the best and worst rank left open among three or more, verdict. What was not measured has
     no numbers."""
     rows, ranked = [], ranks(table.results)
@@ -82,7 +83,7 @@ def score_rows(table: Table) -> list[dict]:
             row = {"run": each.name, "backbone": each.label, "weights": each.about["backbone"]["weights"],
                    "metric": metric} | dict.fromkeys(NUMBERS)
             if values:
-                row |= spread(values) | {"scenes": len(set(scenes))}
+                row |= spread(values) | {"scenes": len(set(scenes)), "seeds": len(each.runs)}
             if compared := table.differences[metric].get(each.name):
                 interval = compared.interval
                 row |= {"difference": interval.mean, "low": interval.low, "high": interval.high,
@@ -117,7 +118,7 @@ def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
     for each in table.results:
         own = {row["metric"]: row for row in rows if row["run"] == each.name}
         price = costs(each)
-        cells.append([each.name, " · ".join(filter(None, (each.label, each.about["detail"]))),
+        cells.append([each.name, " · ".join(filter(None, (each.label, each.detail))),
                       measured(own["psnr_masked"], 2), measured(own["ssim_masked"], 3),
                       measured(own["lpips_masked"], 3),
                       signed(own[METRIC], 2), rank_words(ranked.get(each.name)) or "–",
@@ -135,6 +136,8 @@ def sentences(table: Table) -> list[str]:
     compared = table.differences[METRIC]
     words = [f"{each.name}: {difference_words(each.label, table.reference.label, compared[each.name])}"
              for each in table.results if each.name in compared]
+    words += [f"{each.name}: {difference_words(each.label, CONTROL, table.controlled[each.name])}"
+              for each in table.results if each.name in table.controlled and each is not table.reference]
     words += [f"{each.name}: {caution}" for each in table.results for caution in cautions(each, compared=True)]
     return words + [f"Refused: {name} was measured in another way: {'; '.join(found)}."
                     for name, found in table.refused.items()]

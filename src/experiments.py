@@ -3,19 +3,20 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
 
 from src.provenance import numpy_generator
-from src.records import Row, column, groups, read_rows, select
+from src.records import Row, column, groups, metrics_of, read_rows, select
 from src.statistics import Comparison, compare, rank_intervals
 
 REPORTS = Path("reports")
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
-SCHEMA = 1  # of reports/experiment.json and records.csv
+SCHEMA = 2  # of reports/experiment.json and records.csv
 
 
 class OtherSchema(ValueError):
@@ -29,10 +30,11 @@ class Result:
     name       of the experiment or revision
     about      reports/experiment.json: label, backbone, protocol, ...
     metrics    reports/metrics.json
-    rows       reports/records.csv: scores of the model's own renders
+    rows       reports/records.csv: scores of the model's own renders; with several seeds their means
     curves     text of reports/plots/*.csv that hold training curves, by name
     benchmark  reports/benchmark.json, where there is one
     revision   commit that published it; None for the work tree
+    repeats    seed -> rows, where the configuration was trained with several seeds (see `joined`); else empty
     """
 
     name: str
@@ -42,6 +44,7 @@ class Result:
     curves: dict[str, str]
     benchmark: dict | None
     revision: str | None = None
+    repeats: dict[int, list[Row]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -51,10 +54,56 @@ class Result:
     def is_baseline(self) -> bool:
         return self.about["backbone"]["name"] == "none"
 
-    def scores(self, metric: str = METRIC, alignment: str = "aligned") -> dict[tuple[str, str], Row]:
-        """Rows that have the metric, by (episode, target)."""
-        rows = select(self.rows, alignment=alignment)
-        return {(row["episode"], row["target"]): row for row in rows if row.get(metric) is not None}
+    @property
+    def runs(self) -> dict[int, list[Row]]:
+        """seed -> rows of the run that was trained with it."""
+        return self.repeats or {self.about["protocol"]["seed"]: self.rows}
+
+    @property
+    def detail(self) -> str:
+        """How the backbone is used, and how many seeds it was trained with where these are several."""
+        return ", ".join(filter(None, (self.about["detail"], f"{len(self.repeats)} seeds" if self.repeats else "")))
+
+    def scores(self, metric: str = METRIC) -> dict[tuple[str, str], Row]:
+        """Aligned rows that have the metric, by (episode, target)."""
+        return scored(self.rows, metric)
+
+
+def scored(rows: list[Row], metric: str) -> dict[tuple[str, str], Row]:
+    return {(row["episode"], row["target"]): row for row in select(rows, alignment="aligned")
+            if row.get(metric) is not None}
+
+
+def averaged(runs: list[list[Row]]) -> list[Row]:
+    """Means over runs of the same targets, row by row; a metric that one of them lacks is absent."""
+    means = []
+    for rows in zip(*runs, strict=True):
+        numbers = {name: [row[name] for row in rows] for name in metrics_of(rows[:1])}
+        means.append(rows[0] | {name: None if None in values else float(np.mean(values))
+                                for name, values in numbers.items()})
+    return means
+
+
+def joined(results: list[Result]) -> list[Result]:
+    """Results that differ in nothing but their seed as one, under the name of the first; its rows are means over seeds."""
+    arms: list[Result] = []
+    for each in results:
+        place = next((place for place, arm in enumerate(arms) if repeats(arm, each)), None)
+        if place is None:
+            arms.append(each)
+        else:
+            runs = dict(sorted((arms[place].runs | each.runs).items()))
+            arms[place] = replace(arms[place], rows=averaged(list(runs.values())), repeats=runs)
+    return arms
+
+
+def repeats(arm: Result, other: Result) -> bool:
+    """Whether `other` is the same arm trained with other seeds."""
+    def targets(rows: list[Row]) -> list[tuple]:
+        return [(row["episode"], row["target"], row["alignment"]) for row in rows]
+
+    return (arm.about["arm"] == other.about["arm"] and not protocol_differences(arm, other, free=("seed",))
+            and not arm.runs.keys() & other.runs.keys() and targets(arm.rows) == targets(other.rows))
 
 
 def git(root: str | Path, *words: str) -> str | None:
@@ -110,7 +159,8 @@ def experiments(root: str | Path, baseline: str = "HEAD") -> list[tuple[str, str
 
 
 def gather(root: str | Path, folder: str | Path = REPORTS) -> list[Result]:
-    """This run (the work tree), the commit it grew from, and that commit's experiments; equal results once.
+    """This run (the work tree), the commit it grew from, and that commit's experiments; equal results once, and results
+    that differ in their seed alone as one. A work tree that equals none of them may have other code, and stays alone.
 
     raises FileNotFoundError when the work tree has no results
     """
@@ -127,8 +177,10 @@ def gather(root: str | Path, folder: str | Path = REPORTS) -> list[Result]:
         except OtherSchema as error:
             print(f"report: {error}", file=sys.stderr)
     same = [other.name for other in found if (other.about, other.rows) == (current.about, current.rows)]
-    current = replace(current, name=f"{current.name} ({same[0]})" if same else current.name)
-    return [current, *(other for other in found if other.name not in same)]
+    others = [other for other in found if other.name not in same]
+    if not same:
+        return [current, *joined(others)]
+    return joined([replace(current, name=f"{current.name} ({same[0]})"), *others])
 
 
 def flat(tree: dict, prefix: str = "") -> dict[str, object]:
@@ -143,8 +195,10 @@ def protocol_differences(first: Result, second: Result, free: tuple[str, ...] = 
     """What was not held still between two results, `free` settings apart, in words; empty when their scores may be
     compared."""
     ours, theirs = (flat(each.about["protocol"]) for each in (first, second))
-    words = []
-    for key in sorted((ours.keys() | theirs.keys()) - set(free)):
+    ignored, words = set(free), []
+    if first.runs.keys() & second.runs.keys():  # which are what is compared
+        ignored.add("seed")
+    for key in sorted((ours.keys() | theirs.keys()) - ignored):
         here, there = ours.get(key), theirs.get(key)
         if here != there:
             hashed = isinstance(here, str) and len(here) == 64
@@ -159,6 +213,32 @@ def baseline_of(results: list[Result]) -> Result | None:
     return next((each for each in results if each.is_baseline and not protocol_differences(results[0], each)), None)
 
 
+def control_of(results: list[Result]) -> Result | None:
+    """The first result with constant features, an adapter that is told nothing, that may be compared with the first of
+    all."""
+    return next((each for each in results if each.about["backbone"]["name"] == "constant"
+                 and not protocol_differences(results[0], each)), None)
+
+
+def paired(arm: Result, reference: Result, metric: str) -> np.ndarray | None:
+    """Differences (K, n) in an aligned metric for the K seeds that both were trained with, targets in the order of their
+    names; None where a run has no score of some target, or there is none at all."""
+    keys = sorted(reference.scores(metric))
+    rows = []
+    for seed in sorted(arm.runs.keys() & reference.runs.keys()):
+        ours, theirs = (scored(each.runs[seed], metric) for each in (arm, reference))
+        if sorted(ours) != keys or sorted(theirs) != keys:
+            return None
+        rows.append([ours[key][metric] - theirs[key][metric] for key in keys])
+    return np.array(rows) if keys and rows else None
+
+
+def scenes_of(result: Result, metric: str) -> list[str]:
+    """Scenes of the targets, in the order of `paired`."""
+    found = result.scores(metric)
+    return [found[key]["scene"] for key in sorted(found)]
+
+
 def against_baseline(results: list[Result], resamples: int, confidence: float, seed: int, metric: str = METRIC,
                      reference: Result | None = None) -> dict[str, Comparison]:
     """Paired differences in an aligned metric of each comparable result from `reference`, or else from the first
@@ -167,28 +247,22 @@ def against_baseline(results: list[Result], resamples: int, confidence: float, s
     comparable = [each for each in results if not protocol_differences(results[0], each)]
     baseline = reference or baseline_of(results)
     arms = [each for each in comparable if each is not baseline and (reference or not each.is_baseline)]
-    if not baseline or not arms:
+    if not baseline:
         return {}
-    scored = baseline.scores(metric)
-    keys = sorted(scored)
-    found = {arm.name: scores for arm in arms if (scores := arm.scores(metric)).keys() == scored.keys()}
-    if not keys or not found:
+    found = {arm.name: values for arm in arms if (values := paired(arm, baseline, metric)) is not None}
+    if not found:
         return {}
-    values = {name: np.array([scores[key][metric] for key in keys]) for name, scores in found.items()}
-    rng = numpy_generator(seed, "experiments")
-    return compare(values, np.array([scored[key][metric] for key in keys]), [scored[key]["scene"] for key in keys], rng,
-                   resamples, confidence)
+    return compare(found, scenes_of(baseline, metric), numpy_generator(seed, "experiments"), resamples, confidence)
 
 
 def ranks(results: list[Result]) -> dict[str, tuple[int, int]]:
     """Best and worst rank by masked PSNR that the pairwise tests leave open, where three or more results are given; all
     of them must have scored the same targets, as comparable results have."""
-    found = {each.name: scores for each in results if (scores := each.scores())}
-    if len(found) < 3:
+    scored_ones = [each for each in results if each.scores()]
+    if len(scored_ones) < 3:
         return {}
-    reference = next(iter(found.values()))
-    arms = {name: np.array([scores[key][METRIC] for key in sorted(reference)]) for name, scores in found.items()}
-    return rank_intervals(arms, [reference[key]["scene"] for key in sorted(reference)], np.random.default_rng(0))
+    pairs = {(a.name, b.name): paired(a, b, METRIC) for a, b in combinations(scored_ones, 2)}
+    return rank_intervals(pairs, scenes_of(scored_ones[0], METRIC), np.random.default_rng(0))
 
 
 def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:
@@ -198,7 +272,7 @@ def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dic
     for each in results:
         if protocol_differences(results[0], each, free=("train_category",)):
             continue
-        arm = " · ".join(filter(None, (each.label, each.about["detail"])))
+        arm = " · ".join(filter(None, (each.label, each.detail)))
         rows = select(each.rows, alignment="aligned")
         scores = {family: column(select(rows, category=family), metric)[0] for family in groups(rows, "category")}
         trained = tables.setdefault(arm, {})

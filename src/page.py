@@ -18,8 +18,8 @@ from src.statistics import MIN_SCENES, Comparison, Interval
 from src.stopwatch import StageTime
 from src.templates import fill
 from src.tradeoffs import COSTS, pareto_charts, same_machine
-from src.verdict import (BASELINE, FLOOR_NAMES, cautions, difference_words, floor_words, headline,
-                         number, power_words, rank_words)
+from src.verdict import (BASELINE, FLOOR_NAMES, cautions, control_words, difference_words, floor_words, headline, number,
+                         power_words, rank_words)
 from src.viewer import Walk, library, payload
 
 METHOD_NAMES = {"render": "this model's renders"} | FLOOR_NAMES
@@ -55,6 +55,7 @@ class Findings:
     score        mean aligned masked PSNR of this run, None where no target has one
     floors       this run against each floor
     comparisons  runs against the baseline, by name
+    controlled   runs against constant features, by name; empty where no such run is there
     bins         overlap bin -> method -> interval of the aligned masked PSNR, None without scores
     pictures     chosen targets and their panels
     provenance   heading -> (name, value) pairs
@@ -69,6 +70,7 @@ class Findings:
     score: Interval | None
     floors: dict[str, Comparison]
     comparisons: dict[str, Comparison]
+    controlled: dict[str, Comparison]
     bins: dict[str, dict[str, Interval | None]]
     pictures: list[tuple[Chosen, dict[str, np.ndarray]]]
     provenance: dict[str, list[tuple[str, str]]]
@@ -110,7 +112,7 @@ def leaderboard(findings: Findings) -> list[dict]:
         difference = limits(compared.interval) if compared else ""
         fps, memory = fps_and_memory(each, findings.current) or (NOT_MEASURED, NOT_MEASURED)
         rows.append({
-            "run": each.name, "backbone": each.label, "detail": each.about["detail"], "refused": refused[each.name],
+            "run": each.name, "backbone": each.label, "detail": each.detail, "refused": refused[each.name],
             "rank": rank_words(ranked.get(each.name)),
             "difference": "baseline" if each.is_baseline and not refused[each.name] else difference,
             "fps": fps, "memory": memory}
@@ -255,7 +257,8 @@ def scene_means(findings: Findings) -> dict[str, dict[str, float]]:
     """scene -> method's name -> mean aligned masked PSNR; beside the floors, the baseline where there is one."""
     baseline = baseline_of(findings.results)
     tables = {CHART_NAMES[method]: select(findings.rows, method=method, alignment="aligned")
-              for method in ("render", "copy_nearest", "points_splat")}
+              for method in ("copy_nearest", "points_splat")}
+    tables = {CHART_NAMES["render"]: select(findings.current.rows, alignment="aligned")} | tables
     if baseline and not findings.current.is_baseline:
         tables[baseline.label] = select(baseline.rows, alignment="aligned")
     means = {}
@@ -276,7 +279,8 @@ def forest(findings: Findings) -> dict | None:
     estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
     title = f"masked PSNR minus that of {against} (dB)"
     return {"svg": figures.forest(estimates, title, f"{current.label}: {title}"),
-            "caption": "Paired differences; 95 % intervals over scenes, where there are enough. " + named(arms)}
+            "caption": "Paired differences; 95 % intervals over scenes, where there are enough, and over seeds, where there "
+                       "are several. " + named(arms)}
 
 
 def unmeasured(findings: Findings) -> dict[str, str]:
@@ -310,10 +314,11 @@ def context(findings: Findings) -> dict:
     if "chamfer" in cloud:
         key_figures.append(("Chamfer distance (m)", plus_minus(cloud["chamfer"], "chamfer")))
     return {
-        "label": current.label, "detail": current.about["detail"], "counts": summary["counts"],
+        "label": current.label, "detail": current.detail, "counts": summary["counts"],
         "resolution": summary["resolution"], "others": others,
         "headline": unbroken(headline(current, findings.score, comparison)),
         "cautions": cautions(current, comparison is not None),
+        "control": control_words(current.label, findings.controlled.get(current.name)),
         "power": power_words(comparison) if comparison else None,
         "floors": floor_words(findings.floors) if findings.floors else None,
         "untrained": current.about["backbone"]["weights"] == "random", "key_figures": key_figures,

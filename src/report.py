@@ -13,7 +13,7 @@ from pathlib import Path
 
 from src.cached import second_arm
 from src.config import Config, run
-from src.experiments import METRIC, REPORTS, SCHEMA, Result, against_baseline, gather
+from src.experiments import METRIC, REPORTS, SCHEMA, Result, against_baseline, control_of, gather
 from src.folders import fresh_folder
 from src.gallery import Chosen, choose, other_render, panels, strip
 from src.page import Findings, Other, page
@@ -53,7 +53,7 @@ def about(config: Config, summary: dict) -> dict:
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
     fusion = [f"{model.fusion_mode} at {model.fusion_site}"] if record["feature_channels"] else []  # the oracle has none
-    sections = config.seed, config.data, config.dataset, config.model, config.opt, config.loss, config.eval
+    sections = config.data, config.dataset, config.model, config.opt, config.loss, config.eval
     return {
         "schema": SCHEMA, "label": "MASt3R only (no backbone)" if bare else backbone["label"],
         "detail": "" if bare else ", ".join([*fusion, model.strategy]),
@@ -61,7 +61,7 @@ def about(config: Config, summary: dict) -> dict:
         "fusion": record["fusion"],
         "protocol": held_still(config, summary, record["geometry"], record["train_category"]),
         "counts": summary["counts"], "absent": summary["absent"], "versions": versions(),
-        "params": params_hash(*sections),
+        "arm": params_hash(*sections), "params": params_hash(config.seed, *sections),  # without the seed, and with it
         "benchmark_params": params_hash(config.seed, config.threads, config.model, config.benchmark)}
 
 
@@ -143,7 +143,7 @@ def against_floors(rows: list[Row], config: Config) -> dict[str, Comparison]:
         return {}
     gains = {floor: [tables["render"][key][METRIC] - tables[floor][key][METRIC] for key in keys] for floor in FLOORS}
     settings = config.eval.bootstrap
-    return compare(gains, 0.0, [tables["render"][key]["scene"] for key in keys], numpy_generator(config.seed, "floors"),
+    return compare(gains, [tables["render"][key]["scene"] for key in keys], numpy_generator(config.seed, "floors"),
                    settings.resamples, settings.confidence)
 
 
@@ -251,11 +251,13 @@ def main(config: Config) -> None:
     arm = second_arm(root, results, RENDERS.as_posix())
     licences = sorted({Scene.open(SCENES / each.file).metadata["license"] for each in index.values()
                        if each.split == "test"})
-    settings = config.eval.bootstrap
+    bootstrap, control = config.eval.bootstrap, control_of(results)
+    settings = bootstrap.resamples, bootstrap.confidence, config.seed
     values, scenes = column(select(rows, method="render", alignment="aligned"), METRIC)
     score = interval(values, scenes, config, "score") if values else None
     findings = Findings(results, summary, rows, score, against_floors(rows, config),
-                        against_baseline(results, settings.resamples, settings.confidence, config.seed), bins, pictures,
+                        against_baseline(results, *settings),
+                        against_baseline(results, *settings, reference=control) if control else {}, bins, pictures,
                         provenance(config, record, licences, results[1:]), stage_times(),
                         others_renders(arm, [chosen for chosen, _ in pictures]), walks(results[0], arm, index))
     target = REPORTS / "summary" / "index.html"

@@ -1,4 +1,5 @@
-"""How sure a mean or a difference is. Targets of one scene resemble each other: scenes are what is resampled.
+"""How sure a mean or a difference is. Targets of one scene resemble each other: scenes are what is resampled. Where arms
+were trained with several seeds, what another choice of seeds would change counts as well.
 
 `python -m src.statistics --simulate` prints how often the intervals hold the truth and how often the tests cry wolf.
 """
@@ -6,17 +7,17 @@
 import math
 import sys
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
 
 import numpy as np
 from numpy.random import Generator
 from scipy.optimize import brentq
-from scipy.stats import nct
+from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 MIN_SCENES = 5  # below, no interval: the spread between scenes cannot be told from so few
+MOST_SCENES = 100_000  # where the search for the needed number ends
 EXACT_SCENES = 14  # up to 2^14 sign patterns are enumerated, above they are drawn
 POWER, ALPHA = 0.8, 0.05
 SHAPES = ("normal", "skewed", "heavy-tailed")  # of simulated effects between scenes
@@ -24,19 +25,22 @@ SHAPES = ("normal", "skewed", "heavy-tailed")  # of simulated effects between sc
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n targets in a number of scenes; low and high are None with fewer than MIN_SCENES scenes."""
+    """A mean over n targets in a number of scenes, and over training runs with as many seeds; low and high are None with
+    fewer than MIN_SCENES scenes."""
 
     mean: float
     low: float | None
     high: float | None
     n: int
     scenes: int
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against another on the same targets. p is of the sign-flip test, p_holm corrected for the number of arms;
-    detectable: the smallest true difference found with a power of 0.8; scenes_for_tenth: scenes that 0.1 would need."""
+    """One arm against another on the same targets and seeds. p as of `difference_test`, p_holm corrected for the number
+    of arms; detectable: the smallest true difference found with a power of 0.8; scenes_for_tenth: scenes that 0.1 would
+    need, None where with these seeds no number of them is enough."""
 
     interval: Interval
     p: float
@@ -138,11 +142,88 @@ def holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-def power_of(effect: float, deviation: float, scenes: int) -> float:
-    """Chance that a two-sided t test at 0.05 over `scenes` scenes finds a true `effect`; deviation between scenes."""
-    limit, freedom = student.ppf(1 - ALPHA / 2, scenes - 1), scenes - 1
-    shift = min(effect * math.sqrt(scenes) / deviation, 8.0)  # there the power is 1, and beyond nct loses its footing
-    return float(nct.sf(limit, freedom, shift) + nct.cdf(-limit, freedom, shift))
+def seed_error(differences: np.ndarray) -> float:
+    """Standard error over training seeds of the mean of differences (K, n), for K seeds and n targets; 0 for one seed,
+    which tells nothing about others."""
+    means = differences.mean(1)
+    return float(means.std(ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else 0.0
+
+
+@lru_cache(1024)
+def estimated_errors(freedom: float, count: int = 1000) -> np.ndarray:
+    """Standard errors that might be estimated where the true one is 1: so many quantiles of their distribution."""
+    return np.sqrt(chi2.ppf((np.arange(count) + 0.5) / count, freedom) / freedom)
+
+
+@lru_cache(1024)
+def student_reach(alpha: float, freedom: int) -> float:
+    """Half-width, in standard errors, of an interval that misses the truth with probability alpha."""
+    return float(student.ppf(1 - alpha / 2, freedom))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Standard errors of a mean difference from the choice of scenes and from that of seeds, and the numbers of both.
+    What differs between seeds from scene to scene is in both, so that together they err towards caution."""
+
+    over_scenes: float
+    scenes: int
+    over_seeds: float = 0.0
+    seeds: int = 1
+
+    @property
+    def total(self) -> float:
+        return math.hypot(self.over_scenes, self.over_seeds)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the total   (Satterthwaite 1946, An approximate distribution of estimates of variance
+        components)."""
+        if self.over_seeds == 0:
+            return self.scenes - 1
+        parts = self.over_scenes**4 / (self.scenes - 1) + self.over_seeds**4 / (self.seeds - 1)
+        return self.total**4 / parts
+
+    def reach(self, alpha: float) -> float:
+        """Half-width of an interval that misses the truth with probability alpha: Student's half-widths over scenes and
+        over seeds add as squares   (Howe 1974, Approximate confidence limits on the mean of X + Y)."""
+        over_scenes = student_reach(alpha, self.scenes - 1) * self.over_scenes
+        over_seeds = student_reach(alpha, self.seeds - 1) * self.over_seeds if self.over_seeds else 0.0
+        return math.hypot(over_scenes, over_seeds)
+
+    def p(self, mean: float) -> float:
+        """The alpha whose interval around `mean` just reaches 0."""
+        if abs(mean) >= self.reach(1e-12):
+            return 1e-12
+        return float(brentq(lambda alpha: self.reach(alpha) - abs(mean), 1e-12, 1.0, xtol=1e-12))
+
+    def power(self, effect: float) -> float:
+        """Chance to find a true `effect` at ALPHA."""
+        if self.total == 0:
+            return 1.0
+        limit, shift = self.reach(ALPHA) / self.total, effect / self.total
+        estimated = estimated_errors(self.freedom)  # noncentral t, as a mean over the errors that could be estimated
+        return float((norm.sf(limit * estimated - shift) + norm.cdf(-limit * estimated - shift)).mean())
+
+    def detectable(self) -> float:
+        """Smallest true effect found with a chance of POWER."""
+        if self.total == 0:
+            return 0.0
+        most = 2 * self.reach(ALPHA) + 8 * self.total  # surely found
+        return float(brentq(lambda effect: self.power(effect) - POWER, 0.0, most))
+
+
+def difference_interval(differences: np.ndarray, scenes: list[str], rng: Generator, resamples: int = 2000,
+                        confidence: float = 0.95) -> Interval:
+    """Interval of the mean of differences (K, n), for K training seeds and n targets: that over scenes of what the seeds
+    have in common, widened by Student's interval over seeds (half-widths add as squares)."""
+    interval = replace(bootstrap_interval(differences.mean(0), scenes, rng, resamples, confidence),
+                       seeds=len(differences))
+    if interval.seeds == 1 or interval.low is None:
+        return interval
+    over_seeds = student_reach(1 - confidence, interval.seeds - 1) * seed_error(differences)
+    half = math.hypot(interval.high - interval.mean, over_seeds)
+    return replace(interval, low=interval.mean - half, high=interval.mean + half)
 
 
 def scene_deviation(differences: np.ndarray, scenes: list[str]) -> float | None:
@@ -151,55 +232,73 @@ def scene_deviation(differences: np.ndarray, scenes: list[str]) -> float | None:
     return standard_error(sums, counts) * math.sqrt(len(sums)) if len(sums) >= MIN_SCENES else None
 
 
-@lru_cache(64)
-def detectable_effect(scenes: int) -> float:
-    """Smallest true difference found with a power of 0.8, in standard deviations between scenes."""
-    return float(brentq(lambda effect: power_of(effect, 1.0, scenes) - POWER, 0.0, 8 / math.sqrt(scenes)))
+def errors_of(differences: np.ndarray, scenes: list[str]) -> Errors | None:
+    """Of the mean of differences (K, n), for K training seeds and n targets; None with fewer than MIN_SCENES."""
+    deviation, count = scene_deviation(differences.mean(0), scenes), len(set(scenes))
+    if deviation is None:
+        return None
+    return Errors(deviation / math.sqrt(count), count, seed_error(differences), len(differences))
 
 
-def scenes_needed(effect: float, deviation: float) -> int:
-    """Smallest number of scenes (at least MIN_SCENES) that finds a true `effect` with a power of 0.8."""
+def difference_test(differences: np.ndarray, scenes: list[str], rng: Generator) -> float:
+    """p of "no difference" for differences (K, n): of the sign-flip test over scenes, and with K > 1 seeds the larger of
+    that and of the test that the interval over scenes and seeds amounts to."""
+    mean = differences.mean(0)
+    p, errors = sign_flip_test(mean, scenes, rng), errors_of(differences, scenes)
+    return p if errors is None or errors.over_seeds == 0 else max(p, errors.p(float(mean.mean())))
+
+
+def scenes_needed(effect: float, errors: Errors) -> int | None:
+    """Smallest number of scenes (at least MIN_SCENES) that finds a true `effect` with a power of 0.8, with the seeds and
+    the deviation between scenes that there are; None where MOST_SCENES are too few."""
+    def enough(scenes: int) -> bool:
+        over_scenes = errors.over_scenes * math.sqrt(errors.scenes / scenes)
+        return replace(errors, over_scenes=over_scenes, scenes=scenes).power(effect) >= POWER
+
     low, high = MIN_SCENES - 1, MIN_SCENES
-    if deviation == 0:
-        return MIN_SCENES
-    while power_of(effect, deviation, high) < POWER:
+    while not enough(high):
         low, high = high, 2 * high
+        if low > MOST_SCENES:
+            return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power_of(effect, deviation, middle) >= POWER else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 
-def compare(arms: dict[str, np.ndarray], baseline: np.ndarray, scenes: list[str], rng: Generator,
-            resamples: int = 2000, confidence: float = 0.95) -> dict[str, Comparison]:
-    """Each arm minus the baseline, all (n,) on the same n targets; p values are corrected over the arms. Every arm sees
-    the same draws, so that its interval does not depend on which others are there."""
-    differences = {name: np.asarray(values, np.float64) - baseline for name, values in arms.items()}
-    tests = [sign_flip_test(difference, scenes, deepcopy(rng)) for difference in differences.values()]
+def compare(differences: dict[str, np.ndarray], scenes: list[str], rng: Generator, resamples: int = 2000,
+            confidence: float = 0.95) -> dict[str, Comparison]:
+    """What arms differ by from one baseline, each (n,) on the same n targets or (K, n) with K seeds; p values are
+    corrected over the arms. Every arm sees the same draws, so that its interval does not depend on which others there
+    are."""
+    arms = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in differences.items()}
+    tests = [difference_test(values, scenes, deepcopy(rng)) for values in arms.values()]
     comparisons = {}
-    for (name, difference), p, p_holm in zip(differences.items(), tests, holm(tests)):
-        interval = bootstrap_interval(difference, scenes, deepcopy(rng), resamples, confidence)
-        deviation = scene_deviation(difference, scenes)
-        detectable = None if deviation is None else deviation * detectable_effect(interval.scenes)
-        needed = None if deviation is None else scenes_needed(0.1, deviation)
-        comparisons[name] = Comparison(interval, p, p_holm, detectable, needed)
+    for (name, values), p, p_holm in zip(arms.items(), tests, holm(tests)):
+        interval = difference_interval(values, scenes, deepcopy(rng), resamples, confidence)
+        errors = errors_of(values, scenes)
+        comparisons[name] = Comparison(interval, p, p_holm, errors and errors.detectable(),
+                                       errors and scenes_needed(0.1, errors))
     return comparisons
 
 
-def rank_intervals(arms: dict[str, np.ndarray], scenes: list[str], rng: Generator) -> dict[str, tuple[int, int]]:
+def rank_intervals(differences: dict[tuple[str, str], np.ndarray], scenes: list[str], rng: Generator
+                   ) -> dict[str, tuple[int, int]]:
     """Best and worst rank (1 = highest mean) of each arm that its pairwise tests leave open, all at once with 95 %
-    (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected sign-flip tests); every pair sees the same draws."""
-    pairs = list(combinations(arms, 2))
-    differences = {(a, b): np.asarray(arms[a], np.float64) - arms[b] for a, b in pairs}
-    adjusted = holm([sign_flip_test(differences[pair], scenes, deepcopy(rng)) for pair in pairs])
-    better = {name: 0 for name in arms}  # arms that are surely better than this one
+    (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected tests); every pair sees the same draws.
+
+    differences    of every pair of arms, first minus second: (n,), or (K, n) with K seeds
+    """
+    pairs = {pair: np.atleast_2d(np.asarray(values, np.float64)) for pair, values in differences.items()}
+    adjusted = holm([difference_test(values, scenes, deepcopy(rng)) for values in pairs.values()])
+    better = {name: 0 for pair in pairs for name in pair}  # arms that are surely better than this one
     worse = dict(better)
-    for (a, b), p in zip(pairs, adjusted):
+    for (pair, values), p in zip(pairs.items(), adjusted):
         if p < ALPHA:
-            winner, loser = (a, b) if differences[a, b].mean() > 0 else (b, a)
+            winner, loser = pair if values.mean() > 0 else pair[::-1]
             better[loser] += 1
             worse[winner] += 1
-    return {name: (1 + better[name], len(arms) - worse[name]) for name in arms}
+    return {name: (1 + better[name], len(better) - worse[name]) for name in better}
 
 
 def simulated_scenes(scenes: int, rng: Generator, shape: str) -> tuple[np.ndarray, list[str]]:
@@ -224,16 +323,31 @@ def simulated_false_winners(scenes: int, arms: int, repeats: int, resamples: int
     """Share of comparisons of equal arms with a baseline, on shared targets, that call some arm different."""
     found = 0
     for _ in range(repeats):
-        baseline, names = simulated_scenes(scenes, rng, "normal")
-        equals = {str(arm): baseline + rng.normal(size=scenes)[np.unique(names, return_inverse=True)[1]]
+        _, names = simulated_scenes(scenes, rng, "normal")
+        equals = {str(arm): rng.normal(size=scenes)[np.unique(names, return_inverse=True)[1]]
                   + rng.normal(size=len(names)) for arm in range(arms)}
-        found += any(result.distinguishable for result in compare(equals, baseline, names, rng, resamples).values())
+        found += any(result.distinguishable for result in compare(equals, names, rng, resamples).values())
     return found / repeats
 
 
+def simulated_seeds(scenes: int, seeds: int, between: float, repeats: int, resamples: int, rng: Generator
+                    ) -> tuple[float, float]:
+    """Share of intervals over scenes and seeds that hold the true mean, and share of tests below ALPHA although it is 0;
+    between: standard deviation between seeds, where that between scenes is 1, and 0.5 between seeds on one scene."""
+    held = found = 0
+    for _ in range(repeats):
+        shared, names = simulated_scenes(scenes, rng, "normal")
+        own = 0.5 * rng.normal(size=(seeds, scenes))[:, np.unique(names, return_inverse=True)[1]]
+        differences = shared + between * rng.normal(size=(seeds, 1)) + own
+        interval = difference_interval(differences, names, rng, resamples)
+        held += interval.low <= 0 <= interval.high
+        found += difference_test(differences, names, rng) < ALPHA
+    return held / repeats, found / repeats
+
+
 def simulated_power(scenes: int, repeats: int, rng: Generator) -> float:
-    """Share of true differences as large as `detectable_effect` says that a t test over scene means finds: 0.8."""
-    effect = detectable_effect(scenes)
+    """Share of true differences as large as `Errors.detectable` says that a t test over scene means finds: 0.8."""
+    effect = Errors(1 / math.sqrt(scenes), scenes).detectable()
     samples = effect + rng.normal(size=(repeats, scenes))
     t = samples.mean(1) / samples.std(1, ddof=1) * math.sqrt(scenes)
     return float((np.abs(t) > student.ppf(1 - ALPHA / 2, scenes - 1)).mean())
@@ -250,6 +364,11 @@ def main(words: list[str]) -> None:
     print("equal arms, some called different (2000 repeats)")
     for scenes in (6, 12, 24):
         print(f"  {scenes:3d} scenes  4 arms  {100 * simulated_false_winners(scenes, 4, 2000, 500, rng):.1f} %")
+    print("intervals over 12 scenes and several seeds that hold the truth, equal arms called different (2000 repeats)")
+    for seeds in (2, 3, 5):
+        shares = [simulated_seeds(12, seeds, between, 2000, 500, rng) for between in (0.0, 0.3, 1.0)]
+        print(f"  {seeds:3d} seeds   " + "  ".join(f"{100 * held:.1f} % {100 * found:.1f} %" for held, found in shares)
+              + "   (between seeds 0, 0.3, 1 of what is between scenes)")
     print(f"power at the detectable effect, 12 scenes: {100 * simulated_power(12, 20000, rng):.1f} %")
 
 

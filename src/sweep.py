@@ -1,6 +1,6 @@
 """Many experiments with one command, and the table that compares them.
 
-    python -m src.sweep model.backbone=none,dinov2,constant
+    python -m src.sweep model.backbone=none,dinov2,constant seed=0,1,2
     python -m src.sweep model.backbone=none + model.dinov2_model=dinov2_vits14,dinov2_vitb14 model.weights=pretrained
 
 Words are Hydra overrides with one value or several; their product is a grid, and "+" stands between grids. Every
@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from src.backbones import build
 from src.compare import publish
 from src.config import Config, ConfigError, load
-from src.experiments import experiments, git, read_revision
+from src.experiments import experiments, git, joined, read_revision
 from src.provenance import params_hash
 
 LOGS = Path("scratch/sweep")
@@ -201,7 +201,7 @@ def main(words: list[str]) -> None:
     try:
         config, arms = load(), arms_of(words)
         done, failed = run_all(arms)
-        results = [read_revision(".", name, name) for name in done]
+        results = joined([read_revision(".", name, name) for name in done])
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

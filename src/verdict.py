@@ -5,7 +5,7 @@ from src.statistics import ALPHA, MIN_SCENES, Comparison, Interval
 
 FLOOR_NAMES = {"copy_nearest": "nearest photograph copied", "points": "geometry points, one pixel each",
                "points_splat": "geometry points, splatted"}
-BASELINE = "MASt3R only"
+BASELINE, CONTROL = "MASt3R only", "constant features"
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
@@ -23,10 +23,10 @@ def rank_words(rank: tuple[int, int] | None) -> str:
 
 
 def interval_words(interval: Interval, sign: bool = False) -> str:
-    """+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes"""
+    """+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes, 3 seeds"""
     limits = "" if interval.low is None else f" [{number(interval.low, 2, sign)}, {number(interval.high, 2, sign)}]"
     return (f"{number(interval.mean, 2, sign)} dB{limits}, n = {interval.n} in {interval.scenes} "
-            f"scene{'' if interval.scenes == 1 else 's'}")
+            f"scene{'' if interval.scenes == 1 else 's'}" + (f", {interval.seeds} seeds" if interval.seeds > 1 else ""))
 
 
 def difference_words(label: str, other: str, comparison: Comparison) -> str:
@@ -52,15 +52,27 @@ def headline(current: Result, score: Interval | None, comparison: Comparison | N
     return difference_words(current.label, BASELINE, comparison)
 
 
+def control_words(label: str, comparison: Comparison | None) -> str | None:
+    """What the headline leaves open: whether it is the features that help, or the adapter that reads them."""
+    if comparison is None:
+        return None
+    return "Against an adapter that is told nothing: " + difference_words(label, CONTROL, comparison)
+
+
 def power_words(comparison: Comparison) -> str | None:
     """What the test set could have shown, and what no test set can; None when it has too few scenes to say."""
     if comparison.detectable is None:
         return None
+    scenes, seeds = comparison.interval.scenes, comparison.interval.seeds
     smallest = number(comparison.detectable, 2 if comparison.detectable >= 0.1 else 3)
-    return (f"With these {comparison.interval.scenes} scenes a true difference of {smallest} dB would be found four "
-            f"times out of five; finding 0.1 dB would take {comparison.scenes_for_tenth} scenes. Sign-flip test over "
-            f"scenes: p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's correction (called different below "
-            f"{ALPHA}). Each arm was trained once: what another seed would change is in none of these numbers.")
+    tenth = (f"finding 0.1 dB would take {comparison.scenes_for_tenth} scenes" if comparison.scenes_for_tenth else
+             "finding 0.1 dB would take more seeds, not more scenes")
+    once = ("Each arm was trained once: what another seed would change is in none of these numbers." if seeds == 1 else
+            f"Each arm was trained with the same {seeds} seeds: what other ones would change is in these numbers.")
+    return (f"With these {scenes} scenes{'' if seeds == 1 else f' and {seeds} seeds'} a true difference of {smallest} dB "
+            f"would be found four times out of five; {tenth}. Test over scenes{'' if seeds == 1 else ' and seeds'}: "
+            f"p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's correction (called different below {ALPHA}). "
+            f"{once}")
 
 
 def floor_words(floors: dict[str, Comparison]) -> str:

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.experiments import (against_baseline, experiments, gather, protocol_differences, read_folder, read_revision)
+from src.experiments import (against_baseline, control_of, experiments, gather, joined, paired, protocol_differences, ranks,
+                             read_folder, read_revision)
 from src.provenance import write_json
 from src.records import write_rows
 
 HASH = "a" * 64
 
 
-def publish(folder: Path, backbone: str, gain: float, seed: int = 0, **protocol) -> None:
+def publish(folder: Path, backbone: str, gain: float, noise: int = 0, **protocol) -> None:
     """What the stage report leaves in a folder `reports`, for 8 scenes of 3 targets."""
-    rng, shared = np.random.default_rng(seed), np.random.default_rng(99)
+    rng, shared = np.random.default_rng(noise), np.random.default_rng(99)
     rows = [{"episode": f"s{scene}", "scene": f"s{scene}", "category": "rooms", "bin": "wide", "target": str(target),
              "method": "render", "alignment": alignment,
              "psnr_masked": 20 + shared.normal() + gain + 0.05 * rng.normal(), "ssim_masked": 0.5 + gain / 10}
@@ -22,10 +23,10 @@ def publish(folder: Path, backbone: str, gain: float, seed: int = 0, **protocol)
     write_rows(folder / "reports/records.csv", rows)
     write_json(folder / "reports/metrics.json", {"psnr_masked": 20 + gain})
     write_json(folder / "reports/experiment.json", {
-        "schema": 1, "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone), "detail": "",
+        "schema": 2, "arm": backbone, "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone), "detail": "",
         "benchmark_params": "this configuration",
         "backbone": {"name": backbone, "weights": "random"}, "curves": ["train_loss"],
-        "protocol": {"scenes": HASH, "opt": {"steps": 300}} | protocol})
+        "protocol": {"scenes": HASH, "seed": 0, "opt": {"steps": 300}} | protocol})
     (folder / "reports/plots").mkdir(exist_ok=True)
     (folder / "reports/plots/train_loss.csv").write_text(f"step,loss\n0,{gain}\n")
 
@@ -54,9 +55,9 @@ def repository(tmp_path):
     git("add", "-A")
     git("commit", "-qm", "baseline")
     head = git("rev-parse", "HEAD")
-    experiment("better", head, "clip", 0.5, seed=1)
-    experiment("long", head, "clip", 0.7, seed=2, opt={"steps": 900})
-    publish(tmp_path, "vit", 0.0, seed=3)
+    experiment("better", head, "clip", 0.5, noise=1)
+    experiment("long", head, "clip", 0.7, noise=2, opt={"steps": 900})
+    publish(tmp_path, "vit", 0.0, noise=3)
     return tmp_path
 
 
@@ -71,7 +72,7 @@ def test_this_run_its_commit_and_the_experiments_of_that_commit_are_found(reposi
 
 
 def test_the_work_tree_equal_to_an_experiment_is_one_row(repository):
-    publish(repository, "clip", 0.5, seed=1)
+    publish(repository, "clip", 0.5, noise=1)
     assert [each.name for each in gather(repository, repository / "reports")] == ["this run (better)", "main", "long"]
 
 
@@ -83,12 +84,12 @@ def test_revisions_are_found_by_any_name(repository):
 
 
 def test_results_of_another_version_are_left_out_with_a_sentence(repository, capsys, monkeypatch):
-    monkeypatch.setattr("src.experiments.SCHEMA", 2)
+    monkeypatch.setattr("src.experiments.SCHEMA", 3)
     publish(repository, "vit", 0.0)
     about = json.loads((repository / "reports/experiment.json").read_text())
-    write_json(repository / "reports/experiment.json", about | {"schema": 2})
+    write_json(repository / "reports/experiment.json", about | {"schema": 3})
     assert [each.name for each in gather(repository, repository / "reports")] == ["this run"]
-    assert capsys.readouterr().err.count("another version of this code (schema 1, this is 2)") == 3
+    assert capsys.readouterr().err.count("another version of this code (schema 2, this is 3)") == 3
 
 
 def test_without_git_or_results_there_is_only_this_run(tmp_path):
@@ -117,3 +118,68 @@ def test_differences_are_paired_with_the_baseline_and_refused_runs_left_out(repo
     by_hand = [row["psnr_masked"] - results[1].scores()[key]["psnr_masked"] for key, row in results[0].scores().items()]
     assert found["this run"].interval.mean == pytest.approx(np.mean(by_hand)) and found["this run"].interval.n == 24
     assert against_baseline(results[:1], 500, 0.95, 0) == against_baseline(results[1:2], 500, 0.95, 0) == {}
+
+
+def trained(folder: Path, backbone: str, gains: dict[int, float]) -> list:
+    """A result per seed."""
+    found = []
+    for seed, gain in gains.items():
+        publish(folder, backbone, gain, noise=10 * len(backbone) + seed, seed=seed)
+        found.append(read_folder(folder / "reports", f"{backbone}-{seed}"))
+    return found
+
+
+def test_runs_that_differ_in_their_seed_alone_become_one_result(tmp_path):
+    runs = trained(tmp_path, "clip", {0: 0.5, 1: 0.9, 2: 0.1})
+    arm, other = joined([runs[0], *trained(tmp_path, "vit", {1: 0.0}), runs[2], runs[1]])
+    assert (arm.name, arm.detail, other.detail) == ("clip-0", "3 seeds", "") and list(arm.runs) == [0, 1, 2]
+    for key, row in arm.scores().items():
+        assert row["psnr_masked"] == pytest.approx(np.mean([run.scores()[key]["psnr_masked"] for run in runs]))
+    assert joined([arm, other]) == [arm, other]
+
+
+def test_runs_that_differ_in_more_or_in_nothing_are_not_joined(tmp_path):
+    first, = trained(tmp_path, "clip", {0: 0.5})
+    publish(tmp_path, "clip", 0.5, seed=1, opt={"steps": 900})
+    longer = read_folder(tmp_path / "reports", "longer")
+    publish(tmp_path, "clip", 0.7, seed=0)
+    again = read_folder(tmp_path / "reports", "again")
+    assert joined([first, longer, again]) == [first, longer, again]
+    second, = trained(tmp_path, "clip", {1: 0.5})
+    second.rows.pop()
+    assert len(joined([first, second])) == 2
+    assert protocol_differences(first, second) == ["seed 1 instead of 0"]
+
+
+def test_arms_are_compared_by_the_seeds_that_both_have(tmp_path):
+    bases = trained(tmp_path, "none", {0: 0.0, 1: 0.3, 2: -0.2})
+    clips = trained(tmp_path, "clip", {1: 0.8, 2: 0.3, 3: 9.0})
+    base, clip = joined(bases + clips)
+    found = against_baseline([base, clip], 300, 0.95, 0)["clip-1"].interval
+    assert (found.seeds, found.n) == (2, 24) and found.mean == pytest.approx(0.5, abs=0.1)
+    by_hand = [clips[i].scores()["s3", "1"]["psnr_masked"] - bases[i + 1].scores()["s3", "1"]["psnr_masked"] for i in (0, 1)]
+    assert paired(clip, base, "psnr_masked")[:, 10] == pytest.approx(by_hand)
+    third, = trained(tmp_path, "vit", {2: -5.0})
+    assert ranks([base, clip, third])["vit-2"] == (3, 3)
+    assert protocol_differences(bases[0], clip) == ["seed 1 instead of 0"]
+
+
+def test_a_work_tree_that_equals_no_commit_is_not_joined_with_their_seeds(repository):
+    publish(repository, "clip", 0.5, noise=5, seed=7)
+    assert [each.detail for each in gather(repository, repository / "reports")] == ["", "", "", ""]
+    subprocess.run(["git", "-C", repository, "commit", "-qam", "seven"], check=True)
+    head = subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    publish(repository, "clip", 0.6, noise=6, seed=8)
+    subprocess.run(["git", "-C", repository, "commit", "-qam", "eight"], check=True)
+    subprocess.run(["git", "-C", repository, "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/eight", "HEAD"], check=True)
+    subprocess.run(["git", "-C", repository, "reset", "-q", "--hard", head], check=True)
+    current, = gather(repository, repository / "reports")
+    assert (current.name, current.detail) == ("this run (main)", "2 seeds")
+
+
+def test_the_control_is_the_comparable_result_with_constant_features(tmp_path):
+    base, = trained(tmp_path, "none", {0: 0.0})
+    publish(tmp_path, "constant", 0.1, opt={"steps": 900})
+    longer = read_folder(tmp_path / "reports", "longer")
+    constant, = trained(tmp_path, "constant", {0: 0.1})
+    assert control_of([base, longer, constant]) is constant and control_of([base, longer]) is None

@@ -40,7 +40,7 @@ def result(name: str, gain: float) -> Result:
     wobble = np.random.default_rng(ord(name)).normal(0, 0.01, 10)
     rows = [{"episode": str(i), "target": "1", "scene": f"s{i // 2}", "alignment": "aligned",
              "psnr_masked": 20 + i % 3 + gain + wobble[i]} for i in range(10)]
-    return Result(name, {}, {}, rows, {}, None)
+    return Result(name, {"protocol": {"seed": 0}}, {}, rows, {}, None)
 
 
 def test_ranks_are_given_for_three_or_more_runs():

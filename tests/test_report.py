@@ -44,7 +44,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory) -> Path:
-    """A committed MASt3R-only baseline, one experiment that changed fusion, one that trained longer, and this run."""
+    """A committed MASt3R-only baseline, experiments with another fusion and two seeds, with constant features, and with
+    longer training, and this run."""
     folder = tmp_path_factory.mktemp("reported")
 
     def git(*words):
@@ -59,8 +60,12 @@ def reported(tmp_path_factory) -> Path:
     git("add", "-A")
     git("commit", "-qm", "baseline")
     head = git("rev-parse", "HEAD")
-    for name, override, gain in (("add", "model.fusion_mode=add", 0.3), ("long", "opt.steps=900", 0.4)):
-        run(folder, override, gain=gain)
+    for name, overrides, results in (
+            ("add", ["model.fusion_mode=add"], {"gain": 0.3}),
+            ("add-1", ["model.fusion_mode=add", "seed=1"], {"gain": 0.5, "seed": 1}),
+            ("constant", ["model.backbone=constant"], {"gain": 0.02, "backbone": "constant"}),
+            ("long", ["opt.steps=900"], {"gain": 0.4})):
+        run(folder, *overrides, **results)
         git("add", "-A")
         git("commit", "-qm", name)
         git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", "HEAD")
@@ -186,9 +191,10 @@ def words_of(html: str) -> str:
 
 def test_the_page_has_a_row_per_experiment_and_says_why_one_is_not_compared(html):
     table = re.search(r'<table class="board">.*?</table>', html, re.DOTALL).group()
-    assert re.findall(r'<th scope="row">([^<]*)</th>', table) == ["this run", "main", "add", "long", *["floor"] * 3]
+    assert re.findall(r'<th scope="row">([^<]*)</th>', table) == [
+        "this run", "main", "add", "constant", "long", *["floor"] * 3]
     assert "Not compared: opt.steps 900 instead of 300" in words_of(table)
-    assert "baseline" in words_of(table) and "add at head" in words_of(table)
+    assert "baseline" in words_of(table) and "add at head, feature_extraction, 2 seeds" in words_of(table)
 
 
 def test_the_page_tells_the_verdict_and_what_was_not_measured(html):
@@ -196,6 +202,8 @@ def test_the_page_tells_the_verdict_and_what_was_not_measured(html):
     headline = re.search(r"<h1>(.*?)</h1>", html).group(1)
     assert headline.startswith("DINOv2 ViT-S/14 (random weights, untrained) is ") and "n = 24 in 6 scenes" in headline
     assert "this run is an untrained control" in words
+    assert ("Against an adapter that is told nothing: DINOv2 ViT-S/14 (random weights, untrained) is not distinguishable "
+            "from constant features: ") in words
     assert "LPIPS eval.lpips is none" in words and "Overlap bin medium no test pair overlaps that much" in words
     assert "Speed and memory of this run there is no reports/benchmark.json" in words
     assert "not measured" in words and "scikit" not in words

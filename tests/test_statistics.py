@@ -1,15 +1,18 @@
+import itertools
 import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from scipy.stats import permutation_test
+from scipy.stats import nct, permutation_test
+from scipy.stats import t as student
 
 from src import statistics
-from src.statistics import (SHAPES, bootstrap_interval, compare, detectable_effect, holm, power_of, rank_intervals,
-                            scene_deviation, scenes_needed, sign_flip_test, simulated_coverage, simulated_false_winners,
-                            simulated_power, simulated_scenes, spread, standard_error)
+from src.statistics import (SHAPES, Errors, bootstrap_interval, compare, difference_interval, difference_test, errors_of,
+                            holm, rank_intervals, scene_deviation, scenes_needed, sign_flip_test, simulated_coverage,
+                            simulated_false_winners, simulated_power, simulated_scenes, simulated_seeds, spread,
+                            standard_error)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -107,15 +110,24 @@ def test_holm_agrees_with_a_published_example():
 def test_power_and_detectable_effect_agree_with_simulation():
     samples = 0.7 + rng().normal(size=(40000, 10))
     t = samples.mean(1) / samples.std(1, ddof=1) * math.sqrt(10)
-    assert power_of(0.7, 1.0, 10) == pytest.approx((abs(t) > 2.262157).mean(), abs=0.01)
+    errors = Errors(1 / math.sqrt(10), 10)
+    assert errors.power(0.7) == pytest.approx((abs(t) > 2.262157).mean(), abs=0.01)
+    assert errors.power(0.7) == pytest.approx(nct.sf(2.262157, 9, 0.7 * math.sqrt(10)), abs=1e-3)
+    assert errors.power(errors.detectable()) == pytest.approx(0.8, abs=1e-6)
     assert simulated_power(12, 20000, rng(1)) == pytest.approx(0.8, abs=0.015)
 
 
 def test_the_needed_scenes_are_the_fewest_with_enough_power():
-    needed = scenes_needed(0.1, 0.35)
-    assert power_of(0.1, 0.35, needed) >= 0.8 > power_of(0.1, 0.35, needed - 1)
-    assert 0.35 * detectable_effect(needed) <= 0.1 < 0.35 * detectable_effect(needed - 1)
-    assert scenes_needed(0.1, 0.0) == 5
+    def errors(scenes, over_seeds=0.0):
+        return Errors(0.35 / math.sqrt(scenes), scenes, over_seeds, 3)
+
+    for over_seeds in (0.0, 0.01):
+        needed = scenes_needed(0.1, errors(16, over_seeds))
+        assert errors(needed, over_seeds).power(0.1) >= 0.8 > errors(needed - 1, over_seeds).power(0.1)
+        assert errors(needed, over_seeds).detectable() <= 0.1 < errors(needed - 1, over_seeds).detectable()
+    assert scenes_needed(0.1, errors(16, 0.01)) > scenes_needed(0.1, errors(16))
+    assert scenes_needed(0.1, errors(16, 0.1)) is None  # three seeds so far apart hide 0.1 behind any number of scenes
+    assert scenes_needed(0.1, Errors(0.0, 16)) == 5
 
 
 def test_deviation_between_equal_scenes_is_that_of_their_means():
@@ -128,8 +140,7 @@ def test_deviation_between_equal_scenes_is_that_of_their_means():
 def test_a_clear_difference_is_found_and_none_is_not():
     baseline, scenes = simulated_scenes(12, rng(4), "normal")
     noise = rng(5).normal(0, 0.2, len(baseline))
-    arms = {"better": baseline + 1 + noise, "equal": baseline + noise - noise.mean()}
-    results = compare(arms, baseline, scenes, rng(), 500)
+    results = compare({"better": 1 + noise, "equal": noise - noise.mean()}, scenes, rng(), 500)
     assert results["better"].distinguishable and not results["equal"].distinguishable
     assert results["better"].interval.low > 0.8 and results["better"].p_holm == 2 * results["better"].p == 4 / 2**12
     assert results["better"].detectable < 0.3
@@ -137,16 +148,20 @@ def test_a_clear_difference_is_found_and_none_is_not():
 
 def test_an_arm_s_interval_does_not_depend_on_the_other_arms():
     baseline, names = simulated_scenes(20, rng(), "normal")
-    arms = {name: baseline + shift + rng().normal(size=len(names)) for name, shift in (("a", 0.0), ("b", 1.0))}
-    alone, beside = compare({"b": arms["b"]}, baseline, names, rng(), 500), compare(arms, baseline, names, rng(), 500)
+    arms = {name: shift + rng().normal(size=len(names)) for name, shift in (("a", 0.0), ("b", 1.0))}
+    alone, beside = compare({"b": arms["b"]}, names, rng(), 500), compare(arms, names, rng(), 500)
     assert alone["b"].interval == beside["b"].interval and alone["b"].p == beside["b"].p
+
+
+def pairs_of(arms: dict[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
+    return {(a, b): arms[a] - arms[b] for a, b in itertools.combinations(arms, 2)}
 
 
 def test_rank_intervals_leave_open_what_the_tests_cannot_tell():
     baseline, scenes = simulated_scenes(12, rng(4), "normal")
     wobble = [rng(seed).normal(0, 0.3, len(baseline)) for seed in range(2)]
     arms = {"a": baseline, "b": baseline + wobble[0] - wobble[0].mean(), "c": baseline + 2 + wobble[1]}
-    assert rank_intervals(arms, scenes, rng()) == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
+    assert rank_intervals(pairs_of(arms), scenes, rng()) == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
 
 
 def test_every_pair_of_a_ranking_sees_the_same_draws(monkeypatch):
@@ -161,11 +176,59 @@ def test_every_pair_of_a_ranking_sees_the_same_draws(monkeypatch):
         return seen[differences.tobytes()]
 
     monkeypatch.setattr(statistics, "sign_flip_test", recorded)
-    rank_intervals(arms, scenes, rng())
+    rank_intervals(pairs_of(arms), scenes, rng())
     assert len(seen) == 3
     for a, b in ("ab", "ac", "bc"):
         difference = arms[a] - arms[b]
         assert seen[difference.tobytes()] == real(difference, scenes, rng())
+
+
+def test_seeds_widen_the_interval_as_student_s_over_their_means_would():
+    shared, scenes = simulated_scenes(9, rng(3), "normal")
+    differences = shared + np.array([[-0.7], [0.1], [0.6]])
+    found = difference_interval(differences, scenes, rng(), 500)
+    over_scenes = bootstrap_interval(shared, scenes, rng(), 500)
+    over_seeds = student(2, 0, np.std([-0.7, 0.1, 0.6], ddof=1) / math.sqrt(3)).interval(0.95)[1]
+    assert found.mean == pytest.approx(over_scenes.mean) and (found.n, found.scenes, found.seeds) == (len(shared), 9, 3)
+    assert (found.high - found.mean)**2 == pytest.approx((over_scenes.high - over_scenes.mean)**2 + over_seeds**2)
+    assert found.high - found.mean == pytest.approx(found.mean - found.low)
+    assert difference_interval(shared[None], scenes, rng(), 500) == over_scenes
+
+
+def test_a_difference_that_seeds_do_not_share_is_not_called_one():
+    noise, scenes = simulated_scenes(16, rng(4), "normal")
+    agreed, chance = (0.01 * noise + np.array(means)[:, None] for means in ([0.3, 0.31, 0.29], [1.0, -0.4, 0.3]))
+    assert compare({"a": agreed}, scenes, rng(), 300)["a"].distinguishable
+    one, several = (compare({"a": values}, scenes, rng(), 300)["a"] for values in (chance[:1], chance))
+    assert one.distinguishable and not several.distinguishable and several.p > 0.2 > 0.001 > one.p
+    assert several.detectable > 10 * one.detectable and several.scenes_for_tenth is None
+    assert rank_intervals({("a", "b"): chance, ("a", "c"): agreed, ("b", "c"): agreed}, scenes, rng()) == {
+        "a": (1, 2), "b": (1, 2), "c": (3, 3)}
+
+
+def test_p_over_scenes_and_seeds_is_where_the_interval_reaches_zero():
+    errors = Errors(0.1, 16, 0.05, 3)
+    alpha = errors.p(0.35)
+    halves = [student.ppf(1 - alpha / 2, freedom) * error for freedom, error in ((15, 0.1), (2, 0.05))]
+    assert math.hypot(*halves) == pytest.approx(0.35)
+    assert Errors(0.1, 16).p(0.35) == pytest.approx(2 * student.sf(3.5, 15))
+    assert errors.p(0.0) == pytest.approx(1.0) and errors.p(1e9) < 1e-11
+
+
+def test_errors_are_those_of_scene_means_and_of_seed_means():
+    values = rng().normal(size=(3, 7, 4))
+    found = errors_of(values.reshape(3, 28), [f"{i}" for i in range(7) for _ in range(4)])
+    assert found.over_scenes == pytest.approx(values.mean((0, 2)).std(ddof=1) / math.sqrt(7))
+    assert found.over_seeds == pytest.approx(values.mean((1, 2)).std(ddof=1) / math.sqrt(3))
+    assert (found.scenes, found.seeds) == (7, 3) and 2 <= found.freedom <= 8
+    equal = Errors(0.1, 9, 0.1, 9)  # two parts as large have twice the degrees of freedom
+    assert equal.freedom == pytest.approx(16) and equal.total == pytest.approx(0.1 * math.sqrt(2))
+
+
+def test_intervals_over_seeds_hold_the_truth_and_cry_wolf_no_more_than_they_say():
+    for seeds, between in ((2, 1.0), (3, 0.0), (3, 0.3), (5, 1.0)):
+        held, found = simulated_seeds(12, seeds, between, 400, 200, rng(1))
+        assert held >= 0.93 and found <= 0.07, (seeds, between)
 
 
 def test_values_without_scenes_or_without_numbers_are_refused():

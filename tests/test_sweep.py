@@ -118,10 +118,10 @@ def test_without_a_commit_there_is_nothing_to_grow_from(tmp_path, monkeypatch):
         arms_of(["model.backbone=none"])
 
 
-def experiment(folder: Path, name: str, backbone: str, gain: float) -> None:
+def experiment(folder: Path, name: str, backbone: str, gain: float, seed: int = 0) -> None:
     """What a run of an arm leaves: an experiment of HEAD."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    publish(folder, backbone, gain, seed=len(name))
+    publish(folder, backbone, gain, noise=len(name) + seed, seed=seed)
     reference = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
     for words in (["add", "-A"], ["commit", "-qm", name], ["update-ref", reference, "HEAD"],
                   ["reset", "-q", "--hard", head]):
@@ -156,6 +156,20 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
     out, _ = capsys.readouterr()
     assert stop.value.code == 0 and len(ran) == 3 and out.count("there already") == 2
     assert ran_before(arms_of(words)[1]) == ran[1] and ran_before(arms_of(words)[0]) is None
+
+
+def test_arms_that_differ_in_their_seed_are_one_row(folder, monkeypatch, capsys):
+    def run_arm(arm: Arm, log: Path) -> bool:
+        config = load(arm.overrides)
+        experiment(folder, arm.name, config.model.backbone, 0.1 * len(config.model.backbone), config.seed)
+        return True
+
+    monkeypatch.setattr(sweep, "run_arm", run_arm)
+    with pytest.raises(SystemExit) as stop:
+        main(["model.backbone=none,clip", "seed=0,1,2"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 0 and out.count("| backbone-") == 2 and out.count("3 seeds") == 2
+    assert "n = 24 in 8 scenes, 3 seeds" in err
 
 
 def test_an_interruption_says_how_to_go_on(folder, monkeypatch, capsys):

@@ -2,7 +2,7 @@ import pytest
 
 from src.experiments import Result
 from src.statistics import Comparison, Interval
-from src.verdict import cautions, difference_words, floor_words, headline, interval_words, number, power_words
+from src.verdict import cautions, control_words, difference_words, floor_words, headline, interval_words, number, power_words
 
 
 def result(name: str = "dinov2_vits14", weights: str = "pretrained", label: str = "DINOv2") -> Result:
@@ -56,7 +56,20 @@ def test_untrained_controls_and_missing_baselines_are_cautioned():
 def test_power_and_floors_are_told_in_numbers():
     told = power_words(comparison(0.04, -0.09, 0.17))
     assert told.endswith("Each arm was trained once: what another seed would change is in none of these numbers.")
-    assert all(words in told for words in ("0.21 dB", "53 scenes", "p = 0.5, 1 after"))
+    assert all(words in told for words in ("0.21 dB", "53 scenes", "Test over scenes: p = 0.5, 1 after"))
+    seeds = Comparison(Interval(0.04, -0.09, 0.17, 96, 12, 3), 0.5, 1.0, 0.21, None)
+    assert "[−0.09, +0.17], n = 96 in 12 scenes, 3 seeds." in difference_words("A", "B", seeds)
+    told = power_words(seeds)
+    assert told.startswith("With these 12 scenes and 3 seeds a true difference of 0.21 dB would")
+    assert "finding 0.1 dB would take more seeds, not more scenes. Test over scenes and seeds: p = 0.5" in told
+    assert told.endswith("Each arm was trained with the same 3 seeds: what other ones would change is in these numbers.")
     words = floor_words({"points": comparison(3.0, 2.0, 4.0, 0.001), "copy_nearest": comparison(0.1, -0.2, 0.4)})
     assert "+3.00 dB [+2.00, +4.00] against geometry points, one pixel each;" in words
     assert words.endswith("+0.10 dB [−0.20, +0.40] against nearest photograph copied, not distinguishable.")
+
+
+def test_the_control_is_told_beside_the_headline():
+    assert control_words("DINOv2", None) is None
+    assert control_words("DINOv2", comparison(0.04, -0.09, 0.17)) == (
+        "Against an adapter that is told nothing: DINOv2 is not distinguishable from constant features: "
+        "+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes.")
