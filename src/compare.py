@@ -14,8 +14,8 @@ from pathlib import Path
 
 from src import figures
 from src.config import Config, load
-from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline_of, gather, control_of, generalisation, joined,
-                             protocol_differences, ranks, read_folder, read_revision)
+from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline_of, control_of, gather, generalisation,
+                             joined, protocol_differences, ranks, read_folder, read_revision)
 from src.folders import fresh_folder
 from src.provenance import write_json
 from src.records import column, select, write_rows
@@ -66,16 +66,17 @@ def tabulate(results: list[Result], config: Config) -> Table:
     refused = {each.name: words for each in results if (words := protocol_differences(results[0], each))}
     kept = [each for each in results if each.name not in refused]
     reference = baseline_of(kept) or kept[0]
-    settings, control = (config.eval.bootstrap.resamples, config.eval.bootstrap.confidence, config.seed), control_of(kept)
+    bootstrap, control = config.eval.bootstrap, control_of(kept)
+    settings = bootstrap.resamples, bootstrap.confidence, config.seed
     differences = {metric: against_baseline(kept, *settings, metric, reference) for metric in METRICS}
     controlled = against_baseline(kept, *settings, reference=control) if control and control is not reference else {}
     return Table(kept, refused, reference, differences, controlled)
 
 
 def score_rows(table: Table) -> list[dict]:
-    """A row per result and metric: mean, std, n (over targets; several seeds are averaged first), difference from the reference, its limits, p after Holm's correction,
-    of the metric that decides the best and worst rank left open among three or more, verdict. What was not measured has
-    no numbers."""
+    """A row per result and metric: mean, std and n over targets (several seeds are averaged first), difference from the
+    reference, its limits, p after Holm's correction, of the metric that decides the best and worst rank left open among
+    three or more, verdict. What was not measured has no numbers."""
     rows, ranked = [], ranks(table.results)
     for each in table.results:
         for metric in METRICS:

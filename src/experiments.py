@@ -85,7 +85,7 @@ def averaged(runs: list[list[Row]]) -> list[Row]:
 
 
 def joined(results: list[Result]) -> list[Result]:
-    """Results that differ in nothing but their seed as one, under the name of the first; its rows are means over seeds."""
+    """Results that differ in their seed alone as one, under the name of the first; its rows are means over seeds."""
     arms: list[Result] = []
     for each in results:
         place = next((place for place, arm in enumerate(arms) if repeats(arm, each)), None)

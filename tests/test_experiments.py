@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.experiments import (against_baseline, control_of, experiments, gather, joined, paired, protocol_differences, ranks,
-                             read_folder, read_revision)
+from src.experiments import (against_baseline, control_of, experiments, gather, joined, paired, protocol_differences,
+                             ranks, read_folder, read_revision)
 from src.provenance import write_json
 from src.records import write_rows
 
@@ -157,7 +157,8 @@ def test_arms_are_compared_by_the_seeds_that_both_have(tmp_path):
     base, clip = joined(bases + clips)
     found = against_baseline([base, clip], 300, 0.95, 0)["clip-1"].interval
     assert (found.seeds, found.n) == (2, 24) and found.mean == pytest.approx(0.5, abs=0.1)
-    by_hand = [clips[i].scores()["s3", "1"]["psnr_masked"] - bases[i + 1].scores()["s3", "1"]["psnr_masked"] for i in (0, 1)]
+    by_hand = [ours.scores()["s3", "1"]["psnr_masked"] - theirs.scores()["s3", "1"]["psnr_masked"]
+               for ours, theirs in zip(clips[:2], bases[1:])]
     assert paired(clip, base, "psnr_masked")[:, 10] == pytest.approx(by_hand)
     third, = trained(tmp_path, "vit", {2: -5.0})
     assert ranks([base, clip, third])["vit-2"] == (3, 3)
@@ -167,12 +168,16 @@ def test_arms_are_compared_by_the_seeds_that_both_have(tmp_path):
 def test_a_work_tree_that_equals_no_commit_is_not_joined_with_their_seeds(repository):
     publish(repository, "clip", 0.5, noise=5, seed=7)
     assert [each.detail for each in gather(repository, repository / "reports")] == ["", "", "", ""]
-    subprocess.run(["git", "-C", repository, "commit", "-qam", "seven"], check=True)
-    head = subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+    def git(*words):
+        return subprocess.run(["git", "-C", repository, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    git("commit", "-qam", "seven")
+    head = git("rev-parse", "HEAD")
     publish(repository, "clip", 0.6, noise=6, seed=8)
-    subprocess.run(["git", "-C", repository, "commit", "-qam", "eight"], check=True)
-    subprocess.run(["git", "-C", repository, "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/eight", "HEAD"], check=True)
-    subprocess.run(["git", "-C", repository, "reset", "-q", "--hard", head], check=True)
+    git("commit", "-qam", "eight")
+    git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/eight", "HEAD")
+    git("reset", "-q", "--hard", head)
     current, = gather(repository, repository / "reports")
     assert (current.name, current.detail) == ("this run (main)", "2 seeds")
 

@@ -2,7 +2,8 @@ import pytest
 
 from src.experiments import Result
 from src.statistics import Comparison, Interval
-from src.verdict import cautions, control_words, difference_words, floor_words, headline, interval_words, number, power_words
+from src.verdict import (cautions, control_words, difference_words, floor_words, headline, interval_words, number,
+                         power_words)
 
 
 def result(name: str = "dinov2_vits14", weights: str = "pretrained", label: str = "DINOv2") -> Result:
