@@ -257,11 +257,12 @@ def against_baseline(results: list[Result], resamples: int, confidence: float, s
 
 def ranks(results: list[Result]) -> dict[str, tuple[int, int]]:
     """Best and worst rank by masked PSNR that the pairwise tests leave open, where three or more results are given; all
-    of them must have scored the same targets, as comparable results have."""
+    of them must be comparable with the first. Two without a common seed are left undecided."""
     scored_ones = [each for each in results if each.scores()]
     if len(scored_ones) < 3:
         return {}
-    pairs = {(a.name, b.name): paired(a, b, METRIC) for a, b in combinations(scored_ones, 2)}
+    pairs = {(a.name, b.name): values for a, b in combinations(scored_ones, 2)
+             if (values := paired(a, b, METRIC)) is not None}
     return rank_intervals(pairs, scenes_of(scored_ones[0], METRIC), np.random.default_rng(0))
 
 

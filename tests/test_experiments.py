@@ -162,6 +162,9 @@ def test_arms_are_compared_by_the_seeds_that_both_have(tmp_path):
     assert paired(clip, base, "psnr_masked")[:, 10] == pytest.approx(by_hand)
     third, = trained(tmp_path, "vit", {2: -5.0})
     assert ranks([base, clip, third])["vit-2"] == (3, 3)
+    fourth, = trained(tmp_path, "rgb", {0: -9.0})  # has no seed in common with the third: which is worse stays open
+    assert {name: rank for name, rank in ranks([base, third, fourth]).items() if name != "none-0"} == {
+        "vit-2": (2, 3), "rgb-0": (2, 3)}
     assert protocol_differences(bases[0], clip) == ["seed 1 instead of 0"]
 
 
