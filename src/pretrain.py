@@ -7,7 +7,6 @@ Runs on a GPU where torch sees one. A killed run resumes from its last checkpoin
 
 import contextlib
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -62,11 +61,9 @@ def objective(network: Mast3r, batch: Pairs, how) -> Tensor:
 
 
 def learning_rate(step: int, optimiser) -> float:
-    """Linear warm-up, then a half cosine to 1 % of the peak."""
-    if step < optimiser.warmup:
-        return optimiser.lr * (step + 1) / optimiser.warmup
-    progress = (step - optimiser.warmup) / max(1, optimiser.steps - optimiser.warmup)
-    return optimiser.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    """Linear warm-up, a constant rate, and a linear cool-down to almost nothing over the last `cooldown` steps."""
+    rising, falling = (step + 1) / optimiser.warmup, (optimiser.steps - step) / (optimiser.cooldown + 1)
+    return optimiser.lr * min(1.0, rising, falling)
 
 
 def optimisers_of(network: Mast3r, params) -> list[torch.optim.Optimizer]:
@@ -146,6 +143,8 @@ def train(params, device: torch.device) -> Mast3r:
             losses.clear()
         if (step + 1) % how.checkpoint_every == 0:
             save(checkpoint, network, optimisers, step + 1)
+        if step + 1 == how.steps - how.cooldown:  # what a later run goes on from: a cooled network would melt first
+            write_geometry(SCRATCH / "before_cooldown.safetensors", network.config, network.state_dict())
     stream.close()
     return network
 

@@ -22,18 +22,18 @@ PARAMS = {
     "network": {"enc_embed_dim": 24, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 24, "dec_depth": 4,
                 "dec_num_heads": 2, "head": "dpt", "dpt_feature_dim": 8, "dpt_last_dim": 8,
                 "dpt_layer_dims": [8, 8, 8, 8]},
-    "optimiser": {"steps": 4, "batch_size": 2, "lr": 0.001, "weight_decay": 0.02, "warmup": 2, "clip": 1.0,
-                  "log_every": 2, "checkpoint_every": 2},
+    "optimiser": {"steps": 4, "batch_size": 2, "lr": 0.001, "weight_decay": 0.02, "warmup": 2, "cooldown": 2,
+                  "clip": 1.0, "log_every": 2, "checkpoint_every": 2},
     "objective": {"confidence_alpha": 0.2, "matching_weight": 0.1, "matching_heads": [[[0, 1]], [[2, 0], [1, 1]]]},
 }
 
 
-def test_the_learning_rate_warms_up_and_falls_to_a_hundredth():
-    how = OmegaConf.create({"lr": 0.5, "warmup": 10, "steps": 110})
+def test_the_learning_rate_warms_up_stays_and_falls_to_almost_nothing():
+    how = OmegaConf.create({"lr": 0.5, "warmup": 10, "steps": 110, "cooldown": 49})
     rates = [learning_rate(step, how) for step in range(110)]
     assert rates[:10] == pytest.approx([0.05 * k for k in range(1, 11)])
-    assert rates[10] == pytest.approx(0.5) and rates[60] == pytest.approx(0.5 * 0.505) and rates[-1] < 0.0052
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:]))
+    assert rates[10:61] == [0.5] * 51
+    assert rates[61:] == pytest.approx([0.01 * k for k in range(49, 0, -1)])
 
 
 def test_relative_errors_are_distances_over_the_true_distance_from_camera_1():
@@ -117,6 +117,13 @@ def test_a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes(trained, m
     monkeypatch.setattr(pretrain, "objective", real)
     pretrain.main()
     assert (trained / "bundled/geometry.safetensors").read_bytes() == whole
+
+
+def test_the_network_kept_before_the_cooldown_is_that_of_a_run_which_ends_there(trained):
+    kept = read_checkpoint(trained / "scratch/before_cooldown.safetensors").state_dict
+    params = OmegaConf.create(PARAMS | {"optimiser": PARAMS["optimiser"] | {"steps": 2, "cooldown": 0}})
+    found = pretrain.train(params, torch.device("cpu")).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in kept.items()) and len(kept) > 100
 
 
 def test_training_goes_on_from_a_file_and_keeps_its_checkpoints_apart(trained, monkeypatch, tmp_path):
