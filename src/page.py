@@ -322,6 +322,7 @@ def context(findings: Findings) -> dict:
         "power": power_words(comparison) if comparison else None,
         "floors": floor_words(findings.floors) if findings.floors else None,
         "untrained": current.about["backbone"]["weights"] == "random", "key_figures": key_figures,
+        "several": any(each.repeats for each in findings.results),
         "leaderboard": leaderboard(findings), "floor_board": floor_board(findings), "forest": forest(findings),
         "cards": cards(findings), "other": findings.other and findings.other.result, "walks": findings.walks,
         "library": library() if findings.walks else "", "walks_payload": payload(findings.walks),

@@ -195,6 +195,7 @@ def test_the_page_has_a_row_per_experiment_and_says_why_one_is_not_compared(html
         "this run", "main", "add", "constant", "long", *["floor"] * 3]
     assert "Not compared: opt.steps 900 instead of 300" in words_of(table)
     assert "baseline" in words_of(table) and "add at head, feature_extraction, 2 seeds" in words_of(table)
+    assert "Rows that name several seeds, the differences and" in words_of(html)
 
 
 def test_the_page_tells_the_verdict_and_what_was_not_measured(html):
@@ -241,6 +242,7 @@ def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
     run(tmp_path, scenes_per_family=1, weights="pretrained")
     html = (tmp_path / "reports/summary/index.html").read_text("utf8")
     words = words_of(html)
+    assert "several seeds" not in words
     assert "there is no baseline to compare it with yet" in words and "not in a Git repository" in words
     assert "dvc exp run -n base -S model.backbone=none" in words
     assert "[" not in re.search("<h1>(.*?)</h1>", html).group(1)
