@@ -42,7 +42,7 @@ def repository(tmp_path_factory) -> tuple[Path, list[str]]:
 
 
 def result(name: str, revision: str | None, backbone: str = "vit", steps: int = 3) -> Result:
-    return Result(name, {"backbone": {"name": backbone}, "protocol": {"steps": steps}}, {}, [], {}, None, revision)
+    return Result(name, {"backbone": {"name": backbone}, "protocol": {"steps": steps, "seed": 0}}, {}, [], {}, None, revision)
 
 
 def test_files_of_another_revision_come_from_the_cache(repository):
