@@ -273,7 +273,7 @@ def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dic
     for each in results:
         if protocol_differences(results[0], each, free=("train_category",)):
             continue
-        arm = " · ".join(filter(None, (each.label, each.detail)))
+        arm = " · ".join(filter(None, (each.label, each.about["detail"])))  # however many seeds
         rows = select(each.rows, alignment="aligned")
         scores = {family: column(select(rows, category=family), metric)[0] for family in groups(rows, "category")}
         trained = tables.setdefault(arm, {})

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.experiments import (against_baseline, control_of, experiments, gather, joined, paired, protocol_differences,
-                             ranks, read_folder, read_revision)
+from src.experiments import (against_baseline, control_of, experiments, gather, generalisation, joined, paired,
+                             protocol_differences, ranks, read_folder, read_revision)
 from src.provenance import write_json
 from src.records import write_rows
 
@@ -191,3 +191,10 @@ def test_the_control_is_the_comparable_result_with_constant_features(tmp_path):
     longer = read_folder(tmp_path / "reports", "longer")
     constant, = trained(tmp_path, "constant", {0: 0.1})
     assert control_of([base, longer, constant]) is constant and control_of([base, longer]) is None
+
+
+def test_an_arm_is_tabled_over_its_training_scenes_however_many_seeds_each_choice_had(tmp_path):
+    everything = trained(tmp_path, "clip", {0: 0.0, 1: 0.0})
+    publish(tmp_path, "clip", 1.0, train_category="rooms")
+    rooms = read_folder(tmp_path / "reports", "rooms")
+    assert set(generalisation(joined([*everything, rooms]))["clip"]) == {"all", "rooms"}
