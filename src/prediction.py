@@ -17,10 +17,18 @@ METRIC_TOLERANCE, RELATIVE_TOLERANCE = 0.1, 0.05  # of the loss mask: metres, or
 
 @dataclass(frozen=True)
 class Prediction:
-    """output of the network, batch size B; scales (B,): predicted over true size of each pair."""
+    """Of a batch of B pairs.
+
+    output           of the network
+    scales           (B,)              output over true size
+    geometry         (B, 2, H, W, 3)   points of both contexts as the frozen geometry network has them
+    geometry_scales  (B,)              those over true size
+    """
 
     output: SplatOutput
     scales: Tensor
+    geometry: Tensor
+    geometry_scales: Tensor
 
 
 def splat(network: Splatt3R, sample: dict[str, Tensor]) -> SplatOutput:
@@ -35,24 +43,30 @@ def splat(network: Splatt3R, sample: dict[str, Tensor]) -> SplatOutput:
     return network(tokens[:, 0], tokens[:, 1], images[:, 0], images[:, 1], features1, features2)
 
 
-def predict(network: Splatt3R, sample: dict[str, Tensor], frozen: Mast3r | None = None) -> Prediction:
+def predict(network: Splatt3R, sample: dict[str, Tensor], frozen: Mast3r | None = None, metric: bool = True
+            ) -> Prediction:
     """Gaussians and points of a batch of samples (see `Samples`), in the frame of each first context.
 
     frozen    the geometry network that scales are taken from, where the model's own points may differ from its
+    metric    whether the samples are in metres, in which true points then are; else these take the predicted size, since
+              the sizes of Gaussians are the network's metres
     """
     output = splat(network, sample)
     points = [output.points1.pts3d, output.points2.pts3d] if frozen is None else frozen_points(frozen, sample)
-    found = scales(torch.stack(points, 1), sample)
-    if "true_points" in sample:
-        return Prediction(with_true_points(output, sample["true_points"], found), torch.ones_like(found))
-    return Prediction(output, found)
+    points = torch.stack(points, 1).detach()
+    found = scales(points, sample)
+    if "true_points" not in sample:
+        return Prediction(output, found, points, found)
+    wanted = torch.ones_like(found) if metric else found
+    truth = sample["true_points"] * wanted[:, None, None, None, None]
+    return Prediction(with_true_points(output, truth, found / wanted), wanted, points, found)
 
 
 def with_true_points(output: SplatOutput, truth: Tensor, scales: Tensor) -> SplatOutput:
     """`output` as if the point heads had been right: points, and the Gaussians around them, moved to the true points.
 
-    truth   (B, 2, H, W, 3)  in view 1's camera frame; where it is NaN the predicted point is kept, at true scale
-    scales  (B,)             predicted over true
+    truth   (B, 2, H, W, 3)  in view 1's camera frame; where it is NaN the predicted point is kept, at the size of `truth`
+    scales  (B,)             predicted over the size of `truth`
     """
     maps, moved = [], []
     for view, each in enumerate((output.points1, output.points2)):

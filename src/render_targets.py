@@ -33,32 +33,27 @@ SCENES, FEATURES, RENDERS = Path("data/scenes"), Path("data/features"), Path("da
 GEOMETRY, MODEL = Path("data/weights/geometry"), Path("data/model")
 
 
-def geometry_points(prediction, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Points (2HW, 3) of both contexts in view 1's frame and their pixels' colours (2HW, 3) of a batch of one."""
-    points = torch.stack([prediction.output.points1.pts3d[0], prediction.output.points2.pts3d[0]]).reshape(-1, 3)
-    return points, sample["images"][0, :2].permute(0, 2, 3, 1).reshape(-1, 3)
-
-
 def episode_renders(network: Splatt3R, sample: dict[str, Tensor], metric: bool, masks: str,
                     frozen: Mast3r | None = None) -> tuple[dict[str, Tensor], dict[str, Gaussians]]:
     """All pictures of one episode, each (T, ...); names without a suffix trust the prediction's scale, `_aligned` ones
-    have the true cameras multiplied by `scale`. `depth_aligned` is in the dataset's units. Also the Gaussians that
-    `render` and `points_splat` show."""
+    have the true cameras multiplied by the prediction's scale. `depth_aligned` is in the dataset's units. The floors
+    show the frozen geometry's points, whatever the model did with them. Also the Gaussians that `render` and
+    `points_splat` show."""
     batch = {key: value[None] for key, value in sample.items()}
-    prediction = predict(network, batch, frozen)
+    prediction = predict(network, batch, frozen, metric)
     gaussians, scale = prediction.output.gaussians[0], prediction.scales[0]
-    points, colours = geometry_points(prediction, batch)
+    points, colours = prediction.geometry[0].reshape(-1, 3), sample["images"][:2].permute(0, 2, 3, 1).reshape(-1, 3)
     splats = points_as_gaussians(points, colours, sample["K"][0, 0, 0])
     height, width = sample["images"].shape[-2:]
     nearest = nearest_context(sample["c2w"][:2], sample["c2w"][2:])
     pictures = {"copy_nearest": sample["images"][:2][nearest], "mask": target_mask(batch, metric, masks)[0]}
-    for suffix, factor in (("", 1.0), ("_aligned", scale)):
+    for suffix, factor, own in (("", 1.0, 1.0), ("_aligned", scale, prediction.geometry_scales[0])):
         rendering = render_targets(gaussians, batch, 0, factor)
-        cameras = camera_in_prediction(sample["c2w"][0], sample["c2w"][2:], factor)
+        cameras = camera_in_prediction(sample["c2w"][0], sample["c2w"][2:], own)
         pictures |= {f"render{suffix}": rendering.images, f"alpha{suffix}": rendering.alphas,
                      f"depth{suffix}": rendering.depths / factor,
                      f"points{suffix}": splat_points(points, colours, cameras, sample["K"][2:], (width, height)),
-                     f"points_splat{suffix}": render_targets(splats, batch, 0, factor).images}
+                     f"points_splat{suffix}": render_targets(splats, batch, 0, own).images}
     pictures |= {"means": gaussians.means, "scale": scale.double().reshape(1)}
     return pictures, {"render": gaussians, "points_splat": splats}
 

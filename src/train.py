@@ -51,7 +51,7 @@ class Fit(lightning.LightningModule):
 
     def renders(self, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor, object]:
         """Targets as rendered (B, T, 3, H, W), their mask (B, T, H, W), and the prediction behind them."""
-        prediction = predict(self.network, sample, self.reference())
+        prediction = predict(self.network, sample, self.reference(), self.metric)
         images = [render_targets(prediction.output.gaussians[b], sample, b, scale).images
                   for b, scale in enumerate(prediction.scales)]
         return torch.stack(images), target_mask(sample, self.metric, self.config.loss.masks), prediction

@@ -14,6 +14,7 @@ from src.mast3r import Mast3r, Mast3rConfig
 from src.models import build, load, save_trained, scale_reference
 from src.prediction import predict, render_targets, target_mask
 from src.provenance import write_json
+from src.render_targets import episode_renders
 from src.splatt3r import Splatt3R
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,6 +200,50 @@ def test_true_points_take_the_place_of_predicted_ones(geometry):
         point = predicted / plain.scales[0] if (view, row, column) == (1, 7, 9) else truth[0, view, row, column]
         torch.testing.assert_close(after.means[0, place], point + offset, rtol=0, atol=1e-5)
         torch.testing.assert_close((oracle.output.points1, oracle.output.points2)[view].pts3d[0, row, column], point)
+
+
+@torch.no_grad()
+def test_true_points_of_scenes_without_a_metre_take_the_predicted_size(geometry):
+    """Whatever the unit of depths and poses, the Gaussians stand in the same places and the scale makes up for it."""
+    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    truth = torch.rand(1, 2, 32, 32, 3, generator=torch.Generator().manual_seed(4))
+    truth[0, 0, 3, 5] = torch.nan
+    own = predict(network, batch).output.points1.pts3d[0, 3, 5]
+    means, scales = [], []
+    for unit in (1, 10):
+        poses = batch["c2w"].clone()
+        poses[..., :3, 3] *= unit
+        scaled = batch | {"depth": unit * batch["depth"], "c2w": poses, "true_points": unit * truth}
+        prediction = predict(network, scaled, metric=False)
+        torch.testing.assert_close(prediction.output.points1.pts3d[0, 3, 5], own)
+        torch.testing.assert_close(prediction.scales, predict(network, scaled | {"true_points": truth}).geometry_scales)
+        means.append(prediction.output.gaussians.means)
+        scales.append(prediction.scales)
+    torch.testing.assert_close(means[0], means[1])
+    torch.testing.assert_close(scales[0], 10 * scales[1])
+
+
+@torch.no_grad()
+def test_floors_show_the_frozen_geometrys_points_whatever_is_trained_or_given(geometry):
+    floors = [f"{name}{suffix}" for name in ("points", "points_splat") for suffix in ("", "_aligned")]
+    forwards = Mast3r(SMALL)
+    forwards.init_weights(torch.Generator().manual_seed(0))
+    for head in (forwards.downstream_head1, forwards.downstream_head2):
+        head.dpt.head[-1].bias[2] = 2.0  # points before the camera, where pictures show them
+    write_geometry(geometry / "model.safetensors", SMALL, forwards.state_dict())
+    network, given = build(load_config(root=ROOT), geometry, 0), {key: x[0] for key, x in sample(geometry).items()}
+    wanted, _ = episode_renders(network, given, True, "strict")
+    oracle, _ = episode_renders(network, given | {"true_points": torch.ones(2, 32, 32, 3)}, True, "strict")
+    tuned = build(load_config(["model.strategy=fusion_finetune"], ROOT), geometry, 0)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter += 0.05
+    moved, _ = episode_renders(tuned, given, True, "strict", scale_reference(tuned, geometry))
+    for name in floors:
+        assert wanted[name].max() > 0
+        assert torch.equal(oracle[name], wanted[name]), name
+        torch.testing.assert_close(moved[name], wanted[name], rtol=0, atol=1e-4)
+    assert not torch.equal(oracle["means"], wanted["means"]) and not torch.equal(moved["means"], wanted["means"])
 
 
 def test_with_true_points_the_gaussian_head_still_learns(geometry):
