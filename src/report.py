@@ -40,7 +40,10 @@ def held_still(config: Config, summary: dict, geometry: dict, train_category: st
     for name in ("model", "opt", "loss"):
         values = vars(getattr(config, name))
         sections[name] = {key: value for key, value in values.items() if key not in FREE.get(name, ())}
+    untrained = vars(config.geometries[config.model.geometry])  # how the heads start, and what they may do
+    sections["geometries"] = {key: value for key, value in untrained.items() if key != "file"}
     return sections | {
+        "training_episodes": vars(config.dataset.episodes),
         "scenes": file_hash(SCENES / "index.jsonl"), "episodes": file_hash(SCENES / "episodes_test.jsonl"),
         "geometry": geometry["sha256"] or geometry["label"], "seed": config.seed, "eval.masks": config.eval.masks,
         "data.batch_size": config.data.batch_size, "train_category": train_category,
@@ -53,7 +56,8 @@ def about(config: Config, summary: dict) -> dict:
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
     fusion = [f"{model.fusion_mode} at {model.fusion_site}"] if record["feature_channels"] else []  # the oracle has none
-    sections = config.data, config.dataset, config.model, config.opt, config.loss, config.eval
+    sections = (config.data, config.dataset, config.model, config.geometries[model.geometry], config.opt, config.loss,
+                config.eval)
     return {
         "schema": SCHEMA, "label": "MASt3R only (no backbone)" if bare else backbone["label"],
         "detail": "" if bare else ", ".join([*fusion, model.strategy]),

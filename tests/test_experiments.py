@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.experiments import (against_baseline, control_of, experiments, gather, generalisation, joined, paired,
-                             protocol_differences, ranks, read_folder, read_revision)
+from src.experiments import (SCHEMA, against_baseline, control_of, experiments, gather, generalisation, joined,
+                             paired, protocol_differences, ranks, read_folder, read_revision)
 from src.provenance import write_json
 from src.records import write_rows
 
@@ -23,7 +23,7 @@ def publish(folder: Path, backbone: str, gain: float, noise: int = 0, **protocol
     write_rows(folder / "reports/records.csv", rows)
     write_json(folder / "reports/metrics.json", {"psnr_masked": 20 + gain})
     write_json(folder / "reports/experiment.json", {
-        "schema": 2, "arm": backbone, "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone), "detail": "",
+        "schema": SCHEMA, "arm": backbone, "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone), "detail": "",
         "benchmark_params": "this configuration",
         "backbone": {"name": backbone, "weights": "random"}, "curves": ["train_loss"],
         "protocol": {"scenes": HASH, "seed": 0, "opt": {"steps": 300}} | protocol})
@@ -84,12 +84,12 @@ def test_revisions_are_found_by_any_name(repository):
 
 
 def test_results_of_another_version_are_left_out_with_a_sentence(repository, capsys, monkeypatch):
-    monkeypatch.setattr("src.experiments.SCHEMA", 3)
+    monkeypatch.setattr("src.experiments.SCHEMA", SCHEMA + 1)
     publish(repository, "vit", 0.0)
     about = json.loads((repository / "reports/experiment.json").read_text())
-    write_json(repository / "reports/experiment.json", about | {"schema": 3})
+    write_json(repository / "reports/experiment.json", about | {"schema": SCHEMA + 1})
     assert [each.name for each in gather(repository, repository / "reports")] == ["this run"]
-    assert capsys.readouterr().err.count("another version of this code (schema 2, this is 3)") == 3
+    assert capsys.readouterr().err.count(f"another version of this code (schema {SCHEMA}, this is {SCHEMA + 1})") == 3
 
 
 def test_without_git_or_results_there_is_only_this_run(tmp_path):

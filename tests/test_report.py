@@ -14,6 +14,7 @@ from PIL import Image
 
 from src import evaluate, report
 from src.config import load
+from src.experiments import protocol_differences, read_folder
 from src.records import read_rows, select
 from tests.fabricated import write_results
 from tests.test_evaluate import change
@@ -236,6 +237,17 @@ def test_a_run_whose_every_render_is_broken_is_reported_in_words(tmp_path, monke
     words = words_of((tmp_path / "reports/summary/index.html").read_text("utf8"))
     assert "(random weights, untrained) has no masked PSNR" in words
     assert "8 scores of psnr_masked they came out as infinite or not a number" in words
+
+
+def test_runs_that_were_trained_in_another_way_are_not_compared(tmp_path):
+    found = {}
+    for key, value in (("seed", 0), ("geometries.tiny.max_scale", 0.4), ("datasets.procedural.episodes.alpha", 0.7)):
+        run(tmp_path, f"{key}={value}")
+        found[key] = read_folder(tmp_path / "reports", key)
+    usual, *others = found.values()
+    assert protocol_differences(usual, others[0]) == ["geometries.max_scale 0.4 instead of 0.04"]
+    assert protocol_differences(usual, others[1]) == ["training_episodes.alpha 0.7 instead of 0.3"]
+    assert len({each.about["arm"] for each in found.values()}) == 3
 
 
 def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
