@@ -6,6 +6,7 @@ were trained with several seeds, what another choice of seeds would change count
 
 import math
 import sys
+from collections.abc import Hashable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -39,12 +40,14 @@ class Interval:
 @dataclass(frozen=True)
 class Comparison:
     """One arm against another on the same targets and seeds. p as of `difference_test`, p_holm corrected for the number
-    of arms; detectable: the smallest true difference found with a power of 0.8; scenes_for_tenth: scenes that 0.1 would
-    need, None where with these seeds no number of them is enough."""
+    of arms that were tested together; detectable: the smallest true difference found with a power of about 0.8 among so
+    many, None where these scenes cannot show any; scenes_for_tenth: scenes that 0.1 would need, None where with these
+    seeds no number of them is sure to be enough."""
 
     interval: Interval
     p: float
     p_holm: float
+    arms: int
     detectable: float | None
     scenes_for_tenth: int | None
 
@@ -197,20 +200,22 @@ class Errors:
             return 1e-12
         return float(brentq(lambda alpha: self.reach(alpha) - abs(mean), 1e-12, 1.0, xtol=1e-12))
 
-    def power(self, effect: float) -> float:
-        """Chance to find a true `effect` at ALPHA."""
+    def power(self, effect: float, alpha: float = ALPHA) -> float:
+        """Chance to find a true `effect` at alpha; 0 where even the smallest p of the sign-flip test is larger."""
+        if 2 / 2**self.scenes >= alpha:
+            return 0.0
         if self.total == 0:
             return 1.0
-        limit, shift = self.reach(ALPHA) / self.total, effect / self.total
+        limit, shift = self.reach(alpha) / self.total, effect / self.total
         estimated = estimated_errors(self.freedom)  # noncentral t, as a mean over the errors that could be estimated
         return float((norm.sf(limit * estimated - shift) + norm.cdf(-limit * estimated - shift)).mean())
 
-    def detectable(self) -> float:
-        """Smallest true effect found with a chance of POWER."""
-        if self.total == 0:
-            return 0.0
-        most = 2 * self.reach(ALPHA) + 8 * self.total  # surely found
-        return float(brentq(lambda effect: self.power(effect) - POWER, 0.0, most))
+    def detectable(self, alpha: float = ALPHA) -> float | None:
+        """Smallest true effect found at alpha with a chance of POWER; None where none is."""
+        most = 2 * self.reach(alpha) + 8 * self.total  # surely found if any is
+        if self.power(most, alpha) < POWER:
+            return None
+        return float(brentq(lambda effect: self.power(effect, alpha) - POWER, 0.0, most)) if self.total else 0.0
 
 
 def difference_interval(differences: np.ndarray, scenes: list[str], rng: Generator, resamples: int = 2000,
@@ -248,12 +253,12 @@ def difference_test(differences: np.ndarray, scenes: list[str], rng: Generator) 
     return p if errors is None or errors.over_seeds == 0 else max(p, errors.p(float(mean.mean())))
 
 
-def scenes_needed(effect: float, errors: Errors) -> int | None:
-    """Smallest number of scenes (at least MIN_SCENES) that finds a true `effect` with a power of 0.8, with the seeds and
-    the deviation between scenes that there are; None where MOST_SCENES are too few."""
+def scenes_needed(effect: float, errors: Errors, alpha: float = ALPHA) -> int | None:
+    """Smallest number of scenes (at least MIN_SCENES) that finds a true `effect` at alpha with a power of 0.8, with the
+    seeds and the deviation between scenes that there are; None where MOST_SCENES are too few."""
     def enough(scenes: int) -> bool:
         over_scenes = errors.over_scenes * math.sqrt(errors.scenes / scenes)
-        return replace(errors, over_scenes=over_scenes, scenes=scenes).power(effect) >= POWER
+        return replace(errors, over_scenes=over_scenes, scenes=scenes).power(effect, alpha) >= POWER
 
     low, high = MIN_SCENES - 1, MIN_SCENES
     while not enough(high):
@@ -266,36 +271,34 @@ def scenes_needed(effect: float, errors: Errors) -> int | None:
     return high
 
 
-def compare(differences: dict[str, np.ndarray], scenes: list[str], rng: Generator, resamples: int = 2000,
-            confidence: float = 0.95) -> dict[str, Comparison]:
-    """What arms differ by from one baseline, each (n,) on the same n targets or (K, n) with K seeds; p values are
-    corrected over the arms. Every arm sees the same draws, so that its interval does not depend on which others there
-    are."""
+def compare(differences: dict[Hashable, np.ndarray], scenes: list[str], rng: Generator, resamples: int = 2000,
+            confidence: float = 0.95) -> dict[Hashable, Comparison]:
+    """What arms differ by from one baseline, or the arms of pairs from each other, each (n,) on the same n targets or (K, n) with K seeds; p values are
+    corrected over the arms, and power is that of an arm whose p is the smallest (Holm's first step). Every arm sees the
+    same draws, so that its interval does not depend on which others there are."""
     arms = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in differences.items()}
     tests = [difference_test(values, scenes, deepcopy(rng)) for values in arms.values()]
-    comparisons = {}
+    comparisons, alpha = {}, ALPHA / max(1, len(arms))
     for (name, values), p, p_holm in zip(arms.items(), tests, holm(tests)):
         interval = difference_interval(values, scenes, deepcopy(rng), resamples, confidence)
         errors = errors_of(values, scenes)
-        comparisons[name] = Comparison(interval, p, p_holm, errors and errors.detectable(),
-                                       errors and scenes_needed(0.1, errors))
+        comparisons[name] = Comparison(interval, p, p_holm, len(arms), errors and errors.detectable(alpha),
+                                       errors and scenes_needed(0.1, errors, alpha))
     return comparisons
 
 
 def rank_intervals(differences: dict[tuple[str, str], np.ndarray], scenes: list[str], rng: Generator
                    ) -> dict[str, tuple[int, int]]:
-    """Best and worst rank (1 = highest mean) of each arm that its pairwise tests leave open, all at once with 95 %
-    (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected tests); every pair sees the same draws.
+    """Best and worst rank (1 = highest mean) of each arm that its pairwise comparisons leave open, all at once with 95 %
+    (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected tests).
 
     differences    of every pair of arms, first minus second: (n,), or (K, n) with K seeds
     """
-    pairs = {pair: np.atleast_2d(np.asarray(values, np.float64)) for pair, values in differences.items()}
-    adjusted = holm([difference_test(values, scenes, deepcopy(rng)) for values in pairs.values()])
-    better = {name: 0 for pair in pairs for name in pair}  # arms that are surely better than this one
+    better = {name: 0 for pair in differences for name in pair}  # arms that are surely better than this one
     worse = dict(better)
-    for (pair, values), p in zip(pairs.items(), adjusted):
-        if p < ALPHA:
-            winner, loser = pair if values.mean() > 0 else pair[::-1]
+    for pair, comparison in compare(differences, scenes, rng).items():
+        if comparison.distinguishable:
+            winner, loser = pair if comparison.interval.mean > 0 else pair[::-1]
             better[loser] += 1
             worse[winner] += 1
     return {name: (1 + better[name], len(better) - worse[name]) for name in better}

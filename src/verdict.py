@@ -32,7 +32,7 @@ def interval_words(interval: Interval, sign: bool = False) -> str:
 def difference_words(label: str, other: str, comparison: Comparison) -> str:
     """One arm against another, as a sentence."""
     interval = comparison.interval
-    words = interval_words(interval, sign=True)
+    words = interval_words(interval, sign=True) + (", 1 seed" if interval.seeds == 1 else "")
     if interval.low is None:
         return (f"{label} differs from {other} by {words}: fewer than {MIN_SCENES} scenes cannot tell whether that is "
                 "more than chance.")
@@ -60,19 +60,20 @@ def control_words(label: str, comparison: Comparison | None) -> str | None:
 
 
 def power_words(comparison: Comparison) -> str | None:
-    """What the test set could have shown, and what no test set can; None when it has too few scenes to say."""
-    if comparison.detectable is None:
+    """What the test set could have shown, and what no test set can; None when it has too few scenes for an interval."""
+    scenes, seeds, found = comparison.interval.scenes, comparison.interval.seeds, comparison.detectable
+    if scenes < MIN_SCENES:
         return None
-    scenes, seeds = comparison.interval.scenes, comparison.interval.seeds
-    smallest = number(comparison.detectable, 2 if comparison.detectable >= 0.1 else 3)
+    among = "" if comparison.arms == 1 else f" among {comparison.arms} arms"
+    could = ("no true difference, however large, could be called one" if found is None else
+             f"a true difference of {number(found, 2 if found >= 0.1 else 3)} dB would be found about four times out of five")
     tenth = (f"finding 0.1 dB would take {comparison.scenes_for_tenth} scenes" if comparison.scenes_for_tenth else
-             "finding 0.1 dB would take more seeds, not more scenes")
-    once = ("Each arm was trained once: what another seed would change is in none of these numbers." if seeds == 1 else
-            f"Each arm was trained with the same {seeds} seeds: what other ones would change is in these numbers.")
-    return (f"With these {scenes} scenes{'' if seeds == 1 else f' and {seeds} seeds'} a true difference of {smallest} dB "
-            f"would be found four times out of five; {tenth}. Test over scenes{'' if seeds == 1 else ' and seeds'}: "
-            f"p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's correction (called different below {ALPHA}). "
-            f"{once}")
+             "with these seeds no number of scenes is sure to find 0.1 dB")
+    once = ("The two were trained once: what another seed would change is in none of these numbers." if seeds == 1 else
+            f"The two were trained with the same {seeds} seeds: what other ones would change is in these numbers.")
+    return (f"With these {scenes} scenes{'' if seeds == 1 else f' and {seeds} seeds'}{among} {could}; {tenth}. Test over "
+            f"scenes{'' if seeds == 1 else ' and seeds'}: p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's "
+            f"correction (called different below {ALPHA}). {once}")
 
 
 def floor_words(floors: dict[str, Comparison]) -> str:

@@ -127,7 +127,20 @@ def test_the_needed_scenes_are_the_fewest_with_enough_power():
         assert errors(needed, over_seeds).detectable() <= 0.1 < errors(needed - 1, over_seeds).detectable()
     assert scenes_needed(0.1, errors(16, 0.01)) > scenes_needed(0.1, errors(16))
     assert scenes_needed(0.1, errors(16, 0.1)) is None  # three seeds so far apart hide 0.1 behind any number of scenes
-    assert scenes_needed(0.1, Errors(0.0, 16)) == 5
+    assert scenes_needed(0.1, Errors(0.0, 16)) == 6  # 2 / 2^5 is not below 0.05
+
+
+def test_power_is_that_of_the_corrected_test_and_of_no_p_below_the_sign_flips_smallest():
+    errors = Errors(1 / math.sqrt(10), 10)
+    assert errors.power(0.7, 0.05 / 4) == pytest.approx(nct.sf(student.ppf(1 - 0.05 / 8, 9), 9, 0.7 * math.sqrt(10)),
+                                                        abs=1e-3)
+    assert errors.power(errors.detectable(0.05 / 4), 0.05 / 4) == pytest.approx(0.8, abs=1e-6)
+    assert Errors(0.0, 5).power(100.0) == 0 and Errors(0.1, 5).detectable() is Errors(0.1, 6).detectable(0.05 / 2) is None
+    assert Errors(0.0, 6).power(100.0) == 1 and Errors(0.0, 6).detectable() == 0 and Errors(0.1, 6).detectable() > 0
+    noise, scenes = simulated_scenes(6, rng(4), "normal")
+    sure = compare({"a": 10 + 0.01 * noise, "b": 10 - 0.01 * noise}, scenes, rng(), 300)
+    assert not sure["a"].distinguishable and sure["a"].arms == 2 and sure["a"].detectable is None
+    assert sure["a"].scenes_for_tenth == 7 and compare({"a": 10 + 0.01 * noise}, scenes, rng(), 300)["a"].distinguishable
 
 
 def test_deviation_between_equal_scenes_is_that_of_their_means():
@@ -181,6 +194,15 @@ def test_every_pair_of_a_ranking_sees_the_same_draws(monkeypatch):
     for a, b in ("ab", "ac", "bc"):
         difference = arms[a] - arms[b]
         assert seen[difference.tobytes()] == real(difference, scenes, rng())
+
+
+def test_a_ranking_calls_no_arms_different_whose_comparison_does_not(monkeypatch):
+    baseline, scenes = simulated_scenes(12, rng(4), "normal")
+    arms = {name: baseline + shift for name, shift in (("a", 0.0), ("b", 1.0), ("c", 2.0))}
+    assert rank_intervals(pairs_of(arms), scenes, rng()) == {"a": (3, 3), "b": (2, 2), "c": (1, 1)}
+    wide = statistics.Interval(1.0, -1.0, 3.0, len(baseline), 12)
+    monkeypatch.setattr(statistics, "difference_interval", lambda *_: wide)
+    assert set(rank_intervals(pairs_of(arms), scenes, rng()).values()) == {(1, 3)}
 
 
 def test_seeds_widen_the_interval_as_student_s_over_their_means_would():

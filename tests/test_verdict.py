@@ -11,7 +11,7 @@ def result(name: str = "dinov2_vits14", weights: str = "pretrained", label: str 
 
 
 def comparison(mean: float, low: float | None, high: float | None, p: float = 0.5) -> Comparison:
-    return Comparison(Interval(mean, low, high, 96, 12), p, min(1, 2 * p), 0.21, 53)
+    return Comparison(Interval(mean, low, high, 96, 12), p, min(1, 2 * p), 2, 0.21, 53)
 
 
 def test_numbers_have_a_true_minus_and_no_signed_zero():
@@ -27,14 +27,14 @@ def test_numbers_have_a_true_minus_and_no_signed_zero():
 ])
 def test_the_verdict_says_no_more_than_the_test_and_the_interval(compared, expected):
     words = headline(result(), Interval(20, 19, 21, 96, 12), compared)
-    assert words == f"DINOv2 {expected}, n = 96 in 12 scenes."
+    assert words == f"DINOv2 {expected}, n = 96 in 12 scenes, 1 seed."
 
 
 def test_too_few_scenes_are_said_to_be_too_few():
     words = difference_words("A", "B", comparison(0.3, None, None))
     assert words.startswith("A differs from B by +0.30 dB, n = 96 in 12 scenes") and "fewer than 5 scenes" in words
-    few = Comparison(Interval(0.3, None, None, 4, 1), 1, 1, None, None)
-    assert power_words(few) is None and "n = 4 in 1 scene:" in difference_words("A", "B", few)
+    few = Comparison(Interval(0.3, None, None, 4, 1), 1, 1, 1, None, None)
+    assert power_words(few) is None and "n = 4 in 1 scene, 1 seed:" in difference_words("A", "B", few)
 
 
 def test_without_a_baseline_the_score_itself_is_the_headline():
@@ -56,14 +56,18 @@ def test_untrained_controls_and_missing_baselines_are_cautioned():
 
 def test_power_and_floors_are_told_in_numbers():
     told = power_words(comparison(0.04, -0.09, 0.17))
-    assert told.endswith("Each arm was trained once: what another seed would change is in none of these numbers.")
-    assert all(words in told for words in ("0.21 dB", "53 scenes", "Test over scenes: p = 0.5, 1 after"))
-    seeds = Comparison(Interval(0.04, -0.09, 0.17, 96, 12, 3), 0.5, 1.0, 0.21, None)
+    assert told.endswith("The two were trained once: what another seed would change is in none of these numbers.")
+    assert told.startswith("With these 12 scenes among 2 arms a true difference of 0.21 dB would be found about four times")
+    assert all(words in told for words in ("53 scenes", "Test over scenes: p = 0.5, 1 after"))
+    none = power_words(Comparison(Interval(9, 8, 10, 40, 6), 0.03, 0.06, 2, None, 7))
+    assert none.startswith("With these 6 scenes among 2 arms no true difference, however large, could be called one; "
+                           "finding 0.1 dB would take 7 scenes.")
+    seeds = Comparison(Interval(0.04, -0.09, 0.17, 96, 12, 3), 0.5, 1.0, 1, 0.21, None)
     assert "[−0.09, +0.17], n = 96 in 12 scenes, 3 seeds." in difference_words("A", "B", seeds)
     told = power_words(seeds)
     assert told.startswith("With these 12 scenes and 3 seeds a true difference of 0.21 dB would")
-    assert "finding 0.1 dB would take more seeds, not more scenes. Test over scenes and seeds: p = 0.5" in told
-    assert told.endswith("Each arm was trained with the same 3 seeds: what other ones would change is in these numbers.")
+    assert "with these seeds no number of scenes is sure to find 0.1 dB. Test over scenes and seeds: p = 0.5" in told
+    assert told.endswith("The two were trained with the same 3 seeds: what other ones would change is in these numbers.")
     words = floor_words({"points": comparison(3.0, 2.0, 4.0, 0.001), "copy_nearest": comparison(0.1, -0.2, 0.4)})
     assert "+3.00 dB [+2.00, +4.00] against geometry points, one pixel each;" in words
     assert words.endswith("+0.10 dB [−0.20, +0.40] against nearest photograph copied, not distinguishable.")
@@ -73,4 +77,4 @@ def test_the_control_is_told_beside_the_headline():
     assert control_words("DINOv2", None) is None
     assert control_words("DINOv2", comparison(0.04, -0.09, 0.17)) == (
         "Against an adapter that is told nothing: DINOv2 is not distinguishable from constant features: "
-        "+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes.")
+        "+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes, 1 seed.")
