@@ -77,7 +77,8 @@ class View:
     """One photograph at the resolution asked for, as tensors.
 
     image (3, H, W) float32 [0, 1] · depth (H, W) float32 scene units, 0 = invalid or unreliable · valid (H, W) bool,
-    photometrically · fg (H, W) float32 [0, 1] or None · K (3, 3) float32 pixels, corner origin · c2w (4, 4) float32
+    photometrically · fg (H, W) float32 [0, 1] or None · K (3, 3) float32 pixels, corner origin · c2w (4, 4) float32,
+    the world moved so that the middle of the scene's cameras is its origin: far from it float32 loses the baseline
     """
 
     name: str
@@ -250,7 +251,13 @@ class Scene:
         depth, valid = fitted_depth(stored.depth, stored.depth_scale, stored.flags, fitted)
         fg = None if stored.fg is None else torch.tensor(fitted.area(stored.fg)).float() / 255
         return View(stored.name, image, torch.from_numpy(depth), torch.from_numpy(valid), fg,
-                    torch.tensor(fitted.K, dtype=torch.float32), torch.tensor(stored.c2w, dtype=torch.float32))
+                    torch.tensor(fitted.K, dtype=torch.float32), torch.from_numpy(self.centred(stored.c2w)).float())
+
+    def centred(self, c2w: np.ndarray) -> np.ndarray:
+        """A pose (4, 4) with the middle of all cameras at the origin."""
+        moved = c2w.copy()
+        moved[:3, 3] -= self.c2w[:, :3, 3].mean(0)
+        return moved
 
     @property
     def depth_fraction(self) -> float:

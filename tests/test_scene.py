@@ -97,9 +97,22 @@ def test_view_at_the_stored_size_is_the_stored_picture(path):
     np.testing.assert_allclose(view.depth, np.where(reliable, frame.depth * 0.0002, 0), rtol=1e-6)
     assert np.array_equal(view.valid, (frame.flags & 1) > 0)
     np.testing.assert_allclose(view.fg, frame.fg / 255, rtol=1e-6)
-    assert np.array_equal(view.K, frame.K.astype(np.float32)) and np.array_equal(view.c2w, frame.c2w.astype(np.float32))
+    assert np.array_equal(view.K, frame.K.astype(np.float32))
+    assert np.array_equal(view.c2w[:3, :3], frame.c2w[:3, :3].astype(np.float32))
     assert {view.image.dtype, view.depth.dtype, view.K.dtype, view.c2w.dtype} == {torch.float32}
     assert view.valid.dtype == torch.bool
+
+
+def test_cameras_of_a_view_stand_around_the_origin_however_far_off_the_scene_is(path):
+    frames = make_frames()
+    for frame in frames:
+        frame.c2w[:3, 3] += [9e4, -5e4, 100]
+    write_scene(path, frames, ABOUT, lossless=True)
+    scene = Scene.open(path)
+    found = np.stack([scene.view(frame.name, (40, 32)).c2w.double().numpy() for frame in frames])
+    stored = np.stack([frame.c2w for frame in frames])
+    np.testing.assert_allclose(found[:, :3, 3].mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.inv(found[0]) @ found, np.linalg.inv(stored[0]) @ stored, atol=1e-6)
 
 
 @pytest.mark.parametrize("resolution", [(40, 32), (32, 32), (16, 24)])
