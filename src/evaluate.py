@@ -18,7 +18,7 @@ from src.config import Config, run
 from src.folders import fresh_folder
 from src.metrics import Lpips, image_scores, load_lpips
 from src.metrics_geometry import DEPTH_SCORES, CloudScore, cloud_score, depth_scores, scale_error
-from src.metrics_splatt3r import splatt3r_scores
+from src.metrics_splatt3r import pooled, splatt3r_scores
 from src.provenance import fix_computation, write_json
 from src.records import ALIGNMENTS, BINS, METHODS, Row, groups, select, summarise, write_rows
 from src.rendered import Rendered
@@ -35,16 +35,17 @@ def all_scores(render: Tensor, photo: Tensor, mask: Tensor, lpips: Lpips | None)
             | {"mask_share": mask.double().mean().item()})
 
 
-def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None) -> list[Row]:
-    """Scores of every target, method and alignment of one episode; views are the targets', in order."""
-    rows = []
+def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None, metric: bool) -> list[Row]:
+    """Scores of every target, method and alignment of one episode; views are the targets', in order. Depths of scenes
+    without a metre are compared at the prediction's size, as distances are (`cloud_rows`), and not as they came out."""
+    rows, unit = [], 1.0 if metric else rendered.tensors["scale"].item()
     for number, view in enumerate(views):
         mask, known = rendered.tensors["mask"][number].bool(), {}
         for method, alignment in product(METHODS, ALIGNMENTS):
             name, depth = rendered.tensor_name(method, alignment), dict.fromkeys(DEPTH_SCORES)
-            if method == "render":
+            if method == "render" and (metric or alignment == "aligned"):
                 shown = rendered.picture("depth", alignment)[number].numpy()
-                depth = depth_scores(shown, view.depth.numpy(), mask.numpy())
+                depth = depth_scores(unit * shown, unit * view.depth.numpy(), mask.numpy())
             if name not in known:
                 known[name] = all_scores(rendered.tensors[name][number].float(), view.image, mask, lpips)
             rows.append(rendered.names | {"target": view.name, "method": method, "alignment": alignment} | known[name]
@@ -87,9 +88,11 @@ def finite(rows: list[Row]) -> tuple[list[Row], dict[str, int]]:
 
 
 def by_method(rows: list[Row]) -> dict:
-    """method -> alignment -> metric -> mean, std, n."""
-    return {method: {alignment: summarise(select(rows, method=method, alignment=alignment)) for alignment in ALIGNMENTS}
-            for method in METHODS}
+    """method -> alignment -> metric -> mean, std, n; scores of Splatt3R's definitions are pooled as published."""
+    tables = {method: {alignment: select(rows, method=method, alignment=alignment) for alignment in ALIGNMENTS}
+              for method in METHODS}
+    return {method: {alignment: summarise(table) | pooled(table) for alignment, table in alignments.items()}
+            for method, alignments in tables.items()}
 
 
 def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool, broken: dict[str, int]) -> dict[str, str]:
@@ -108,12 +111,17 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool, broke
     elif unknown:
         reasons[f"Depth error of {unknown} targets"] = "no visible pixel of them has a true depth"
     if not metric:
-        reasons["Scale error, and distances of raw points"] = (
-            "these scenes are not in metres, so no true scale exists; distances of aligned points are in metres as the "
-            "geometry network has them")
+        reasons["Scale error, and depths and distances as predicted"] = (
+            "these scenes are not in metres, so no true scale exists; aligned depths and points are compared in metres as "
+            "the geometry network has them")
+    with_depth = {cloud["episode"] for cloud in clouds}
+    blind = len({(row["episode"], row["target"]) for row in rows if row["episode"] not in with_depth})
+    if blind:
+        reasons[f"What the contexts of {blind} targets have seen"] = (
+            "they have no depth to tell it, so the masked scores of these targets count all valid pixels")
     unmasked = len({(row["episode"], row["target"]) for row in rows if row["psnr_masked"] is None})
     if unmasked:
-        reasons[f"Masked scores of {unmasked} targets"] = "no pixel of them is visible in a context photograph"
+        reasons[f"Masked scores of {unmasked} targets"] = "no pixel of them is known to be visible in a context photograph"
     found = {row["bin"] for row in rows}
     for name in BINS:
         if found & set(BINS) and name not in found:
@@ -145,7 +153,7 @@ def episode_rows(path: Path, index: dict[str, SceneRecord], lpips: Lpips | None,
     scene = Scene.open(SCENES / index[rendered.about["scene"]].file)
     contexts, targets = ([scene.view(name, rendered.resolution) for name in rendered.about[key]]
                          for key in ("contexts", "targets"))
-    return target_rows(rendered, targets, lpips), cloud_rows(rendered, contexts, taus, metric)
+    return target_rows(rendered, targets, lpips, metric), cloud_rows(rendered, contexts, taus, metric)
 
 
 def main(config: Config) -> None:

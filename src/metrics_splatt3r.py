@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from src.metrics import Lpips, decibels, mean_similarity, ssim_map
+from src.records import Row, metrics_of
+
+BATCH = 12  # photographs of a batch, as published
 
 
 def blacked_out(renders: Tensor, photos: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,3 +52,26 @@ def splatt3r_scores(renders: Tensor, photos: Tensor, masks: Tensor, network: Lpi
         render, photo = render.float(), photo.float()
         values += [network.whole(photo, render).mean().item(), per_mask_pixel(network(photo, render), masks)]
     return dict(zip(names, values))
+
+
+def pooled(rows: list[Row]) -> dict[str, dict[str, float | int]]:
+    """mean and n of every `_splatt3r` score as published: over batches of BATCH rows in their order, each pooled, all of
+    one weight however small the last is.
+
+    rows    of one method and alignment, with `splatt3r_scores` of single pictures of one size and their `mask_share`
+    """
+    found = {}
+    for name in metrics_of(rows):
+        present = [row for row in rows if row[name] is not None]
+        if "_splatt3r" in name and present:
+            batches = [pooled_score(name, present[first : first + BATCH]) for first in range(0, len(present), BATCH)]
+            found[name] = {"mean": sum(batches) / len(batches), "n": len(present)}
+    return found
+
+
+def pooled_score(name: str, rows: list[Row]) -> float:
+    """What `splatt3r_scores` of the pictures behind the rows as one batch would be."""
+    weights = [row["mask_share"] if name.endswith("_masked") else 1.0 for row in rows]
+    values = [10 ** (-row[name] / 10) if name.startswith("psnr") else row[name] for row in rows]
+    mean = sum(weight * value for weight, value in zip(weights, values)) / sum(weights)
+    return decibels(mean) if name.startswith("psnr") else mean

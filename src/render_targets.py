@@ -63,11 +63,18 @@ def stored(name: str, tensor: Tensor) -> Tensor:
     return tensor.to({"mask": torch.uint8, "scale": torch.float64}.get(name, torch.float16)).contiguous()
 
 
-def write_episode(folder: Path, episode: Episode, pictures: dict[str, Tensor]) -> None:
+def write_episode(folder: Path, episode: Episode, bin: str, pictures: dict[str, Tensor]) -> None:
     about = {"episode": episode.id, "scene": episode.scene, "contexts": list(episode.contexts),
-             "targets": list(episode.targets), "bin": episode.bin, "category": episode.category}
+             "targets": list(episode.targets), "bin": bin, "category": episode.category}
     save_file({name: stored(name, tensor) for name, tensor in pictures.items()}, folder / f"{episode.id}.safetensors",
               {"episode": json.dumps(about, sort_keys=True)})
+
+
+def bins(episodes: list[Episode]) -> list[str]:
+    """The overlap bin that each episode is scored in: its own, or of its own kind where overlap was measured in more
+    than one way, for shares of depth maps and of view frustums are not alike."""
+    several = len({episode.overlap_source for episode in episodes}) > 1
+    return [f"{episode.bin}_{episode.overlap_source}" if several else episode.bin for episode in episodes]
 
 
 def to_export(episodes: list[Episode], count: int) -> set[str]:
@@ -91,10 +98,10 @@ def main(config: Config) -> None:
                       config.dataset.resolution, episodes.__getitem__, len(episodes))
     shutil.rmtree(RENDERS, ignore_errors=True)
     RENDERS.mkdir(parents=True)
-    exported = to_export(episodes, config.eval.num_plys)
+    exported, scored_in = to_export(episodes, config.eval.num_plys), bins(episodes)
     for number, episode in enumerate(tqdm(episodes, desc="render")):
         pictures, clouds = episode_renders(network, samples[number], metric, config.eval.masks, frozen)
-        write_episode(RENDERS, episode, pictures)
+        write_episode(RENDERS, episode, scored_in[number], pictures)
         if episode.id in exported:
             write_ply(RENDERS / f"{episode.id}.ply", clouds["render"])
             write_ply(RENDERS / f"{episode.id}.points_splat.ply", clouds["points_splat"])

@@ -74,18 +74,19 @@ def rounded(value: float) -> float:
 
 
 def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
-    """reports/metrics.json: scores are means over targets, aligned unless named raw; absent ones are left out.
+    """reports/metrics.json: scores are means over targets, aligned unless named raw (Splatt3R's own score is
+    never aligned); absent ones are left out.
 
     parameters  how many were trained
     fusion      of data/model/record.json, where there is an adapter: its parameters, and per site what it came to do
     """
     render = summary["methods"]["render"]
     aligned, cloud = render["aligned"], summary["cloud"]["aligned"]
-    wanted = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel",
-              "psnr_splatt3r_masked")
+    wanted = "psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel"
     metrics = {name: rounded(aligned[name]["mean"]) for name in wanted if name in aligned}
     metrics["psnr_masked_std"] = rounded(aligned[METRIC].get("std", 0.0)) if METRIC in aligned else None
-    metrics["psnr_masked_raw"] = rounded(render["raw"][METRIC]["mean"]) if METRIC in render["raw"] else None
+    for name, raw in (("psnr_masked_raw", METRIC), ("psnr_splatt3r_masked", "psnr_splatt3r_masked")):
+        metrics[name] = rounded(render["raw"][raw]["mean"]) if raw in render["raw"] else None
     metrics |= {name: rounded(entry["mean"]) for name, entry in cloud.items()
                 if name in ("chamfer", "scale_error") or name.startswith("fscore")}
     floors = {name: summary["methods"][name]["aligned"] for name in FLOORS}

@@ -114,7 +114,7 @@ def test_an_empty_mask_leaves_masked_scores_absent(results):
     rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
     rendered.tensors["mask"].zero_()
     scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
-    rows = target_rows(rendered, [scene.view(name, (40, 32)) for name in rendered.about["targets"]], None)
+    rows = target_rows(rendered, [scene.view(name, (40, 32)) for name in rendered.about["targets"]], None, True)
     assert all(row["psnr_masked"] is row["ssim_splatt3r"] is row["depth_delta1"] is None for row in rows)
     assert all(row["psnr"] > 0 and row["mask_share"] == 0 for row in rows)
     assert "Masked scores of 2 targets" in absences(rows, [], "vgg", False, {})
@@ -131,6 +131,28 @@ def test_scenes_without_metres_have_no_scale_error_and_without_depth_no_cloud(re
     for view in contexts:
         view.depth.zero_()
     assert cloud_rows(rendered, contexts, [0.1], True) == []
+
+
+def test_depths_of_scenes_without_a_metre_are_compared_at_the_predicted_size(results):
+    rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
+    rendered.tensors["depth_aligned"] = rendered.tensors["depth_aligned"] + 0.5
+    scene, scale = Scene.open(results / "data/scenes/scenes/objects__0.safetensors"), rendered.tensors["scale"].item()
+    views = [scene.view(name, (40, 32)) for name in rendered.about["targets"]]
+    known, unknown = (target_rows(rendered, views, None, metric) for metric in (True, False))
+    for (here, there) in zip(select(known, method="render"), select(unknown, method="render"), strict=True):
+        if here["alignment"] == "raw":
+            assert there["depth_abs_rel"] is there["depth_rmse"] is there["depth_delta1"] is None
+        else:
+            assert there["depth_rmse"] == pytest.approx(scale * here["depth_rmse"]) and scale != 1
+            assert there["depth_abs_rel"] == pytest.approx(here["depth_abs_rel"]) and here["depth_rmse"] > 0.1
+
+
+def test_targets_whose_contexts_have_no_depth_are_said_to_have_no_mask(evaluated):
+    rows = read_rows((evaluated / "data/eval/records.csv").read_text())
+    clouds = read_rows((evaluated / "data/eval/cloud.csv").read_text())
+    few = [row for row in clouds if row["episode"] != rows[0]["episode"]]
+    assert "What the contexts of 2 targets have seen" in absences(rows, few, "none", True, {})
+    assert not any(key.startswith("What the contexts") for key in absences(rows, clouds, "none", True, {}))
 
 
 class Distance(torch.nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from src.metrics_splatt3r import splatt3r_scores
+from src.metrics_splatt3r import BATCH, pooled, splatt3r_scores
 from tests.conftest import load_fixture
 
 
@@ -86,3 +86,25 @@ def test_empty_masks_have_no_score():
     network = StandIn(torch.rand(2, 1, 16, 16))
     scores = splatt3r_scores(images, images, masks, network)
     assert set(scores.values()) == {None} and len(scores) == 6 and len(splatt3r_scores(images, images, masks)) == 4
+
+
+def test_scores_of_single_pictures_are_pooled_into_those_of_batches():
+    generator = torch.Generator().manual_seed(1)
+    count = BATCH + 2
+    photos = torch.rand(count, 3, 14, 12, generator=generator)
+    noise = torch.linspace(0.05, 0.5, count)[:, None, None, None]
+    renders = photos + noise * torch.randn(photos.shape, generator=generator)
+    masks = torch.rand(count, 14, 12, generator=generator) < torch.linspace(0.2, 0.9, count)[:, None, None]
+    distances = torch.rand(count, 1, 14, 12, generator=generator)
+
+    def scores(part):
+        return splatt3r_scores(renders[part], photos[part], masks[part], StandIn(distances[part]))
+
+    rows = [scores(slice(i, i + 1)) | {"mask_share": masks[i].double().mean().item(), "psnr": 1.0} for i in range(count)]
+    whole, rest = scores(slice(BATCH)), scores(slice(BATCH, count))
+    assert pooled(rows) == {name: {"mean": pytest.approx((whole[name] + rest[name]) / 2, abs=1e-6), "n": count}
+                            for name in whole}
+    assert pooled(rows)["psnr_splatt3r"]["mean"] < sum(row["psnr_splatt3r"] for row in rows) / count - 0.5
+    empty = dict.fromkeys(whole) | {"mask_share": 0.0, "psnr": 1.0}
+    assert pooled([rows[0], empty])["ssim_splatt3r"] == {"mean": rows[0]["ssim_splatt3r"], "n": 1}
+    assert pooled([empty]) == pooled([]) == {}

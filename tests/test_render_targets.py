@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from src.episodes import Episode
-from src.render_targets import to_export
+from src.render_targets import bins, to_export
 
 
 def episode(scene: str, category: str, id: str) -> Episode:
@@ -16,3 +16,9 @@ def test_families_take_turns_and_a_scene_is_exported_once():
                 episode("o2", "objects", "o2a"), episode("r0", "rooms", "r0a"), episode("r0", "rooms", "r0b")]
     assert to_export(episodes, 2) == {"o0a", "r0a"} and to_export(episodes, 3) == {"o0a", "r0a", "o1a"}
     assert to_export(episodes, 9) == {"o0a", "o1a", "o2a", "r0a"} and to_export(episodes, 0) == set()
+
+
+def test_overlap_measured_in_two_ways_is_never_in_one_bin():
+    depth, frustum = replace(EPISODE, overlap_source="depth"), replace(EPISODE, bin="close", overlap_source="frustum")
+    assert bins([depth, depth]) == ["wide", "wide"] and bins([frustum]) == ["close"]
+    assert bins([depth, frustum]) == ["wide_depth", "close_frustum"]
