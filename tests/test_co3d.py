@@ -578,6 +578,39 @@ def test_the_full_set_leaves_the_publishers_test_sequences_alone(copy):
                                                       "vase__380_44863_89631"}
 
 
+def with_list(root: Path, category: str, subset: str, entries: dict) -> None:
+    (root / category / f"set_lists/set_lists_{subset}.json").write_text(json.dumps(entries))
+
+
+def sets(root: Path) -> dict[str, str | None]:
+    """By sequence of apples."""
+    return {each.name: each.set for each in listed_sequences(read_category(root, "apple", {}))}
+
+
+def test_frames_say_to_which_set_they_belong_whatever_list_names_them(copy):
+    with_frames(copy, lambda frames: [frame | {"meta": {"frame_type": "train_known"}}
+                                      if frame["sequence_name"] == SEQUENCE else frame for frame in frames])
+    entry = [SEQUENCE, 0, f"apple/{SEQUENCE}/images/frame000001.jpg"]
+    with_list(copy, "apple", "fewview_test", {part: [entry] for part in ("train", "val", "test")})
+    assert sets(copy) == {SEQUENCE: "train", "189_20393_38136": "dev", HIDDEN: "test"}
+    with_sequences(copy, "vase", lambda all: all[0].update(viewpoint_quality_score=0.1))  # a split may then be empty
+    assert catalogue(copy, "subset=full").excluded == {"test_set": [f"apple__{HIDDEN}"]}
+
+
+@pytest.mark.parametrize(("lists", "found"), [
+    ({"fewview_test": "train"}, "train"), ({"fewview_dev": "train"}, "train"), ({"fewview_test": "test"}, "test"),
+    ({"fewview_test": "val"}, "test"), ({"fewview_train": "test"}, "train"), ({"manyview_dev_0": "train"}, "dev"),
+    ({"manyview_test_0": "train"}, "test"), ({"fewview_test": "train", "fewview_dev": "test"}, "dev"),
+    ({"fewview_dev": "train", "fewview_test": "test"}, "test"), ({"other": "test"}, None), ({}, None)])
+def test_lists_say_it_where_no_frame_does(copy, lists, found):
+    with_frames(copy, lambda frames: [frame | {"meta": None} for frame in frames])
+    shutil.rmtree(copy / "apple/set_lists")
+    (copy / "apple/set_lists").mkdir()
+    for subset, part in lists.items():
+        with_list(copy, "apple", subset, {part: [[SEQUENCE, 0, f"apple/{SEQUENCE}/images/frame000001.jpg"]]})
+    assert sets(copy) == {SEQUENCE: found, "189_20393_38136": None, HIDDEN: None}
+
+
 def test_sequences_that_nothing_lists_are_left_out_and_named(copy):
     shutil.rmtree(copy / "apple/set_lists")
     with_frames(copy, lambda frames: [frame | {"meta": None} if frame["sequence_name"] == HIDDEN else frame

@@ -152,19 +152,25 @@ class Listed:
         return share_of("co3d", self.category, self.name)
 
 
-def set_of(frames: list[FrameAnnotation], subsets: set[str]) -> str | None:
-    """To which of the publisher's sets a sequence belongs: as its frames say, and the names of subsets that list it. A
-    sequence any part of which is in the test set is a test sequence."""
-    said = {frame.frame_set for frame in frames} | {word for subset in subsets for word in subset.split("_")}
+def set_words(subset: str, part: str) -> list[str]:
+    """What a part of a set list says of its sequences: the words of its subset, but a few-view list trains on other
+    sequences than it is named after."""
+    return ["train"] if subset.startswith("fewview") and part == "train" else subset.split("_")
+
+
+def set_of(frames: list[FrameAnnotation], listed: set[str]) -> str | None:
+    """To which of the publisher's sets a sequence belongs: as its frames say; where none does, as the words `listed` of
+    the lists that name it. A sequence any part of which is in the test set is a test sequence."""
+    said = {frame.frame_set for frame in frames if frame.frame_set} or listed
     return next((name for name in ("test", "dev", "train") if name in said), None)
 
 
 def listed_sequences(category: Category) -> list[Listed]:
     """Every sequence that any of the category's files names, in order of name."""
-    subsets, entries, hidden = defaultdict(set), defaultdict(dict), set()
+    words, entries, hidden = defaultdict(set), defaultdict(dict), set()
     for subset, part, listed in category.lists:
         for sequence, number, image in listed:
-            subsets[sequence].add(subset)
+            words[sequence].update(set_words(subset, part))
             entries[sequence].setdefault(number, image)
             if subset.startswith("manyview_test") and part == "test":
                 hidden.add((sequence, number))
@@ -175,7 +181,7 @@ def listed_sequences(category: Category) -> list[Listed]:
         orphans = [name_of(image) for number, image in sorted(entries[name].items()) if number not in known]
         about = category.sequences.get(name)
         quality = {"viewpoint": about and about.quality, "pointcloud": about and about.pointcloud}
-        result.append(Listed(category.name, name, set_of(frames, subsets[name]), Packed(frames), orphans, quality))
+        result.append(Listed(category.name, name, set_of(frames, words[name]), Packed(frames), orphans, quality))
     return result
 
 
