@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import shutil
@@ -10,7 +11,9 @@ from plyfile import PlyData, PlyElement
 from scipy.ndimage import map_coordinates
 
 from src.config import load
+from src.datasets.photographs import Listed, read_depth
 from src.episodes import read_episodes
+from src.validation import Tally
 from tests.miniatures import (CENTRE, DEPTH_SCALE, FISHEYE, NONE, OPENCV, RENDERED, ROOT, SIZE, check_geometry,
                               crop_offset, depth_taken, leaving, opengl, pinhole_of, rendered, save, scenes_of,
                               snapshot, stages, taken, write)
@@ -234,6 +237,44 @@ def test_depth_in_metres_keeps_its_millimetres(monkeypatch, tmp_path):
     check_geometry(scene, scene.names[2], rendered()[2], pinhole_of(rendered()[2]))
     stored, metres = scene.frame(2), depth_taken(rendered()[2], NONE)[top:top + 80, left:left + 108] / 1000
     assert np.abs(stored.depth * stored.depth_scale - metres).max() < 1e-3 < metres.max()
+
+
+def stored_depth(samples):
+    """What `read_depth` makes of a .npy array: depth in its unit, and how many pixels were zeroed."""
+    class Files(dict):
+        read = dict.__getitem__
+
+    buffer, tally = io.BytesIO(), Tally("skip")
+    np.save(buffer, samples)
+    found, unit = read_depth(Files({"d.npy": buffer.getvalue()}), Listed("a", 0, "a.png", "d.npy", 1.0),
+                             samples.shape[::-1], tally)
+    return found * unit, tally.counts.get("depth_pixels_zeroed", 0)
+
+
+def room_depth():
+    """A map in metres, of rays that leave a room's middle: 2 to 6 m."""
+    return np.random.default_rng(0).uniform(2, 6, SIZE[::-1]).astype(np.float32)
+
+
+@pytest.mark.parametrize(("far", "pixels"), [(65504, 1), (1000, 90), (65504, 2000), (np.inf, 1)])
+def test_outliers_of_a_depth_map_are_dropped_and_cost_no_precision(far, pixels):
+    """65504 is the largest float16: a background of any size."""
+    samples = room_depth()
+    clean, zeroed = stored_depth(samples)
+    assert zeroed == 0 and np.abs(clean - samples).max() <= 2.0 ** -14
+    samples.flat[:pixels] = far
+    found, zeroed = stored_depth(samples)
+    assert zeroed == pixels and (found.flat[:pixels] == 0).all()
+    assert np.abs(found - samples).flat[pixels:].max() < 2.0 ** -11
+
+
+def test_depth_that_is_no_outlier_is_kept_however_far():
+    samples = room_depth()
+    samples[:20], samples[20, :9] = 250.25, 900.5
+    found, zeroed = stored_depth(samples)
+    assert zeroed == 0 and (found[:20] == 250.25).all() and (found[20, :9] == 900.5).all()
+    whole = np.array([[1, 2, 3, 4, 65504.0]] * 2)
+    assert np.array_equal(stored_depth(whole)[0], whole)
 
 
 def other_size(folder):

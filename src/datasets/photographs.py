@@ -13,6 +13,8 @@ from src.scene import RELIABLE, VALID, Frame
 from src.validation import Tally, check_intrinsics
 
 DEPTH_LIMIT = 65535  # of 16-bit samples
+BACKGROUND = 65504   # the largest float16, which depth maps hold where nothing was hit
+FURTHEST = 4         # times the depth that 99 % of a map's samples stay below: beyond it lie outliers
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | Non
 def read_depth(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Tally
                ) -> tuple[np.ndarray | None, float]:
     """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of a .npy array or 32-bit picture
-    rounded to a unit as fine as fits, negative, non-finite and too large ones 0 and counted. None when there is no such
-    file.
+    rounded to a unit as fine as fits, negative, non-finite and too large ones and outliers that the unit does not reach
+    0 and counted. None when there is no such file.
 
     raises    BadPixels `bad_depth`
     """
@@ -63,10 +65,21 @@ def read_depth(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Ta
     if samples.shape != size[::-1]:
         raise BadPixels("bad_depth", f"the depth map's shape is {samples.shape}, the image is {size[0]}x{size[1]}.")
     good = (samples >= 0) & (samples <= DEPTH_LIMIT)  # false for NaN
-    tally.count("depth_pixels_zeroed", int((~good).sum()))
     samples = np.where(good, samples, 0)
-    finer = 2.0 ** min(20, int(np.log2(DEPTH_LIMIT / samples.max()))) if (samples % 1).any() else 1
-    return np.floor(samples * finer + 0.5).astype(np.uint16), unit / finer
+    finer = fineness(samples)
+    fits = samples * finer <= DEPTH_LIMIT
+    tally.count("depth_pixels_zeroed", int((~(good & fits)).sum()))
+    return np.floor(np.where(fits, samples, 0) * finer + 0.5).astype(np.uint16), unit / finer
+
+
+def fineness(samples: np.ndarray) -> float:
+    """Into how many parts, a power of two, 16 bits may divide the unit of samples from 0 to 65535: 1 where all of them
+    are whole, else as many as fit the largest that is no outlier."""
+    if not (samples % 1).any():
+        return 1.0
+    seen = samples[(samples > 0) & (samples != BACKGROUND)]
+    reach = min(seen.max(), FURTHEST * np.percentile(seen, 99))
+    return 2.0 ** min(20, int(np.log2(DEPTH_LIMIT / reach)))
 
 
 def wide_samples(data: bytes, path: str) -> np.ndarray | None:
