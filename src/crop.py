@@ -85,6 +85,17 @@ def symmetric_box(K: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, 
     return left, top, right, bottom
 
 
+def central_box(K: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """`symmetric_box`, but the whole side on which the principal point rounds to the middle, as an earlier cut leaves
+    it: a second one would take up to two pixels more, to be made up by enlarging.
+
+    raises OffCentre
+    """
+    box = np.reshape(symmetric_box(K, size), (2, 2))
+    whole = np.floor(K[:2, 2] + 0.5 + EPSILON) == np.array(size) / 2
+    return tuple(np.where(whole, [(0, 0), size], box).ravel().tolist())
+
+
 def scaled_K(K: np.ndarray, box: tuple[int, int, int, int], resized: tuple[int, int]) -> np.ndarray:
     """K (3, 3) after cutting `box` and resizing it to `resized` (W, H)."""
     left, top, right, bottom = box
@@ -103,7 +114,7 @@ def fit(K: np.ndarray, size: tuple[int, int], target: tuple[int, int]) -> Fit:
     size, target = tuple(map(int, size)), tuple(map(int, target))
     if size == target:
         return Fit((0, 0, *size), size, (0, 0), size, K.astype(np.float64))
-    box = symmetric_box(K, size)
+    box = central_box(K, size)
     cut = box[2] - box[0], box[3] - box[1]
     scale = max(wanted / side for wanted, side in zip(target, cut))
     resized = tuple(max(wanted, nearest_integer(side * scale)) for wanted, side in zip(target, cut))

@@ -33,7 +33,8 @@ def test_noise_of_the_principal_point_changes_nothing():
 @pytest.mark.parametrize(("size", "target", "centre"), [
     ((479, 640), (224, 224), (240, 320.5)), ((640, 480), (128, 64), (300.3, 251.7)),
     ((900, 2000), (512, 384), (452, 990)), ((128, 128), (224, 224), (63, 66.5)),
-    ((300, 200), (100, 160), (149.9, 100.2))])
+    ((300, 200), (100, 160), (149.9, 100.2)), ((300, 200), (100, 160), (150.3, 93)),
+    ((128, 96), (224, 160), (63.5, 48.4))])
 def test_a_ray_lands_on_the_pixel_that_shows_it(size, target, centre):
     """Paint smooth coordinates into an image: what a result pixel shows is where its ray hits the source image."""
     (width, height), K = size, camera(200, 210, *centre)
@@ -110,19 +111,40 @@ def test_stored_size_never_grows_and_keeps_the_shape():
     np.testing.assert_allclose(large.K[:2, 2], np.array(large.size) / 2, atol=1e-9)
 
 
-@pytest.mark.parametrize(("target", "resized"), [((384, 512), (384, 699)), ((512, 384), (512, 932)),
-                                                 ((512, 512), (512, 932)), ((224, 224), (224, 408))])
+@pytest.mark.parametrize(("target", "resized"), [((384, 512), (384, 698)), ((512, 384), (512, 930)),
+                                                 ((512, 512), (512, 930)), ((224, 224), (224, 407))])
 def test_the_phone_capture_of_instant_ngp_is_cut_as_measured(target, resized):
-    """1080 x 1920, upright: stored around its principal point, which 510 x 928 pixels leave in the middle of a whole one,
-    then cut to either orientation, never turned."""
+    """1080 x 1920, upright: stored around its principal point, then cut to either orientation, never turned, never cut
+    around the principal point again."""
     stored = fit_stored(camera(1375.52, 1374.49, 554.558, 965.268), (1080, 1920))
     assert stored.box == (30, 11, 1080, 1919) and stored.size == (512, 930)
     np.testing.assert_allclose(stored.K[:2], [[1375.52 * 512 / 1050, 0, 524.558 * 512 / 1050],
                                               [0, 1374.49 * 930 / 1908, 954.268 * 930 / 1908]])
     found = fit(stored.K, stored.size, target)
-    assert found.size == target and found.resized == resized and found.upscaled == (target[0] > 510)
+    assert found.size == target and found.resized == resized and not found.upscaled
     assert np.abs(found.K[:2, 2] - np.array(target) / 2).max() <= 0.5
     assert found.K[0, 0] / found.K[1, 1] == pytest.approx(1375.52 / 1374.49, rel=2e-3)
+
+
+@pytest.mark.parametrize(("size", "centre"), [
+    ((520, 640), (257.3, 310.8)), ((514, 700), (256.6, 350)), ((516, 700), (258.3, 349.5)),
+    ((1080, 1920), (536, 965.3))])
+def test_a_stored_photograph_is_not_cut_around_its_principal_point_again(size, centre):
+    """Not enlarged to make up for two lost pixels: a training size gets the stored pixels themselves."""
+    stored = fit_stored(camera(cx=centre[0], cy=centre[1]), size)
+    found = fit(stored.K, stored.size, (512, 384))
+    assert stored.size[0] == 512 and (found.box[0], found.box[2]) == (0, 512)
+    pixels = np.random.default_rng(0).integers(0, 256, (*stored.size[::-1], 3), np.uint8)
+    x, y = np.add(found.box[:2], found.offset)
+    assert np.array_equal(found.image(pixels), pixels[y:y + 384, x:x + 512])
+    np.testing.assert_allclose(found.K, stored.K - [[0, 0, x], [0, 0, y], [0, 0, 0]], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("centre", "box"), [
+    ((320, 240), (0, 0, 640, 480)), ((319.5, 240.4), (0, 0, 640, 480)), ((319.5 - 1e-8, 239.6), (0, 0, 640, 480)),
+    ((320.5, 240), (2, 0, 640, 480)), ((318, 240.3), (0, 0, 636, 480)), ((320.2, 251.7), (0, 24, 640, 480))])
+def test_a_side_is_whole_where_the_principal_point_rounds_to_its_middle(centre, box):
+    assert fit(camera(cx=centre[0], cy=centre[1]), (640, 480), (224, 224)).box == box
 
 
 @pytest.mark.parametrize("case", range(5))
