@@ -61,8 +61,9 @@ def check_members(members: list[zipfile.ZipInfo], archive: str) -> None:
     names = Names()
     for member in members:
         name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)
+        renamed = "" if member.filename == name else f"would be extracted as {member.filename!r}"
         link = "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "is a link or a device"
-        if fault := name_fault(name) or link or names.fault(name, member.is_dir()):
+        if fault := name_fault(name) or renamed or link or names.fault(name, member.is_dir()):
             raise ArchiveError(f"unsafe_archive: member {name!r} of {archive} {fault}; nothing was extracted, take the "
                                "archive from its publisher.")
         if member.flag_bits & ENCRYPTED:

@@ -93,6 +93,18 @@ def test_backslashes_and_zero_bytes_in_names_are_unsafe(folder):
     refused(folder, raw_name(b"apple/a\0.jpg"), "unsafe_archive.*zero byte")
 
 
+def test_a_member_that_extra_fields_name_otherwise_is_unsafe(folder, monkeypatch):
+    """As newer Pythons read the name from Info-ZIP's field: what was looked through is not what would be written."""
+    def renamed(archive, members=zipfile.ZipFile.infolist):
+        members = members(archive)
+        members[-1].filename = "../out"
+        return members
+
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", renamed)
+    refused(folder, zipped(GOOD | {"apple/b": b"x"}),
+            r"unsafe_archive: member 'apple/b' of some.zip would be extracted as '\.\./out'; nothing was extracted")
+
+
 def test_encrypted_members_and_bombs_are_refused(folder, monkeypatch):
     refused(folder, encrypted(), "'a' of some.zip is encrypted")
     refused(folder, zipped({"zeros": bytes(10**6)}), "'zeros' of some.zip would grow from .* to 1000000 bytes")
