@@ -116,6 +116,7 @@ def receive(url: str, part: Path) -> None:
                 raise Interrupted(f"{url} continues another version of the file than was begun")
             if reply.status_code == 200:
                 start = 0
+                part.unlink(missing_ok=True)  # before the version: old bytes must never stand under a new one
             version_file.write_text(version_of(reply))
             append(reply, part, start, whole_size(reply, start))
     except DROPPED as error:

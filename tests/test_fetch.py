@@ -72,6 +72,22 @@ def test_a_file_that_changed_in_between_is_not_mixed(server, tmp_path):
     assert (tmp_path / "file").read_bytes() == DATA[::-1]
 
 
+def test_a_kill_before_the_first_new_byte_leaves_no_old_ones_under_the_new_version(server, tmp_path, monkeypatch):
+    server.cuts = [1_000_000]
+    with pytest.raises(FetchError):
+        get(server, tmp_path / "file", attempts=1)
+    server.files["/model"], server.etag = DATA[::-1], '"2"'
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetch, "append", killed)
+        get(server, tmp_path / "file")
+    get(server, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == DATA[::-1] and server.requests[-1] == ("/model", None)
+
+
 @pytest.mark.parametrize("named_by", ["etag", "modified"])
 @pytest.mark.parametrize("if_range", [True, False])
 def test_a_version_is_told_by_its_tag_or_its_date_whatever_the_server_heeds(server, tmp_path, named_by, if_range):
