@@ -15,7 +15,7 @@ from src.recording import Catalogue, Recording
 from src.scene import Frame, Scene, SceneRecord, write_scene
 from src.validation import SceneDropped, Tally, check_scene, usable_frames
 
-CONVERTER = 1  # raise when the same raw data would give other scene files
+CONVERTER = 2  # raise when the same raw data would give other scene files
 SCENE, OVERLAP, NOTE = "scene.safetensors", "overlap.safetensors", "converted.json"
 
 
