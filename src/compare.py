@@ -19,9 +19,10 @@ from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline
 from src.folders import fresh_folder
 from src.provenance import write_json
 from src.records import column, select, write_rows
+from src.speed import bracketed
 from src.statistics import Comparison, spread
 from src.templates import fill
-from src.tradeoffs import COSTS, costs, pareto_charts
+from src.tradeoffs import COSTS, costs, pareto_charts, timed_alike
 from src.verdict import CONTROL, cautions, difference_words, rank_words
 
 COMPARISON = REPORTS / "comparison"
@@ -112,18 +113,20 @@ def signed(row: dict, digits: int) -> str:
 
 
 def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
-    """Head and cells: a row per result with masked scores, the PSNR's difference, and what the model costs."""
+    """Head and cells: a row per result with masked scores, the PSNR's difference, and what the model costs, with
+    words where that was measured otherwise than for the first."""
     head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS", f"PSNR - {table.reference.name}", "Rank", "ms", "M parameters",
             "MB"]
-    cells, ranked = [], ranks(table.results)
+    cells, ranked, others = [], ranks(table.results), timed_alike(table.results)[1]
     for each in table.results:
         own = {row["metric"]: row for row in rows if row["run"] == each.name}
-        price = costs(each)
+        price, note = costs(each), bracketed(others.get(each.name, []))
         cells.append([each.name, " · ".join(filter(None, (each.label, each.detail))),
                       measured(own["psnr_masked"], 2), measured(own["ssim_masked"], 3),
                       measured(own["lpips_masked"], 3),
                       signed(own[METRIC], 2), rank_words(ranked.get(each.name)) or "–",
-                      *(f"{price[name]:.1f}" if price else NOT_MEASURED for name in COSTS)])
+                      *(f"{price[name]:.1f}{'' if name == 'parameters' else note}" if price else NOT_MEASURED
+                        for name in COSTS)])
     return head, cells
 
 
@@ -164,7 +167,8 @@ def write(folder: Path, results: list[Result], table: Table) -> str:
     write_rows(folder / "table.csv", rows)
     costs_of = {each.name: price for each in table.results if (price := costs(each))}
     write_json(folder / "comparison.json", {"reference": table.reference.name, "rows": rows, "refused": table.refused,
-                                            "generalisation": matrices, "costs": costs_of})
+                                            "generalisation": matrices, "costs": costs_of,
+                                            "costs_unlike": timed_alike(table.results)[1]})
     for name, svg in drawn.items():
         (folder / f"{name}.svg").write_text(figures.standalone(svg), "utf8")
     page = fill("compare.html", head=head, cells=cells, sentences=words, drawings=drawn, matrices=matrices)

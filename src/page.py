@@ -12,12 +12,12 @@ from src import figures
 from src.experiments import METRIC, Result, baseline_of, protocol_differences, ranks
 from src.gallery import Chosen
 from src.records import ALIGNMENTS, BINS, FLOORS, METHODS, Row, column, groups, select, summarise
-from src.speed import (CPU_ONLY, at_resolution, fps_and_memory, speed_facts, stage_table, time_bars, time_table, timings,
-                       why_absent)
+from src.speed import (CPU_ONLY, bracketed, conditions, fps_and_memory, speed_facts, stage_table, time_bars, time_table,
+                       timings, why_absent)
 from src.statistics import MIN_SCENES, Comparison, Interval
 from src.stopwatch import StageTime
 from src.templates import fill
-from src.tradeoffs import COSTS, pareto_charts, same_machine
+from src.tradeoffs import COSTS, pareto_charts, timed_alike
 from src.verdict import (BASELINE, FLOOR_NAMES, cautions, control_words, difference_words, floor_words, headline, number,
                          power_words, rank_words)
 from src.viewer import Walk, library, payload
@@ -222,16 +222,18 @@ def charts(findings: Findings) -> list[dict]:
                                                                    "masked PSNR of each test scene"),
                      "caption": f"{current.label}; means over the targets of a scene, aligned."})
         made.append(scene_scatter(findings, means))
-    measured = same_machine(comparable)
+    measured, others = timed_alike(comparable)
+    machine = f"one machine{bracketed(conditions(measured[0])[1:])}" if measured else ""
+    left_out = f" Left out: {', '.join(name + bracketed(words) for name, words in others.items())}." if others else ""
     if measured and measured[0] is current:
         rows = time_bars(measured)
         made.append({"title": "Time of each piece", "svg": figures.bars(rows, "milliseconds", "milliseconds per piece"),
-                     "caption": f"Median, 10 to 90 %, at {at_resolution(current)[0]} px on one machine. "
-                                + named(measured[:len(figures.COLOURS)])})
+                     "caption": f"Median, 10 to 90 %, on {machine}. " + named(measured[:len(figures.COLOURS)])
+                                + left_out})
     for cost, svg in pareto_charts(comparable).items():
         made.append({"title": f"Quality against {COSTS[cost]}", "svg": svg,
-                     "caption": "Runs measured on one machine; the line joins those that no other beats in both. "
-                                + named(measured)})
+                     "caption": f"Runs measured on {machine}; the line joins those that no other beats in both. "
+                                + named(measured) + left_out})
     return made
 
 

@@ -1,5 +1,7 @@
 """What reports/benchmark.json says of a result: frames per second, memory, parameters, as words for tables."""
 
+from collections.abc import Sequence
+
 from src.experiments import Result
 from src.stopwatch import StageTime
 
@@ -31,6 +33,23 @@ def at_resolution(result: Result) -> tuple[str, dict] | None:
     return side, benchmark["resolutions"][side]
 
 
+def conditions(result: Result) -> tuple[dict, str, str, str]:
+    """What the timings of a result hold for: hardware, device, precision, side."""
+    benchmark = timings(result)
+    return benchmark["hardware"], benchmark["device"], benchmark["precision"], f"{at_resolution(result)[0]} px"
+
+
+def unlike(result: Result, like: Result) -> list[str]:
+    """In what `result` was timed otherwise than `like`, in words; empty where their timings may stand side by side."""
+    return [ours if isinstance(ours, str) else "other hardware"
+            for ours, theirs in zip(conditions(result), conditions(like)) if ours != theirs]
+
+
+def bracketed(words: Sequence[str]) -> str:
+    """A space and (other hardware, cuda); nothing without words."""
+    return f" ({', '.join(words)})" if words else ""
+
+
 def bytes_words(count: int) -> str:
     return f"{count / 2**30:.2f} GB" if count >= 2**29 else f"{count / 2**20:.0f} MB"
 
@@ -40,15 +59,13 @@ def flops_words(count: int) -> str:
 
 
 def fps_and_memory(result: Result, like: Result) -> tuple[str, str] | None:
-    """Pairs turned into Gaussians per second and peak memory, with a word where `like` ran on other hardware."""
+    """Pairs turned into Gaussians per second and peak memory, with words where `like` was timed otherwise or not."""
     found = at_resolution(result)
     if found is None:
         return None
-    side, numbers = found
-    reference = timings(like)
-    other = reference is None or reference["hardware"] != timings(result)["hardware"] or at_resolution(like)[0] != side
-    note = f" ({timings(result)['device']}, {side} px)" if other else ""
-    return f"{numbers['encode']['per_second']:.1f}{note}", bytes_words(numbers["inference_memory"]["peak_bytes"])
+    note = bracketed(unlike(result, like) if timings(like) else conditions(result)[1:])
+    return (f"{found[1]['encode']['per_second']:.1f}{note}",
+            bytes_words(found[1]["inference_memory"]["peak_bytes"]) + note)
 
 
 def milliseconds(timing: dict | None) -> str:

@@ -3,7 +3,7 @@
 from src import figures
 from src.experiments import METRIC, Result
 from src.records import column, select
-from src.speed import at_resolution, timings
+from src.speed import at_resolution, timings, unlike
 from src.statistics import spread
 
 COSTS = {"milliseconds": "milliseconds per pair, median", "parameters": "parameters (millions)",
@@ -20,11 +20,11 @@ def costs(result: Result) -> dict[str, float] | None:
             "memory": found[1]["inference_memory"]["peak_bytes"] / 2**20}
 
 
-def same_machine(results: list[Result]) -> list[Result]:
-    """Those whose costs were measured on the hardware, and at the resolution, of the first that has any."""
+def timed_alike(results: list[Result]) -> tuple[list[Result], dict[str, list[str]]]:
+    """Those whose costs were measured like those of the first that has any, and name -> in what the others were not."""
     measured = [each for each in results if timings(each)]
-    return [each for each in measured if timings(each)["hardware"] == timings(measured[0])["hardware"]
-            and at_resolution(each)[0] == at_resolution(measured[0])[0]]
+    others = {each.name: words for each in measured if (words := unlike(each, measured[0]))}
+    return [each for each in measured if each.name not in others], others
 
 
 def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
@@ -37,9 +37,9 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
 
 
 def pareto_charts(results: list[Result]) -> dict[str, str]:
-    """cost -> SVG of quality against it, for two or more results measured on the same machine."""
+    """cost -> SVG of quality against it, for two or more results measured alike."""
     prices, quality = {}, {}
-    for each in same_machine(results):
+    for each in timed_alike(results)[0]:
         if values := column(select(each.rows, alignment="aligned"), METRIC)[0]:
             prices[each.name], quality[each.name] = costs(each), spread(values)["mean"]
     if len(quality) < 2:

@@ -79,9 +79,10 @@ def test_files_open_without_a_network(compare):
     assert "var(" not in Path("reports/comparison/forest.svg").read_text()
 
 
-def priced(milliseconds: float) -> dict:
+def priced(milliseconds: float, device: str = "cpu") -> dict:
     numbers = {"encode": {"median_ms": milliseconds}, "inference_memory": {"peak_bytes": 2**30}}
-    return {"params": "p", "hardware": {"cpu": "x"}, "resolutions": {"128": numbers},
+    return {"params": "p", "hardware": {"cpu": "x"}, "device": device, "precision": "32-true",
+            "resolutions": {"128": numbers},
             "parameters": {"backbone": 3_000_000, "trainable": 1, "decoder": 1_000_000}}
 
 
@@ -100,6 +101,11 @@ def test_the_price_of_quality_is_drawn_for_one_machine(compare):
     assert "| 70.0 | 4.0 | 1024.0 |" in table and "| 20.0 | 4.0 |" in table
     assert {path.stem for path in Path("reports/comparison").glob("pareto*")} == {
         "pareto_milliseconds", "pareto_parameters", "pareto_memory"}
+    write_json("reports/benchmark.json", priced(7.0, "cuda"))
+    _, table, _ = compare("HEAD")
+    assert "| 7.0 (cuda) | 4.0 | 1024.0 (cuda) |" in table and "| 20.0 | 4.0 | 1024.0 |" in table
+    assert not list(Path("reports/comparison").glob("pareto*"))
+    assert json.loads(Path("reports/comparison/comparison.json").read_text())["costs_unlike"] == {"this run": ["cuda"]}
 
 
 def test_the_front_holds_what_nothing_beats():

@@ -1,14 +1,17 @@
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from src.experiments import Result, ranks
-from src.page import cloud_table, curve_of, data_uri, group_table, limits, plus_minus, score_table, unbroken
+from src.page import (CHART_NAMES, Findings, charts, cloud_table, curve_of, data_uri, group_table, limits, plus_minus,
+                      score_table, unbroken)
 from src.statistics import Interval
 from src.verdict import rank_words
+from tests.test_speed import BENCHMARK
 
 SCORES = {"psnr_masked": {"mean": 20.126, "std": 3.0, "n": 9}, "ssim_masked": {"mean": 0.5, "n": 1}}
 TREE = {method: {"raw": SCORES, "aligned": SCORES} for method in ("render", "copy_nearest", "points", "points_splat")}
@@ -41,6 +44,26 @@ def result(name: str, gain: float) -> Result:
     rows = [{"episode": str(i), "target": "1", "scene": f"s{i // 2}", "alignment": "aligned",
              "psnr_masked": 20 + i % 3 + gain + wobble[i]} for i in range(10)]
     return Result(name, {"protocol": {"seed": 0}}, {}, rows, {}, None)
+
+
+def findings(results: list[Result], **others) -> Findings:
+    """With nothing but results, and what is named."""
+    bins = {"wide": dict.fromkeys(CHART_NAMES)}
+    return Findings(**dict.fromkeys(Findings.__annotations__) | {"results": results, "rows": [], "bins": bins} | others)
+
+
+def test_charts_of_timings_say_what_they_hold_for_and_whom_they_leave_out():
+    def timed(name: str, **changed) -> Result:
+        about = {"label": name, "protocol": {"seed": 0, "resolution": "224x224"}, "benchmark_params": "p"}
+        return replace(result(name, 0), about=about | {"backbone": {"name": "none"}}, benchmark=BENCHMARK | changed)
+
+    runs = [timed("a"), timed("b"), timed("c", device="cuda", precision="16-mixed")]
+    captions = {chart["title"]: chart["caption"] for chart in charts(findings(runs))}
+    assert captions["Time of each piece"] == (
+        "Median, 10 to 90 %, on one machine (cpu, 32-true, 224 px). a: a; b: b. Left out: c (cuda, 16-mixed).")
+    prices = [caption for title, caption in captions.items() if title.startswith("Quality against")]
+    assert len(prices) == 3 and all("one machine (cpu, 32-true, 224 px)" in words for words in prices)
+    assert all(words.endswith("b: b. Left out: c (cuda, 16-mixed).") for words in prices)
 
 
 def test_ranks_are_given_for_three_or_more_runs():

@@ -1,7 +1,12 @@
+from dataclasses import replace
+
+import pytest
+
 from src.experiments import Result
 from src.speed import (MISSING, STALE, bytes_words, fps_and_memory, speed_facts, stage_table, time_table, timings,
-                       why_absent)
+                       unlike, why_absent)
 from src.stopwatch import StageTime
+from src.tradeoffs import timed_alike
 
 TIMING = {"median_ms": 50.0, "p10_ms": 45.0, "p90_ms": 61.0, "per_second": 20.0}
 MEMORY = {"peak_bytes": 3 * 2**29, "before_bytes": 2**29, "what": "resident set"}
@@ -33,9 +38,22 @@ def test_the_table_shows_the_speed_at_the_scored_resolution():
 
 def test_other_hardware_is_said_to_be_other():
     gpu = BENCHMARK | {"device": "cuda", "hardware": {"cpu": "x", "cpu_cores": 8, "threads": 8, "gpu": "H100"}}
-    assert fps_and_memory(result(gpu), result(BENCHMARK))[0] == "5.0 (cuda, 224 px)"
-    assert fps_and_memory(result(gpu), result(None))[0] == "5.0 (cuda, 224 px)"
+    assert fps_and_memory(result(gpu), result(BENCHMARK))[0] == "5.0 (other hardware, cuda)"
+    note = " (cuda, 32-true, 224 px)"
+    assert fps_and_memory(result(gpu), result(None)) == (f"5.0{note}", f"1.50 GB{note}")
     assert speed_facts(gpu)[0][1].startswith("H100") and speed_facts(BENCHMARK)[0][1].startswith("Some CPU")
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({}, []), ({"device": "cuda"}, ["cuda"]), ({"precision": "16-mixed"}, ["16-mixed"]),
+    ({"hardware": BENCHMARK["hardware"] | {"threads": 1}}, ["other hardware"]),
+    ({"resolutions": {"128": BENCHMARK["resolutions"]["128"]}}, ["128 px"])])
+def test_timings_are_set_side_by_side_only_where_all_but_the_model_was_alike(changed, words):
+    first, second = result(BENCHMARK), replace(result(BENCHMARK | changed), name="other")
+    assert unlike(second, first) == words
+    assert fps_and_memory(second, first)[1] == "1.50 GB" + (f" ({words[0]})" if words else "")
+    kept, others = timed_alike([result(None), first, second])
+    assert (kept, others) == (([first], {"other": words}) if words else ([first, second], {}))
 
 
 def test_times_have_a_spread_and_absent_pieces_no_row():
