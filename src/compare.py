@@ -34,13 +34,15 @@ NOT_MEASURED = "not measured"
 @dataclass(frozen=True)
 class Table:
     """results: comparable ones; refused: name -> what differs; reference: what differences are taken from; differences:
-    metric -> name -> comparison with the reference; controlled: name -> comparison with constant features, if there."""
+    metric -> name -> comparison with the reference; controlled: name -> comparison with constant features, if there;
+    confidence: of the intervals."""
 
     results: list[Result]
     refused: dict[str, list[str]]
     reference: Result
     differences: dict[str, dict[str, Comparison]]
     controlled: dict[str, Comparison]
+    confidence: float
 
 
 def named(words: list[str]) -> list[Result]:
@@ -71,7 +73,7 @@ def tabulate(results: list[Result], config: Config) -> Table:
     settings = bootstrap.resamples, bootstrap.confidence, config.seed
     differences = {metric: against_baseline(kept, *settings, metric, reference) for metric in METRICS}
     controlled = against_baseline(kept, *settings, reference=control) if control and control is not reference else {}
-    return Table(kept, refused, reference, differences, controlled)
+    return Table(kept, refused, reference, differences, controlled, bootstrap.confidence)
 
 
 def score_rows(table: Table) -> list[dict]:
@@ -115,8 +117,8 @@ def signed(row: dict, digits: int) -> str:
 def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
     """Head and cells: a row per result with masked scores, the PSNR's difference, and what the model costs, with
     words where that was measured otherwise than for the first."""
-    head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS", f"PSNR - {table.reference.name}", "Rank", "ms", "M parameters",
-            "MB"]
+    head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS",
+            f"PSNR - {table.reference.name} [{100 * table.confidence:g} %]", "Rank", "ms", "M parameters", "MB"]
     cells, ranked, others = [], ranks(table.results), timed_alike(table.results)[1]
     for each in table.results:
         own = {row["metric"]: row for row in rows if row["run"] == each.name}
@@ -166,7 +168,8 @@ def write(folder: Path, results: list[Result], table: Table) -> str:
     (folder / "table.md").write_text("\n\n".join([text, *words]) + "\n", "utf8")
     write_rows(folder / "table.csv", rows)
     costs_of = {each.name: price for each in table.results if (price := costs(each))}
-    write_json(folder / "comparison.json", {"reference": table.reference.name, "rows": rows, "refused": table.refused,
+    write_json(folder / "comparison.json", {"reference": table.reference.name,
+                                            "confidence": table.confidence, "rows": rows, "refused": table.refused,
                                             "generalisation": matrices, "costs": costs_of,
                                             "costs_unlike": timed_alike(table.results)[1]})
     for name, svg in drawn.items():

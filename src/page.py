@@ -62,6 +62,7 @@ class Findings:
     stages       stage -> its time when it last ran here
     other        another arm's renders of the same targets, where this machine has them
     walks        scenes for the viewer
+    confidence   of the intervals, eval.bootstrap.confidence
     """
 
     results: list[Result]
@@ -77,10 +78,16 @@ class Findings:
     stages: dict[str, StageTime]
     other: Other | None
     walks: list[Walk]
+    confidence: float
 
     @property
     def current(self) -> Result:
         return self.results[0]
+
+    @property
+    def level(self) -> str:
+        """95 %"""
+        return f"{100 * self.confidence:g} %"
 
 
 def plus_minus(entry: dict | None, metric: str) -> str:
@@ -216,7 +223,8 @@ def charts(findings: Findings) -> list[dict]:
     made.append({"title": "By overlap of the two photographs",
                  "svg": figures.bands([name.replace("_", " ") for name in overlaps], estimates, "PSNR, masked (dB)",
                                       "masked PSNR by overlap bin"),
-                 "caption": f"{current.label}. Bars: 95 % intervals over scenes, where there are enough of them."})
+                 "caption": f"{current.label}. Bars: {findings.level} intervals over scenes, where there are enough of "
+                            "them."})
     if means := scene_means(findings):
         made.append({"title": "Scene by scene", "svg": figures.dots(means, "PSNR, masked (dB)",
                                                                    "masked PSNR of each test scene"),
@@ -281,8 +289,8 @@ def forest(findings: Findings) -> dict | None:
     estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
     title = f"masked PSNR minus that of {against} (dB)"
     return {"svg": figures.forest(estimates, title, f"{current.label}: {title}"),
-            "caption": "Paired differences; 95 % intervals over scenes, where there are enough, and over seeds, where there "
-                       "are several. " + named(arms)}
+            "caption": f"Paired differences; {findings.level} intervals over scenes, where there are enough, and over "
+                       "seeds, where there are several. " + named(arms)}
 
 
 def unmeasured(findings: Findings) -> dict[str, str]:
@@ -317,6 +325,7 @@ def context(findings: Findings) -> dict:
         key_figures.append(("Chamfer distance (m)", plus_minus(cloud["chamfer"], "chamfer")))
     return {
         "label": current.label, "detail": current.detail, "counts": summary["counts"],
+        "level": findings.level,
         "resolution": summary["resolution"], "others": others,
         "headline": unbroken(headline(current, findings.score, comparison)),
         "cautions": cautions(current, comparison is not None),

@@ -264,7 +264,8 @@ def main(config: Config) -> None:
                         against_baseline(results, *settings),
                         against_baseline(results, *settings, reference=control) if control else {}, bins, pictures,
                         provenance(config, record, licences, results[1:]), stage_times(),
-                        others_renders(arm, [chosen for chosen, _ in pictures]), walks(results[0], arm, index))
+                        others_renders(arm, [chosen for chosen, _ in pictures]), walks(results[0], arm, index),
+                        bootstrap.confidence)
     target = REPORTS / "summary" / "index.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(findings), "utf8")

@@ -52,6 +52,14 @@ def test_all_experiments_of_the_commit_are_compared_with_the_baseline(compare):
     assert written["reference"] == "main" and written["refused"] == {"long": ["opt.steps 900 instead of 300"]}
 
 
+def test_the_confidence_of_the_intervals_is_the_configured_one(compare):
+    assert "| PSNR - main [95 %] |" in compare()[1]
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params.replace("confidence: 0.95", "confidence: 0.9"))
+    assert "| PSNR - main [90 %] |" in compare()[1]
+    assert json.loads(Path("reports/comparison/comparison.json").read_text())["confidence"] == 0.9
+
+
 def test_what_was_measured_in_another_way_is_refused_by_name(compare):
     code, _, refusal = compare("long")
     assert code == 1 and "Refused: this run" in refusal and "opt.steps 300 instead of 900" in refusal

@@ -49,7 +49,8 @@ def result(name: str, gain: float) -> Result:
 def findings(results: list[Result], **others) -> Findings:
     """With nothing but results, and what is named."""
     bins = {"wide": dict.fromkeys(CHART_NAMES)}
-    return Findings(**dict.fromkeys(Findings.__annotations__) | {"results": results, "rows": [], "bins": bins} | others)
+    absent = dict.fromkeys(Findings.__annotations__) | {"rows": [], "bins": bins, "confidence": 0.95}
+    return Findings(**absent | {"results": results} | others)
 
 
 def test_charts_of_timings_say_what_they_hold_for_and_whom_they_leave_out():

@@ -99,6 +99,13 @@ def test_each_parameter_is_read_by_some_stage():
             and not any(key == name or key.startswith(f"{name}.") for name in tracked)} == set()
 
 
+def test_titles_of_plots_name_no_confidence():
+    """They are fixed, eval.bootstrap.confidence is not."""
+    titles = [plot["title"] for entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+              if isinstance(entry, dict) for plot in entry.values()]
+    assert titles and not any(re.search(r"\d %.*interval", title) for title in titles)
+
+
 def test_no_file_holds_an_absolute_path_or_an_index_address():
     words = re.compile("|".join(("/work" + "/", "/root" + "/", "--(extra-)?index" + "-url", "/tmp" + "/")))
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True,

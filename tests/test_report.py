@@ -254,10 +254,11 @@ def test_runs_that_were_trained_in_another_way_are_not_compared(tmp_path):
 
 
 def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
-    run(tmp_path, scenes_per_family=1, weights="pretrained")
+    run(tmp_path, "eval.bootstrap.confidence=0.9", scenes_per_family=1, weights="pretrained")
     html = (tmp_path / "reports/summary/index.html").read_text("utf8")
     words = words_of(html)
     assert "several seeds" not in words
+    assert "Brackets are 90 % intervals" in words and "; 90 % intervals" in words and "Bars: 90 % intervals" in words
     assert "there is no baseline to compare it with yet" in words and "not in a Git repository" in words
     assert "dvc exp run -n base -S model.backbone=none" in words
     assert "[" not in re.search("<h1>(.*?)</h1>", html).group(1)
