@@ -293,6 +293,13 @@ def forest(findings: Findings) -> dict | None:
                        "seeds, where there are several. " + named(arms)}
 
 
+def brackets(findings: Findings) -> str:
+    """What the intervals at the top of the page are: 95 % intervals over scenes. Those over seeds name how many."""
+    shown = [*findings.comparisons.values(), findings.controlled.get(findings.current.name)]
+    seeds = any(each and each.interval.low is not None and each.interval.seeds > 1 for each in shown)
+    return f"{findings.level} intervals over scenes" + (", and over seeds where these are named" if seeds else "")
+
+
 def unmeasured(findings: Findings) -> dict[str, str]:
     """What this page could show and does not, and why, beside the absent scores."""
     current, absent = findings.current, {}
@@ -325,7 +332,7 @@ def context(findings: Findings) -> dict:
         key_figures.append(("Chamfer distance (m)", plus_minus(cloud["chamfer"], "chamfer")))
     return {
         "label": current.label, "detail": current.detail, "counts": summary["counts"],
-        "level": findings.level,
+        "brackets": brackets(findings),
         "resolution": summary["resolution"], "others": others,
         "headline": unbroken(headline(current, findings.score, comparison)),
         "cautions": cautions(current, comparison is not None),

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from src.experiments import Result, ranks
-from src.page import (CHART_NAMES, Findings, charts, cloud_table, curve_of, data_uri, group_table, limits, plus_minus,
-                      score_table, unbroken)
-from src.statistics import Interval
+from src.page import (CHART_NAMES, Findings, brackets, charts, cloud_table, curve_of, data_uri, group_table, limits,
+                      plus_minus, score_table, unbroken)
+from src.statistics import Comparison, Interval
 from src.verdict import rank_words
 from tests.test_speed import BENCHMARK
 
@@ -65,6 +65,18 @@ def test_charts_of_timings_say_what_they_hold_for_and_whom_they_leave_out():
     prices = [caption for title, caption in captions.items() if title.startswith("Quality against")]
     assert len(prices) == 3 and all("one machine (cpu, 32-true, 224 px)" in words for words in prices)
     assert all(words.endswith("b: b. Left out: c (cuda, 16-mixed).") for words in prices)
+
+
+def test_brackets_are_over_seeds_only_where_an_interval_is():
+    def told(name: str, low: float | None, seeds: int) -> str:
+        compared = {name: Comparison(Interval(0.1, low, low and 0.3, 24, 8, seeds), 0.5, 0.5, None, None)}
+        return brackets(findings([result("a", 0), result("b", 0)], comparisons=compared, controlled=compared))
+
+    over_scenes = "95 % intervals over scenes"
+    assert told("a", -0.1, 1) == told("b", -0.1, 1) == told("a", None, 3) == over_scenes
+    assert told("a", -0.1, 3) == told("b", -0.1, 3) == over_scenes + ", and over seeds where these are named"
+    other = {"b": Comparison(Interval(0.1, -0.1, 0.3, 24, 8, 3), 0.5, 0.5, None, None)}  # of a run not shown here
+    assert brackets(findings([result("a", 0)], comparisons={}, controlled=other)) == over_scenes
 
 
 def test_ranks_are_given_for_three_or_more_runs():
