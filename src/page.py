@@ -329,7 +329,8 @@ def context(findings: Findings) -> dict:
     cloud, benchmark = summary["cloud"]["aligned"], timings(current)
     absent = summary["absent"] | unmeasured(findings)
     if "chamfer" in cloud:
-        key_figures.append(("Chamfer distance (m)", plus_minus(cloud["chamfer"], "chamfer")))
+        key_figures.append((f"Chamfer distance (m), by pair, n = {cloud['chamfer']['n']}",
+                            plus_minus(cloud["chamfer"], "chamfer")))
     return {
         "label": current.label, "detail": current.detail, "counts": summary["counts"],
         "brackets": brackets(findings),

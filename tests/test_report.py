@@ -215,6 +215,13 @@ def test_the_page_tells_the_verdict_and_what_was_not_measured(html):
     assert "nan" not in words.lower().split() and "None" not in words
 
 
+def test_the_chamfer_distance_has_its_own_number_of_pairs(reported, html):
+    clouds = read_rows((reported / "data/eval/cloud.csv").read_text())
+    pairs = len(select(clouds, alignment="aligned"))
+    assert pairs == 12 and f"Chamfer distance (m), by pair, n = {pairs} " in words_of(html)
+    assert "over 24 held-out photographs" in words_of(html)
+
+
 def test_the_page_lists_the_licences_of_data_and_of_every_arm_s_weights(html):
     words = words_of(html)
     assert "geometry tiny MASt3R: bundled weights, licence Apache-2.0, source trained by this project" in words
