@@ -84,7 +84,7 @@ def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
     aligned, cloud = render["aligned"], summary["cloud"]["aligned"]
     wanted = "psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel"
     metrics = {name: rounded(aligned[name]["mean"]) for name in wanted if name in aligned}
-    metrics["psnr_masked_std"] = rounded(aligned[METRIC].get("std", 0.0)) if METRIC in aligned else None
+    metrics["psnr_masked_std"] = rounded(aligned[METRIC]["std"]) if "std" in aligned.get(METRIC, {}) else None
     for name, raw in (("psnr_masked_raw", METRIC), ("psnr_splatt3r_masked", "psnr_splatt3r_masked")):
         metrics[name] = rounded(render["raw"][raw]["mean"]) if raw in render["raw"] else None
     metrics |= {name: rounded(entry["mean"]) for name, entry in cloud.items()

@@ -15,7 +15,7 @@ from PIL import Image
 from src import evaluate, report
 from src.config import load
 from src.experiments import protocol_differences, read_folder
-from src.records import read_rows, select
+from src.records import METHODS, read_rows, select
 from tests.fabricated import write_results
 from tests.test_evaluate import change
 
@@ -103,6 +103,16 @@ def test_headline_numbers_agree_with_the_records(reported):
     flat = [value for entry in metrics.values() for value in (entry.values() if isinstance(entry, dict) else [entry])]
     assert 15 <= len(flat) <= 27 and all(math.isfinite(value) for value in flat)
     assert "lpips" not in metrics
+
+
+def test_one_photograph_has_no_standard_deviation():
+    scores = {method: {"raw": {}, "aligned": {"psnr_masked": {"mean": 20.0, "n": 1}}} for method in METHODS}
+    summary = {"methods": scores, "cloud": {"aligned": {}}, "bins": {}, "categories": {},
+               "counts": {"targets": 1, "scenes": 1}}
+    metrics = report.headline_metrics(summary, 5, {"sites": {}})
+    assert metrics["psnr_masked"] == 20 and "psnr_masked_std" not in metrics
+    scores["render"]["aligned"]["psnr_masked"] |= {"std": 0.0, "n": 2}
+    assert report.headline_metrics(summary, 5, {"sites": {}})["psnr_masked_std"] == 0
 
 
 def test_what_fusion_came_to_do_is_published(reported, html):
