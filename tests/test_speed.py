@@ -64,6 +64,11 @@ def test_times_have_a_spread_and_absent_pieces_no_row():
     assert not any("backbone" in name for name in rows)
 
 
+def test_figures_of_one_run_are_said_to_vary():
+    words = dict(speed_facts(BENCHMARK))["repeats"]
+    assert words.startswith("one process, one run") and "3 % in memory and 15 % in milliseconds" in words
+
+
 def test_memory_is_in_the_unit_that_fits():
     assert [bytes_words(count) for count in (5 * 2**20, 2**29, 10**10)] == ["5 MB", "0.50 GB", "9.31 GB"]
 
