@@ -35,6 +35,8 @@ from src.provenance import (file_hash, fix_computation, module_hashes, numpy_gen
 
 SCENES, FOLDER = Path("data/scenes"), Path("data/distilled")
 PROBED = 256  # photographs, at most, that statistics are taken from, and that agreement is measured on
+UNTRAINED = ("This backbone was distilled from an untrained teacher: its features are those of random weights, and so "
+             "is what was learned.")
 NETWORKS = ("dinov2_", "timm:", "clip", "croco")  # how names begin that model.backbone=file:… knows a network by
 
 
@@ -221,13 +223,13 @@ def main(config: Config, name: str) -> None:
               "teacher": teacher.record, "student": student.record, "steps": params.optimiser.steps,
               "params": params_hash(pair, params.crops, params.optimiser, params.seed, params.threads),
               "scenes": file_hash(SCENES / "index.jsonl"), "versions": versions()}
-    if teacher.record["weights"] == "random":
-        record["caution"] = "untrained teacher: its features are those of random weights, and so is what was learned"
+    caution = UNTRAINED if teacher.record["weights"] == "random" else teacher.backbone.note
+    record |= {"caution": caution} if caution else {}
     checkpoint = scratch / f"{params_hash(record, module_hashes('src.'), file_hash(__file__))}.pt"
     record |= distill(student.backbone, teacher.backbone, params, checkpoint)
     with fresh_folder(FOLDER / name) as folder:
         write_backbone(folder / "model.safetensors", student.backbone.network.state_dict(),
-                       Described(student.backbone.name))
+                       Described(student.backbone.name, note=caution))
         write_json(folder / "record.json", record)
     shutil.rmtree(scratch)
     for who, scores in record["held_out"].items():

@@ -10,7 +10,8 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from src import distill
+from src import backbones, distill
+from src.backbone_weights import backbone_weights
 from src.backbones import build
 from src.backbones.controls import Rgb, Shuffled
 from src.backbones.dinov2 import DinoV2
@@ -18,7 +19,9 @@ from src.backbones.files import read_tensors
 from src.config import load
 from src.datasets.procedural import generate
 from src.distill import Crops, Known, Optimiser, Pair, Params, check, main, rate, read_params
+from src.experiments import Result
 from src.provenance import read_json
+from src.verdict import cautions
 from tests.test_distillation import write_photographs
 from tests.test_pipeline import UNHASHED, reached
 
@@ -114,8 +117,9 @@ def test_the_file_gives_the_students_features_and_says_what_it_was_taught(reposi
     path = repository / "data/distilled/tiny/model.safetensors"
     first = path.read_bytes()
     with safe_open(path, framework="pt") as file:
-        assert file.metadata() == {"architecture": "timm:test_vit"}
+        metadata = file.metadata()
     record = read_json(path.with_name("record.json"))
+    assert metadata == {"architecture": "timm:test_vit", "note": record["caution"]}
     assert record["label"] == "test_vit, distilled from test_vit2 (random weights, untrained)"
     assert "untrained teacher" in record["caution"] and record["steps"] == 2
     assert record["teacher"]["weights"] == "random" and record["teacher"]["channels"] == 64
@@ -136,6 +140,18 @@ def test_the_file_gives_the_students_features_and_says_what_it_was_taught(reposi
     student.network.load_state_dict(trained)
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded(images), student(images)) and not torch.allclose(loaded(images), untrained(images))
+
+
+def test_a_report_says_of_a_student_that_its_teacher_was_untrained(repository):
+    write_params({"tiny": TINY, "next": TINY | {"teacher": "file:data/distilled/tiny/model.safetensors"}})
+    for name in ("tiny", "next"):
+        main(load(), name)
+        config = load([f"model.backbone=file:data/distilled/{name}/model.safetensors"])
+        backbone_weights(config, repository / "weights")
+        record = read_json(repository / "weights/record.json")
+        said, = cautions(Result("run", {"backbone": record}, {}, [], {}, None), compared=True)
+        assert "distilled from an untrained teacher" in said
+        assert backbones.load(config.model, repository / "weights").note == said
 
 
 def known(backbone, weights: str = "random") -> Known:

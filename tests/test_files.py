@@ -130,15 +130,17 @@ def test_what_fits_nowhere_is_shown_without_the_common_prefix(tmp_path):
 
 
 def test_a_fine_tuned_backbones_file_comes_back_and_repeats_itself(tmp_path):
-    path, described = tmp_path / "students/mine.safetensors", Described("test_vit", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    path = tmp_path / "students/mine.safetensors"
+    described = Described("test_vit", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), "“Mine”.")
     write_backbone(path, STATE, described)
     first = path.read_bytes()
     assert read_described(path) == described and same(read_state(path, fits), STATE)
     write_backbone(path, STATE, described)
     assert path.read_bytes() == first
-    torch.save({"state_dict": STATE, "architecture": "test_vit", "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]},
-               tmp_path / "mine.pth")
-    assert read_described(tmp_path / "mine.pth") == described
+    about = {"architecture": "test_vit", "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3], "note": "“Mine”."}
+    for content in ({"state_dict": STATE} | about, STATE | about):
+        torch.save(content, path := tmp_path / "mine.pth")
+        assert read_described(path) == described and same(read_state(path, fits), STATE)
 
 
 def test_a_file_that_does_not_say_its_architecture_is_told_what_to_add(tmp_path):

@@ -85,7 +85,7 @@ def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone
                          "model.dinov2_model or of timm into the file.")
     backbone.name, backbone.title = f"file:{path.name}", f"{backbone.title}, fine-tuned ({path.name})"
     backbone.described, backbone.own_weights = described, str(path)
-    backbone.licence, backbone.source = "unknown", None
+    backbone.licence, backbone.source, backbone.note = "unknown", None, described.note or backbone.note
     backbone.mean, backbone.std = (tuple(getattr(described, key) or getattr(backbone, key)) for key in ("mean", "std"))
     return backbone
 

@@ -7,6 +7,7 @@ A fine-tuned backbone (model.backbone=file:<path>) is one file that says what ne
                                    of model.backbone (croco, clip, timm:<name>)
                      mean, std     optional JSON lists of three numbers, "[0.5, 0.5, 0.5]": the input statistics it was
                                    trained with, where they are not the architecture's own
+                     note          optional: what no report of a run with it may leave out, a sentence
     torch        a dictionary with the same keys beside the state dict, which is under `state_dict`, `model` or `teacher`
 
 `write_backbone` writes the first form. Parameter names are those of the architecture's own network (timm's, or as its
@@ -17,7 +18,7 @@ are left out.
 import json
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -36,19 +37,21 @@ DEPTH = 4  # of the nesting, at most
 
 @dataclass(frozen=True)
 class Described:
-    """What a fine-tuned backbone's file says of itself; mean and std None = the architecture's own."""
+    """What a fine-tuned backbone's file says of itself; mean and std None, note empty = the architecture's own."""
 
     architecture: str
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    note: str = ""
 
 
 def write_backbone(path: str | Path, state: Mapping[str, Tensor], described: Described) -> None:
     """A file that model.backbone=file:<path> reads; its bytes depend on its content alone."""
     statistics = {name: json.dumps(values) for name in ("mean", "std") if (values := getattr(described, name))}
+    note = {"note": described.note} if described.note else {}
     with whole_file(path) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial,
-                  {"architecture": described.architecture} | statistics)
+                  {"architecture": described.architecture} | statistics | note)
         order_metadata(partial)
 
 
@@ -76,7 +79,8 @@ def read_described(path: str | Path) -> Described:
                               'save_file(state, path, {"architecture": "dinov2_vits14"}), for torch a key '
                               "`architecture` beside the state dict; a name of model.dinov2_model, model.backbone or "
                               "timm.")
-    return Described(name, *(three_numbers(path, key, about.get(key)) for key in ("mean", "std")))
+    return Described(name, *(three_numbers(path, key, about.get(key)) for key in ("mean", "std")),
+                     note=str(about.get("note") or ""))
 
 
 def three_numbers(path: str | Path, key: str, value: object) -> tuple[float, float, float] | None:
@@ -104,7 +108,8 @@ def read_state(path: str | Path, fits: Callable[[dict[str, Tensor]], bool]) -> d
     content, _ = read_content(path)
     entry = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
     state = dict(content if entry is None else content[entry])
-    state = {name: value for name, value in state.items() if name not in ("architecture", "mean", "std")}
+    about = [field.name for field in fields(Described)]
+    state = {name: value for name, value in state.items() if name not in about}
     if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{path} is no plain state dict: its top level holds {described(content)}; save the "
                               f"network's state dict alone, or under one of {', '.join(ENTRIES)}.")
