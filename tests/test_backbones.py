@@ -74,8 +74,9 @@ def student(path, architecture: str = "dinov2_vits14", **statistics) -> Backbone
 def test_a_file_says_which_network_it_holds(tmp_path, architecture):
     trained = student(tmp_path / "mine.safetensors", architecture, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     backbone = build(load([f"model.backbone=file:{tmp_path}/mine.safetensors"]).model, seed=0)
-    assert (backbone.name, backbone.own_weights) == ("file:mine.safetensors", str(tmp_path / "mine.safetensors"))
-    assert backbone.label("file") == f"{trained.title}, fine-tuned (mine.safetensors)"
+    shown = f"{tmp_path.name}/mine.safetensors"
+    assert (backbone.name, backbone.own_weights) == (f"file:{shown}", str(tmp_path / "mine.safetensors"))
+    assert backbone.label("file") == f"{trained.title}, fine-tuned ({shown})"
     assert (backbone.mean, backbone.std, backbone.licence) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "unknown")
     backbone.load(backbone.read(backbone.own_weights), "mine.safetensors")
     own, trained.mean, trained.std = trained.mean, backbone.mean, backbone.std
@@ -83,6 +84,15 @@ def test_a_file_says_which_network_it_holds(tmp_path, architecture):
     write_backbone(tmp_path / "again.safetensors", trained.network.state_dict(), Described(architecture))
     plain = build(load([f"model.backbone=file:{tmp_path}/again.safetensors"]).model, seed=0)
     assert plain.mean == own  # the architecture's
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    labels = []
+    for name in ("vits14", "from_vitl14"):
+        student(tmp_path / name / "model.safetensors", "test_vit")
+        backbone = build(load([f"model.backbone=file:{tmp_path}/{name}/model.safetensors"]).model, seed=0)
+        labels.append(backbone.label("file"))
+    assert labels == [f"test_vit, fine-tuned ({name}/model.safetensors)" for name in ("vits14", "from_vitl14")]
 
 
 @pytest.mark.parametrize("architecture", ["none", "rgb", "file:mine.safetensors", "constant"])

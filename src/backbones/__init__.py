@@ -83,7 +83,8 @@ def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone
     if nested or not hasattr(backbone := build(replace(model, **chosen), seed), "network"):
         raise ValueError(f"{path} names the architecture {name!r}, which has no weights; write a name of "
                          "model.dinov2_model or of timm into the file.")
-    backbone.name, backbone.title = f"file:{path.name}", f"{backbone.title}, fine-tuned ({path.name})"
+    shown = Path(*path.parts[-2:]).as_posix()  # <folder>/<file>: every student's file is called model.safetensors
+    backbone.name, backbone.title = f"file:{shown}", f"{backbone.title}, fine-tuned ({shown})"
     backbone.described, backbone.own_weights = described, str(path)
     backbone.licence, backbone.source, backbone.note = "unknown", None, described.note or backbone.note
     backbone.mean, backbone.std = (tuple(getattr(described, key) or getattr(backbone, key)) for key in ("mean", "std"))
