@@ -268,15 +268,23 @@ def ranks(results: list[Result]) -> dict[str, tuple[int, int]]:
 
 def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:
     """arm -> families it was trained on -> family it was scored on -> mean aligned score, for results that differ from
-    the first in their training scenes at most; arms trained on one choice of scenes alone are left out."""
-    tables = {}
+    the first in their training scenes at most; arms trained on one choice of scenes alone are left out. Arms that share
+    label and detail are told apart by the name of their first run."""
+    arms: dict[str, dict[str, Result]] = {}
     for each in results:
-        if protocol_differences(results[0], each, free=("train_category",)):
-            continue
-        arm = " · ".join(filter(None, (each.label, each.about["detail"])))  # however many seeds
-        rows = select(each.rows, alignment="aligned")
-        scores = {family: column(select(rows, category=family), metric)[0] for family in groups(rows, "category")}
-        trained = tables.setdefault(arm, {})
-        trained.setdefault(str(each.about["protocol"].get("train_category", "all")),
-                           {family: float(np.mean(values)) for family, values in scores.items() if values})
-    return {arm: trained for arm, trained in tables.items() if len(trained) > 1}
+        if not protocol_differences(results[0], each, free=("train_category",)):
+            trained = arms.setdefault(each.about["recipe"], {})
+            trained.setdefault(str(each.about["protocol"].get("train_category", "all")), each)
+    tabled = [trained for trained in arms.values() if len(trained) > 1]
+    firsts = [next(iter(trained.values())) for trained in tabled]
+    words = [" · ".join(filter(None, (each.label, each.about["detail"]))) for each in firsts]  # however many seeds
+    names = [f"{word} · {each.name}" if words.count(word) > 1 else word for word, each in zip(words, firsts)]
+    return {name: {families: family_means(each, metric) for families, each in trained.items()}
+            for name, trained in zip(names, tabled)}
+
+
+def family_means(result: Result, metric: str) -> dict[str, float]:
+    """Mean aligned score by family of scenes."""
+    rows = select(result.rows, alignment="aligned")
+    scores = {family: column(select(rows, category=family), metric)[0] for family in groups(rows, "category")}
+    return {family: float(np.mean(values)) for family, values in scores.items() if values}

@@ -9,6 +9,7 @@ other experiments and timings too
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from src.cached import second_arm
@@ -56,8 +57,9 @@ def about(config: Config, summary: dict) -> dict:
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
     fusion = [f"{model.fusion_mode} at {model.fusion_site}"] if record["feature_channels"] else []  # the oracle has none
-    sections = (config.data, config.dataset, config.model, config.geometries[model.geometry], config.opt, config.loss,
-                config.eval)
+    category = config.dataset.train_category
+    recipe = (config.data, replace(config.dataset, train_category=None), model, config.geometries[model.geometry],
+              config.opt, config.loss, config.eval, backbone["sha256"])
     return {
         "schema": SCHEMA, "label": "MASt3R only (no backbone)" if bare else backbone["label"],
         "detail": "" if bare else ", ".join([*fusion, model.strategy]),
@@ -65,7 +67,9 @@ def about(config: Config, summary: dict) -> dict:
         "fusion": record["fusion"],
         "protocol": held_still(config, summary, record["geometry"], record["train_category"]),
         "counts": summary["counts"], "absent": summary["absent"], "versions": versions(),
-        "arm": params_hash(*sections), "params": params_hash(config.seed, *sections),  # without the seed, and with it
+        # the same for runs that differ in training scenes and seed, in the seed, in nothing
+        "recipe": params_hash(*recipe), "arm": params_hash(category, *recipe),
+        "params": params_hash(config.seed, category, *recipe),
         "benchmark_params": params_hash(config.seed, config.threads, config.model, config.benchmark)}
 
 

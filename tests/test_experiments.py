@@ -13,8 +13,9 @@ from src.records import write_rows
 HASH = "a" * 64
 
 
-def publish(folder: Path, backbone: str, gain: float, noise: int = 0, **protocol) -> None:
+def publish(folder: Path, backbone: str, gain: float, noise: int = 0, recipe: str | None = None, **protocol) -> None:
     """What the stage report leaves in a folder `reports`, for 8 scenes of 3 targets."""
+    recipe = recipe or backbone
     rng, shared = np.random.default_rng(noise), np.random.default_rng(99)
     rows = [{"episode": f"s{scene}", "scene": f"s{scene}", "category": "rooms", "bin": "wide", "target": str(target),
              "method": "render", "alignment": alignment,
@@ -23,7 +24,8 @@ def publish(folder: Path, backbone: str, gain: float, noise: int = 0, **protocol
     write_rows(folder / "reports/records.csv", rows)
     write_json(folder / "reports/metrics.json", {"psnr_masked": 20 + gain})
     write_json(folder / "reports/experiment.json", {
-        "schema": SCHEMA, "arm": backbone, "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone), "detail": "",
+        "schema": SCHEMA, "recipe": recipe, "arm": f"{recipe} {protocol.get('train_category')}",
+        "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone), "detail": "",
         "benchmark_params": "this configuration",
         "backbone": {"name": backbone, "weights": "random"}, "curves": ["train_loss"],
         "protocol": {"scenes": HASH, "seed": 0, "opt": {"steps": 300}} | protocol})
@@ -198,3 +200,17 @@ def test_an_arm_is_tabled_over_its_training_scenes_however_many_seeds_each_choic
     publish(tmp_path, "clip", 1.0, train_category="rooms")
     rooms = read_folder(tmp_path / "reports", "rooms")
     assert set(generalisation(joined([*everything, rooms]))["clip"]) == {"all", "rooms"}
+
+
+def test_arms_of_one_label_are_tabled_apart(tmp_path):
+    found = []
+    for recipe, gain in (("concat", 0.0), ("gated", 1.0)):
+        for category in ("all", "rooms"):
+            publish(tmp_path, "clip", gain, recipe=recipe, train_category=category)
+            found.append(read_folder(tmp_path / "reports", f"{recipe}-{category}"))
+    tables = generalisation(found)
+    assert list(tables) == ["clip · concat-all", "clip · gated-all"]
+    assert all(set(trained) == {"all", "rooms"} for trained in tables.values())
+    gains = [trained["rooms"]["rooms"] for trained in tables.values()]
+    assert gains[1] - gains[0] == pytest.approx(1.0)
+    assert list(generalisation(found[:3])) == ["clip"]  # the second is on one choice of scenes alone

@@ -15,6 +15,7 @@ from PIL import Image
 from src import evaluate, report
 from src.config import load
 from src.experiments import protocol_differences, read_folder
+from src.provenance import read_json, write_json
 from src.records import METHODS, read_rows, select
 from tests.fabricated import write_results
 from tests.test_evaluate import change
@@ -268,6 +269,28 @@ def test_runs_that_were_trained_in_another_way_are_not_compared(tmp_path):
     assert protocol_differences(usual, others[0]) == ["geometries.max_scale 0.4 instead of 0.04"]
     assert protocol_differences(usual, others[1]) == ["training_episodes.alpha 0.7 instead of 0.3"]
     assert len({each.about["arm"] for each in found.values()}) == 3
+
+
+def test_hashes_say_whether_runs_share_recipe_training_scenes_and_seed(tmp_path, monkeypatch):
+    write_results(tmp_path, scenes_per_family=1)
+    monkeypatch.chdir(tmp_path)
+    record = read_json("data/model/record.json")
+
+    def hashes(*overrides, sha256: str | None = None) -> list[str]:
+        write_json("data/model/record.json", record | {"backbone": record["backbone"] | {"sha256": sha256}})
+        about = report.about(load([*PINNED, *overrides], ROOT), {"resolution": [40, 32], "counts": {}, "absent": {}})
+        return [about[name] for name in ("recipe", "arm", "params")]
+
+    usual = hashes()
+
+    def same(found: list[str]) -> list[bool]:
+        return [one == other for one, other in zip(found, usual)]
+
+    assert same(hashes()) == [True, True, True]
+    assert same(hashes("seed=1")) == [True, True, False]
+    assert same(hashes("datasets.procedural.train_category=rooms")) == [True, False, False]
+    assert same(hashes("model.feature_grid=aligned")) == [False, False, False]
+    assert same(hashes(sha256="ab" * 32)) == [False, False, False]  # another file under the same path
 
 
 def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
