@@ -67,16 +67,22 @@ def test_charts_of_timings_say_what_they_hold_for_and_whom_they_leave_out():
     assert all(words.endswith("b: b. Left out: c (cuda, 16-mixed).") for words in prices)
 
 
+def comparison(low: float | None, seeds: int) -> Comparison:
+    """With nothing but an interval."""
+    interval = Interval(0.1, low, low and 0.3, 24, 8, seeds)
+    return Comparison(**dict.fromkeys(Comparison.__annotations__) | {"interval": interval})
+
+
 def test_brackets_are_over_seeds_only_where_an_interval_is():
     def told(name: str, low: float | None, seeds: int) -> str:
-        compared = {name: Comparison(Interval(0.1, low, low and 0.3, 24, 8, seeds), 0.5, 0.5, None, None)}
+        compared = {name: comparison(low, seeds)}
         return brackets(findings([result("a", 0), result("b", 0)], comparisons=compared, controlled=compared))
 
     over_scenes = "95 % intervals over scenes"
     assert told("a", -0.1, 1) == told("b", -0.1, 1) == told("a", None, 3) == over_scenes
     assert told("a", -0.1, 3) == told("b", -0.1, 3) == over_scenes + ", and over seeds where these are named"
-    other = {"b": Comparison(Interval(0.1, -0.1, 0.3, 24, 8, 3), 0.5, 0.5, None, None)}  # of a run not shown here
-    assert brackets(findings([result("a", 0)], comparisons={}, controlled=other)) == over_scenes
+    hidden = {"b": comparison(-0.1, 3)}  # only this run is compared with constant features
+    assert brackets(findings([result("a", 0)], comparisons={}, controlled=hidden)) == over_scenes
 
 
 def test_ranks_are_given_for_three_or_more_runs():
