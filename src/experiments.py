@@ -16,7 +16,7 @@ from src.statistics import Comparison, compare, rank_intervals
 
 REPORTS = Path("reports")
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
-SCHEMA = 3  # of reports/experiment.json and records.csv
+SCHEMA = 4  # of reports/experiment.json and records.csv
 
 
 class OtherSchema(ValueError):
