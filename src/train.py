@@ -44,7 +44,7 @@ class Fit(lightning.LightningModule):
     strict_loading = False
 
     def __init__(self, network: Splatt3R, config: Config, sampler: StepSampler, metric: bool,
-                 lpips: torch.nn.Module | None, frozen: Mast3r | None):
+                 lpips: nn.Module | None, frozen: Mast3r | None):
         super().__init__()
         self.network, self.config, self.sampler, self.metric = network, config, sampler, metric
         self.lpips, self.frozen = [lpips], [frozen]  # in lists: not a part of this module's state
@@ -60,6 +60,10 @@ class Fit(lightning.LightningModule):
         """The network that scales are taken from, on this module's device."""
         return None if self.frozen[0] is None else self.frozen[0].to(self.device)
 
+    def perceptual(self) -> nn.Module | None:
+        """The loss's LPIPS, on this module's device."""
+        return None if self.lpips[0] is None else self.lpips[0].to(self.device)
+
     def on_train_epoch_start(self) -> None:
         self.sampler.start = self.trainer.global_step * self.config.data.batch_size
 
@@ -67,7 +71,8 @@ class Fit(lightning.LightningModule):
         images, mask, prediction = self.renders(sample)
         weights = self.config.loss
         parts = photometric_loss(images, sample["images"][:, 2:], mask, weights.mse_loss_weight,
-                                 weights.lpips_loss_weight, self.lpips[0], weights.apply_mask, weights.average_over_mask)
+                                 weights.lpips_loss_weight, self.perceptual(), weights.apply_mask,
+                                 weights.average_over_mask)
         if weights.mast3r_loss_weight:
             parts["mast3r"] = self.geometry_loss(prediction.output, sample)
             parts["loss"] = parts["loss"] + weights.mast3r_loss_weight * parts["mast3r"]

@@ -183,3 +183,14 @@ def test_a_step_moves_each_part_by_its_own_rate_and_the_schedule_scales_all():
                 torch.testing.assert_close(moved, torch.full_like(p, share * chosen[name]), rtol=1e-2, atol=1e-6)
             elif not p.requires_grad:
                 assert not moved.any()
+
+
+def test_the_losses_lpips_follows_the_module_to_its_device(monkeypatch):
+    lpips = torch.nn.Conv2d(3, 1, 1)
+    module = train.Fit(network("feature_extraction"), config("loss.lpips_loss_weight=0.25"), None, True, lpips, None)
+    module.to("meta")  # a device that any machine has
+    monkeypatch.setattr(module, "renders", lambda _: (None, None, None))
+    monkeypatch.setattr(train, "photometric_loss", lambda *arguments: {"devices": [
+        argument.weight.device.type for argument in arguments if argument is lpips]})
+    assert module.training_step({"images": torch.empty(1, 3)}, 0) == {"devices": ["meta"]}
+    assert not any("lpips" in name for name in module.state_dict())
