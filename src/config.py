@@ -324,6 +324,10 @@ class Opt:
         require_choice("opt.scheduler", self.scheduler, ("cosine", "multistep", "constant"))
         require_choice("opt.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
 
+    @property
+    def processes(self) -> int:
+        return self.devices * self.num_nodes
+
 
 @dataclass
 class Loss:

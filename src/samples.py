@@ -90,14 +90,15 @@ def true_points(sample: dict[str, Tensor], scene: str) -> Tensor:
 
 
 class StepSampler(Sampler):
-    """`length` indices in order from `start`, which is set before each pass: what a step sees depends on its number
-    alone, so a resumed run sees what an uninterrupted one would have."""
+    """`length` indices in order from `start`, dealt out in turn to `processes`, each of which takes as many. All but
+    `length` is set before each pass: what a step sees depends on its number alone, so a resumed run sees what an
+    uninterrupted one would have."""
 
     def __init__(self, length: int):
-        self.length, self.start = length, 0
+        self.length, self.start, self.rank, self.processes = length, 0, 0, 1
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.start + self.length))
+        return iter(range(self.start + self.rank, self.start + self.length * self.processes, self.processes))

@@ -2,14 +2,17 @@
 
 reads data/scenes, data/features, data/weights; writes data/model and the training curves data/train
 
-A killed run goes on where its last checkpoint in scratch/ left off and ends with the same bytes.
+A killed run goes on where its last checkpoint in scratch/ left off and ends with the same bytes. With several devices
+Lightning starts this module once more for each, which share out the draws of a step; the first process alone writes.
 """
 
 import logging
 import math
 import os
 import shutil
+import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning
@@ -64,8 +67,13 @@ class Fit(lightning.LightningModule):
         """The loss's LPIPS, on this module's device."""
         return None if self.lpips[0] is None else self.lpips[0].to(self.device)
 
+    def setup(self, stage: str) -> None:
+        torch.set_num_threads(self.config.threads)  # Lightning sets its own number when it starts several processes
+
     def on_train_epoch_start(self) -> None:
-        self.sampler.start = self.trainer.global_step * self.config.data.batch_size
+        sampler, trainer = self.sampler, self.trainer
+        sampler.rank, sampler.processes = trainer.global_rank, trainer.world_size
+        sampler.start = trainer.global_step * self.config.data.batch_size * trainer.world_size
 
     def training_step(self, sample: dict[str, Tensor], _: int) -> dict[str, Tensor]:
         images, mask, prediction = self.renders(sample)
@@ -131,19 +139,23 @@ def rate(step: int, opt: Opt) -> float:
 
 
 class Curves(Callback):
-    """Training curves through DVCLive; their history travels in the checkpoint, so a resumed run writes whole curves."""
+    """Training curves, means over the processes, through DVCLive where `live` is set; their history travels in the
+    checkpoint, so a resumed run writes whole curves."""
 
-    def __init__(self, live: Live, every: int):
-        self.live, self.every, self.points, self.sums, self.count = live, every, [], {}, 0
+    live: Live | None = None
+
+    def __init__(self, every: int):
+        self.every, self.points, self.sums, self.count = every, [], {}, 0
 
     def add(self, step: int, name: str, value: float) -> None:
         self.points.append([step, name, value])
-        self.live.step = step
-        self.live.log_metric(name, value)
+        if self.live is not None:
+            self.live.step = step
+            self.live.log_metric(name, value)
 
     def on_train_batch_end(self, trainer, module, outputs: dict[str, Tensor], batch, batch_idx: int) -> None:
         for name, value in outputs.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+            self.sums[name] = self.sums.get(name, 0.0) + trainer.strategy.reduce(value).item()
         self.count += 1
         if trainer.global_step % self.every == 0:
             for name, total in self.sums.items():
@@ -178,7 +190,8 @@ def loaders(config: Config) -> tuple[DataLoader, DataLoader, Features]:
     features = Features(FEATURES / "geometry", "tokens"), Features(FEATURES / "backbone", "features")
     batch, epoch = config.data.batch_size, min(config.opt.val_every, config.opt.steps) * config.data.batch_size
     draw = TrainingEpisodes(SCENES, config.dataset.episodes, config.dataset.train_category, config.seed)
-    training = Samples(SCENES, *features, config.dataset.resolution, draw, config.opt.steps * batch)
+    draws = config.opt.steps * batch * config.opt.processes
+    training = Samples(SCENES, *features, config.dataset.resolution, draw, draws)
     frozen = read_episodes(SCENES, "val", config.dataset.train_category)
     validation = Samples(SCENES, *features, config.dataset.resolution, frozen.__getitem__, len(frozen))
     workers = {"num_workers": config.data.num_workers, "persistent_workers": config.data.num_workers > 0}
@@ -187,7 +200,8 @@ def loaders(config: Config) -> tuple[DataLoader, DataLoader, Features]:
 
 
 def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader: DataLoader) -> None:
-    """Train `network` in place, resuming from scratch/ if a run with the same fingerprint was cut short."""
+    """Train `network` in place, resuming from scratch/ if a run with the same fingerprint was cut short. Of several
+    processes the first alone returns; the others end here."""
     scratch = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"train-{fingerprint(config)}"
     last = scratch / "last.ckpt"
     if config.opt.precision == "16-mixed" and not torch.cuda.is_available():
@@ -197,20 +211,26 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
     metric = all(record.units == "metre" for record in read_index(SCENES))
     frozen = scale_reference(network, WEIGHTS / "geometry")
     module = Fit(network, config, train_loader.sampler, metric, lpips, frozen)
-    with Live(str(CURVES), save_dvc_exp=False, dvcyaml=None) as live:
-        curves = Curves(live, config.opt.log_every)
-        saver = ModelCheckpoint(scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True,
-                                enable_version_counter=False)
-        trainer = lightning.Trainer(
-            max_steps=config.opt.steps, precision=config.opt.precision, devices=config.opt.devices,
-            num_nodes=config.opt.num_nodes, gradient_clip_val=config.opt.gradient_clip_val, logger=False,
-            callbacks=[curves, saver, TQDMProgressBar(refresh_rate=config.opt.log_every)], num_sanity_val_steps=0,
-            enable_model_summary=False, default_root_dir=scratch)
+    curves = Curves(config.opt.log_every)
+    saver = ModelCheckpoint(scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True,
+                            enable_version_counter=False)
+    # where a process's share has no depth in one view, the loss on points does not reach all their parameters
+    strategy = "ddp_find_unused_parameters_true" if config.opt.processes > 1 else "auto"
+    trainer = lightning.Trainer(
+        max_steps=config.opt.steps, precision=config.opt.precision, devices=config.opt.devices,
+        num_nodes=config.opt.num_nodes, gradient_clip_val=config.opt.gradient_clip_val, logger=False,
+        callbacks=[curves, saver, TQDMProgressBar(refresh_rate=config.opt.log_every)], num_sanity_val_steps=0,
+        enable_model_summary=False, default_root_dir=scratch, use_distributed_sampler=False, strategy=strategy)
+    first = trainer.is_global_zero
+    with Live(str(CURVES), save_dvc_exp=False, dvcyaml=None) if first else nullcontext() as curves.live:
         if last.exists():
-            print(f"train: resuming from {last}")
+            trainer.print(f"train: resuming from {last}")
         else:
             trainer.validate(module, val_loader, verbose=False)
         trainer.fit(module, train_loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
+    trainer.strategy.barrier()
+    if not first:
+        sys.exit()
     shutil.rmtree(scratch)
 
 

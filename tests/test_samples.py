@@ -69,6 +69,19 @@ def test_a_pass_starts_where_it_is_told_to():
     assert seen == list(range(9)) and len(sampler) == 3
 
 
+@pytest.mark.parametrize("batch, processes", [(1, 2), (2, 3)])
+def test_processes_share_out_what_one_of_a_larger_batch_sees_in_a_step(batch, processes):
+    sampler, steps, first = StepSampler(4 * batch), [set() for _ in range(4)], 10
+    sampler.start, sampler.processes = first, processes
+    for sampler.rank in range(processes):
+        assert len(list(sampler)) == len(sampler) == 4 * batch
+        for place, index in enumerate(sampler):
+            assert index not in steps[place // batch]
+            steps[place // batch].add(index)
+    size = batch * processes
+    assert steps == [set(range(first + step * size, first + (step + 1) * size)) for step in range(4)]
+
+
 def test_the_oracles_points_are_those_of_the_depth(tmp_path):
     samples = tiny_dataset(tmp_path, 0)
     assert "true_points" not in samples[0]

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,57 @@ def test_checkpointing_ends_with_the_same_weights(workspace, overrides):
     trained(workspace, *overrides)
     found = load_file(workspace / "data/model/trained.safetensors")
     assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in found)
+
+
+CUT = """import sys
+from src import train
+from src.config import load
+
+begin, config = train.Fit.on_train_epoch_start, load(sys.argv[1:])
+
+def cut(fit):
+    if fit.trainer.global_step:
+        raise KeyError("cut")
+    begin(fit)
+
+train.Fit.on_train_epoch_start = cut
+try:
+    train.main(config)
+except KeyError:
+    train.Fit.on_train_epoch_start = begin
+    train.main(config)
+"""
+
+
+def test_two_processes_end_where_one_with_twice_the_batch_does_though_cut_short(workspace):
+    """Over all pixels, as the mean over those seen depends on how the pairs are shared out."""
+    changes = ["opt.steps=2", "opt.val_every=1", "loss.average_over_mask=false"]
+    wanted = trained(workspace, *changes, "data.batch_size=2")
+    weights, curves = load_file("data/model/trained.safetensors"), Path("data/train/plots/metrics")
+    before = {path: path.read_text().split() for path in sorted(curves.rglob("*.tsv"))}
+    for folder in ("data/model", "data/train"):
+        shutil.rmtree(folder)
+    shutil.copy(ROOT / "params.yaml", workspace)
+    Path("cut.py").write_text(CUT)
+    command = [sys.executable, "cut.py", *MINIATURE, *changes, "data.batch_size=1", "opt.devices=2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("resuming from") == 1, done.stderr
+    for name, tensor in load_file("data/model/trained.safetensors").items():
+        torch.testing.assert_close(tensor, weights.pop(name), rtol=0, atol=2e-5)  # a step moves them by up to 2e-3
+    assert not weights and not list(Path("scratch").glob("train-*"))
+    assert read_json("data/model/record.json").keys() == wanted.keys()
+    for path, lines in before.items():
+        found = path.read_text().split()
+        assert found[:2] == lines[:2]
+        assert [float(x) for x in found[2:]] == pytest.approx([float(x) for x in lines[2:]], rel=1e-3)
+
+
+def test_training_keeps_to_its_number_of_threads():
+    with computing_as_before():
+        torch.set_num_threads(2)
+        train.Fit(network("feature_extraction"), config(), None, True, None, None).setup("fit")
+        assert torch.get_num_threads() == 1
 
 
 def test_half_precision_trains_on_the_cpu_as_bf16_and_is_refused_as_fp16(workspace):
