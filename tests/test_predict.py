@@ -73,7 +73,7 @@ def test_the_exported_file_shows_the_scored_image_again(trained, tmp_path):
     with inside(folder), torch.inference_mode():
         network, _, _ = command.load_model(config)
         pictures, clouds = render_targets.episode_renders(network, reader[0], True, "strict")
-        render_targets.write_episode(tmp_path, episode, pictures)
+        render_targets.write_episode(tmp_path, episode, episode.bin, pictures)
     render_targets.write_ply(tmp_path / "e.ply", clouds["render"])
     rendered, sample = Rendered.read(tmp_path / "e.safetensors"), reader[0]
     assert len(PlyData.read(tmp_path / "e.ply")["vertex"]) == len(clouds["render"])
