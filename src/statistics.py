@@ -273,9 +273,9 @@ def scenes_needed(effect: float, errors: Errors, alpha: float = ALPHA) -> int | 
 
 def compare(differences: dict[Hashable, np.ndarray], scenes: list[str], rng: Generator, resamples: int = 2000,
             confidence: float = 0.95) -> dict[Hashable, Comparison]:
-    """What arms differ by from one baseline, or the arms of pairs from each other, each (n,) on the same n targets or (K, n) with K seeds; p values are
-    corrected over the arms, and power is that of an arm whose p is the smallest (Holm's first step). Every arm sees the
-    same draws, so that its interval does not depend on which others there are."""
+    """What arms differ by from one baseline, or the arms of pairs from each other, each (n,) on the same n targets or
+    (K, n) with K seeds; p values are corrected over the arms, and power is that of an arm whose p is the smallest (Holm's
+    first step). Every arm sees the same draws, so that its interval does not depend on which others there are."""
     arms = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in differences.items()}
     tests = [difference_test(values, scenes, deepcopy(rng)) for values in arms.values()]
     comparisons, alpha = {}, ALPHA / max(1, len(arms))
