@@ -23,7 +23,7 @@ from src.speed import bracketed
 from src.statistics import Comparison, spread
 from src.templates import fill
 from src.tradeoffs import COSTS, costs, pareto_charts, timed_alike
-from src.verdict import CONTROL, cautions, difference_words, rank_words
+from src.verdict import CONTROL, cautions, difference_words, level_words, rank_words
 
 COMPARISON = REPORTS / "comparison"
 METRICS = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel")  # all aligned
@@ -118,7 +118,7 @@ def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
     """Head and cells: a row per result with masked scores, the PSNR's difference, and what the model costs, with
     words where that was measured otherwise than for the first."""
     head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS",
-            f"PSNR - {table.reference.name} [{100 * table.confidence:g} %]", "Rank", "ms", "M parameters", "MB"]
+            f"PSNR - {table.reference.name} [{level_words(table.confidence)}]", "Rank", "ms", "M parameters", "MB"]
     cells, ranked, others = [], ranks(table.results), timed_alike(table.results)[1]
     for each in table.results:
         own = {row["metric"]: row for row in rows if row["run"] == each.name}

@@ -18,8 +18,8 @@ from src.statistics import MIN_SCENES, Comparison, Interval
 from src.stopwatch import StageTime
 from src.templates import fill
 from src.tradeoffs import COSTS, pareto_charts, timed_alike
-from src.verdict import (BASELINE, FLOOR_NAMES, cautions, control_words, difference_words, floor_words, headline, number,
-                         power_words, rank_words)
+from src.verdict import (BASELINE, FLOOR_NAMES, cautions, control_words, difference_words, floor_words, headline, level_words,
+                         number, power_words, rank_words)
 from src.viewer import Walk, library, payload
 
 METHOD_NAMES = {"render": "this model's renders"} | FLOOR_NAMES
@@ -86,8 +86,7 @@ class Findings:
 
     @property
     def level(self) -> str:
-        """95 %"""
-        return f"{100 * self.confidence:g} %"
+        return level_words(self.confidence)
 
 
 def plus_minus(entry: dict | None, metric: str) -> str:

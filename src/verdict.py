@@ -15,6 +15,11 @@ def number(value: float, digits: int = 2, sign: bool = False) -> str:
     return (("±" if sign else "") + text.lstrip("+-") if zero else text).replace("-", "−")
 
 
+def level_words(confidence: float) -> str:
+    """95 %"""
+    return f"{100 * confidence:g} %"
+
+
 def rank_words(rank: tuple[int, int] | None) -> str:
     """2, or 1–3; nothing without a rank."""
     if rank is None:
