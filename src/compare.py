@@ -44,6 +44,11 @@ class Table:
     controlled: dict[str, Comparison]
     confidence: float
 
+    @property
+    def costs_unlike(self) -> dict[str, list[str]]:
+        """Name -> in what its costs were measured otherwise than the first ones."""
+        return timed_alike(self.results)[1]
+
 
 def named(words: list[str]) -> list[Result]:
     """The results that the command line asks for.
@@ -119,7 +124,7 @@ def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
     words where that was measured otherwise than for the first."""
     head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS",
             f"PSNR - {table.reference.name} [{level_words(table.confidence)}]", "Rank", "ms", "M parameters", "MB"]
-    cells, ranked, others = [], ranks(table.results), timed_alike(table.results)[1]
+    cells, ranked, others = [], ranks(table.results), table.costs_unlike
     for each in table.results:
         own = {row["metric"]: row for row in rows if row["run"] == each.name}
         price, note = costs(each), bracketed(others.get(each.name, []))
@@ -171,7 +176,7 @@ def write(folder: Path, results: list[Result], table: Table) -> str:
     write_json(folder / "comparison.json", {"reference": table.reference.name,
                                             "confidence": table.confidence, "rows": rows, "refused": table.refused,
                                             "generalisation": matrices, "costs": costs_of,
-                                            "costs_unlike": timed_alike(table.results)[1]})
+                                            "costs_unlike": table.costs_unlike})
     for name, svg in drawn.items():
         (folder / f"{name}.svg").write_text(figures.standalone(svg), "utf8")
     page = fill("compare.html", head=head, cells=cells, sentences=words, drawings=drawn, matrices=matrices)

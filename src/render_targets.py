@@ -63,9 +63,9 @@ def stored(name: str, tensor: Tensor) -> Tensor:
     return tensor.to({"mask": torch.uint8, "scale": torch.float64}.get(name, torch.float16)).contiguous()
 
 
-def write_episode(folder: Path, episode: Episode, bin: str, pictures: dict[str, Tensor]) -> None:
+def write_episode(folder: Path, episode: Episode, scored_in: str, pictures: dict[str, Tensor]) -> None:
     about = {"episode": episode.id, "scene": episode.scene, "contexts": list(episode.contexts),
-             "targets": list(episode.targets), "bin": bin, "category": episode.category}
+             "targets": list(episode.targets), "bin": scored_in, "category": episode.category}
     save_file({name: stored(name, tensor) for name, tensor in pictures.items()}, folder / f"{episode.id}.safetensors",
               {"episode": json.dumps(about, sort_keys=True)})
 

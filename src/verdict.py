@@ -64,19 +64,25 @@ def control_words(label: str, comparison: Comparison | None) -> str | None:
     return "Against an adapter that is told nothing: " + difference_words(label, CONTROL, comparison)
 
 
+def listed(words: list[str]) -> str:
+    """a, b and c"""
+    *others, last = words
+    return " and ".join([", ".join(others), last] if others else [last])
+
+
 def power_words(comparison: Comparison) -> str | None:
     """What the test set could have shown, and what no test set can; None when it has too few scenes for an interval."""
     scenes, seeds, found = comparison.interval.scenes, comparison.interval.seeds, comparison.detectable
     if scenes < MIN_SCENES:
         return None
-    among = "" if comparison.arms == 1 else f" among {comparison.arms} arms"
+    several = [f"{count} {what}" for count, what in ((seeds, "seeds"), (comparison.arms, "compared arms")) if count > 1]
     could = ("no true difference, however large, could be called one" if found is None else
              f"a true difference of {number(found, 2 if found >= 0.1 else 3)} dB would be found about four times out of five")
     tenth = (f"finding 0.1 dB would take {comparison.scenes_for_tenth} scenes" if comparison.scenes_for_tenth else
              "with these seeds no number of scenes is sure to find 0.1 dB")
     once = ("The two were trained once: what another seed would change is in none of these numbers." if seeds == 1 else
             f"The two were trained with the same {seeds} seeds: what other ones would change is in these numbers.")
-    return (f"With these {scenes} scenes{'' if seeds == 1 else f' and {seeds} seeds'}{among} {could}; {tenth}. Test over "
+    return (f"With these {listed([f'{scenes} scenes', *several])} {could}; {tenth}. Test over "
             f"scenes{'' if seeds == 1 else ' and seeds'}: p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's "
             f"correction (called different below {ALPHA}). {once}")
 

@@ -128,7 +128,8 @@ except KeyError:
 
 
 def test_two_processes_end_where_one_with_twice_the_batch_does_though_cut_short(workspace):
-    """Over all pixels, as the mean over those seen depends on how the pairs are shared out."""
+    """Over all pixels, as the mean over those seen depends on how the pairs are shared out. A step moves a weight by up to
+    2e-3, on average all agree to a thousandth of that; where a gradient is next to nothing, Adam lets rounding decide."""
     changes = ["opt.steps=2", "opt.val_every=1", "loss.average_over_mask=false"]
     wanted = trained(workspace, *changes, "data.batch_size=2")
     weights, curves = load_file("data/model/trained.safetensors"), Path("data/train/plots/metrics")
@@ -142,7 +143,7 @@ def test_two_processes_end_where_one_with_twice_the_batch_does_though_cut_short(
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.count("resuming from") == 1, done.stderr
     for name, tensor in load_file("data/model/trained.safetensors").items():
-        torch.testing.assert_close(tensor, weights.pop(name), rtol=0, atol=2e-5)  # a step moves them by up to 2e-3
+        assert (tensor - weights.pop(name)).abs().mean() < 5e-6, name
     assert not weights and not list(Path("scratch").glob("train-*"))
     assert read_json("data/model/record.json").keys() == wanted.keys()
     for path, lines in before.items():

@@ -57,15 +57,17 @@ def test_untrained_controls_and_missing_baselines_are_cautioned():
 def test_power_and_floors_are_told_in_numbers():
     told = power_words(comparison(0.04, -0.09, 0.17))
     assert told.endswith("The two were trained once: what another seed would change is in none of these numbers.")
-    assert told.startswith("With these 12 scenes among 2 arms a true difference of 0.21 dB would be found about four times")
+    assert told.startswith("With these 12 scenes and 2 compared arms a true difference of 0.21 dB would be found about four times")
     assert all(words in told for words in ("53 scenes", "Test over scenes: p = 0.5, 1 after"))
     none = power_words(Comparison(Interval(9, 8, 10, 40, 6), 0.03, 0.06, 2, None, 7))
-    assert none.startswith("With these 6 scenes among 2 arms no true difference, however large, could be called one; "
+    assert none.startswith("With these 6 scenes and 2 compared arms no true difference, however large, could be called one; "
                            "finding 0.1 dB would take 7 scenes.")
     seeds = Comparison(Interval(0.04, -0.09, 0.17, 96, 12, 3), 0.5, 1.0, 1, 0.21, None)
     assert "[−0.09, +0.17], n = 96 in 12 scenes, 3 seeds." in difference_words("A", "B", seeds)
     told = power_words(seeds)
     assert told.startswith("With these 12 scenes and 3 seeds a true difference of 0.21 dB would")
+    three = power_words(Comparison(Interval(0.04, -0.09, 0.17, 96, 12, 3), 0.5, 1.0, 2, 0.21, None))
+    assert three.startswith("With these 12 scenes, 3 seeds and 2 compared arms a true difference of 0.21 dB would")
     assert "with these seeds no number of scenes is sure to find 0.1 dB. Test over scenes and seeds: p = 0.5" in told
     assert told.endswith("The two were trained with the same 3 seeds: what other ones would change is in these numbers.")
     words = floor_words({"points": comparison(3.0, 2.0, 4.0, 0.001), "copy_nearest": comparison(0.1, -0.2, 0.4)})
