@@ -119,5 +119,5 @@ def speed_facts(benchmark: dict) -> list[tuple[str, str]]:
             ("method", f"{benchmark['repeats']} synchronised repeats after {benchmark['warmup']} to warm up, batch of "
                        f"one, precision {benchmark['precision']}"),
             ("repeats", "one process, one run: on two CPU cores, others differ by about 3 % in memory and 15 % in "
-                        "milliseconds, and memory holds what earlier measurements of the process left behind"),
+                        "milliseconds"),
             ("memory", memory), ("parameters", parameters)]

@@ -1,7 +1,10 @@
 """How long a piece of work takes, how much memory and arithmetic it needs, and on what hardware that was measured."""
 
+import ctypes
+import gc
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -75,8 +78,17 @@ def measure(work: Callable[[], object], warmup: int, repeats: int, device: torch
     return Timing(float(median), float(p10), float(p90), repeats)
 
 
+def give_back_memory() -> None:
+    """Return what was freed to the system: glibc keeps much of it, and a resident set counts that."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:
+        trim(0)
+
+
 def peak_memory(work: Callable[[], object], device: torch.device | str) -> PeakMemory:
-    """Memory of one call of `work`: on CUDA torch's allocations on that GPU, on the CPU the whole process."""
+    """Memory of one call of `work`: on CUDA torch's allocations on that GPU, on the CPU the whole process, without what
+    it had freed before."""
     if torch.device(device).type == "cuda":
         synchronise(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -85,6 +97,7 @@ def peak_memory(work: Callable[[], object], device: torch.device | str) -> PeakM
         synchronise(device)
         return PeakMemory(torch.cuda.max_memory_allocated(device), before, ALLOCATED)
 
+    give_back_memory()
     process, finished = psutil.Process(), threading.Event()
     before = process.memory_info().rss
     samples = [before]
