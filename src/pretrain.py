@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import pad
 from tqdm import tqdm
 
 from src.alignment import scale_factor
@@ -48,15 +50,36 @@ def predict(network: Mast3r, images: Tensor) -> tuple:
         return network(images[:, 0] * 2 - 1, images[:, 1] * 2 - 1)
 
 
-def objective(network: Mast3r, batch: Pairs, how) -> Tensor:
+@contextlib.contextmanager
+def thinned(network: Mast3r, step: int, row: int, column: int) -> Iterator[None]:
+    """Lets the DPT heads of `network` compute no more than every `step`-th pixel of the point maps in both directions,
+    from (row, column) on: the last two convolutions and the loss cost as much as all that comes before."""
+    convolutions = [head.dpt.head[2] for head in (network.downstream_head1, network.downstream_head2)]
+    handles = []
+    for convolution in convolutions:
+        convolution.stride, convolution.padding = (step, step), (0, 0)
+        handles.append(convolution.register_forward_pre_hook(
+            lambda _, inputs: pad(inputs[0], (1 - column, 1, 1 - row, 1))))
+    try:
+        yield
+    finally:
+        for convolution, handle in zip(convolutions, handles):
+            convolution.stride, convolution.padding = (1, 1), (1, 1)
+            handle.remove()
+
+
+def objective(network: Mast3r, batch: Pairs, how, start: Sequence[int] = (0, 0)) -> Tensor:
     """Confidence-weighted point regression at metric scale (DUSt3R eq. 4, MASt3R sec. 3.1), and the matching loss of
-    some cross-attentions' heads; `how` is the section `objective` of params.yaml."""
-    with watched(network, how.matching_heads) as attention:
+    some cross-attentions' heads; `how` is the section `objective` of params.yaml. Of the pixels, those at
+    start + k how.pixel_step count."""
+    row, column = start
+    with watched(network, how.matching_heads) as attention, thinned(network, how.pixel_step, row, column):
         first, second = predict(network, batch["images"])
+    truth, valid = (batch[name][:, :, row :: how.pixel_step, column :: how.pixel_step] for name in ("points", "valid"))
     points, confidence = torch.stack([first.pts3d, second.pts3d], 1), torch.stack([first.conf, second.conf], 1)
     metric = torch.ones(len(points), dtype=torch.bool, device=points.device)
-    errors = point_errors(points, batch["points"], batch["valid"], metric)
-    return (confidence_loss(errors, confidence, batch["valid"], how.confidence_alpha)
+    errors = point_errors(points, truth, valid, metric)
+    return (confidence_loss(errors, confidence, valid, how.confidence_alpha)
             + how.matching_weight * matching_loss(attention, batch["matches"]))
 
 
@@ -128,8 +151,9 @@ def train(params, device: torch.device) -> Mast3r:
     bar = tqdm(range(start, how.steps), initial=start, total=how.steps, desc="pretrain")
     for step in bar:
         stream.grow(int(params.stream.initial_scenes + step * params.stream.scenes_per_step))
-        batch = draw_batch(stream.scenes, how.batch_size, numpy_generator(params.seed, "batch", step))
-        loss = objective(network, batch, params.objective)
+        rng = numpy_generator(params.seed, "batch", step)
+        batch = draw_batch(stream.scenes, how.batch_size, rng)
+        loss = objective(network, batch, params.objective, rng.integers(params.objective.pixel_step, size=2).tolist())
         network.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), how.clip)

@@ -24,7 +24,8 @@ PARAMS = {
                 "dpt_layer_dims": [8, 8, 8, 8]},
     "optimiser": {"steps": 4, "batch_size": 2, "lr": 0.001, "weight_decay": 0.02, "warmup": 2, "cooldown": 2,
                   "clip": 1.0, "log_every": 2, "checkpoint_every": 2},
-    "objective": {"confidence_alpha": 0.2, "matching_weight": 0.1, "matching_heads": [[[0, 1]], [[2, 0], [1, 1]]]},
+    "objective": {"confidence_alpha": 0.2, "pixel_step": 2, "matching_weight": 0.1,
+                  "matching_heads": [[[0, 1]], [[2, 0], [1, 1]]]},
 }
 
 
@@ -34,6 +35,21 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_almost_nothing():
     assert rates[:10] == pytest.approx([0.05 * k for k in range(1, 11)])
     assert rates[10:61] == [0.5] * 51
     assert rates[61:] == pytest.approx([0.01 * k for k in range(49, 0, -1)])
+
+
+@pytest.mark.parametrize(("step", "row", "column"), [(1, 0, 0), (2, 0, 1), (2, 1, 0), (3, 2, 1)])
+def test_a_thinned_network_computes_some_of_the_same_pixels(step, row, column):
+    network = pretrain.build(OmegaConf.create(PARAMS), torch.device("cpu"))
+    images = torch.rand(2, 1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = network(*images)
+        with pretrain.thinned(network, step, row, column):
+            some = network(*images)
+        again = network(*images)
+    for before, thin, after in zip(whole, some, again):
+        torch.testing.assert_close(thin.pts3d, before.pts3d[:, row::step, column::step])
+        torch.testing.assert_close(thin.conf, before.conf[:, row::step, column::step])
+        assert torch.equal(after.pts3d, before.pts3d)
 
 
 def test_relative_errors_are_distances_over_the_true_distance_from_camera_1():
