@@ -150,6 +150,11 @@ def ran_before(arm: Arm) -> str | None:
     return next((name for name, _ in experiments(".") if name.rpartition("-")[2] == digest), None)
 
 
+def hear_interruptions() -> None:
+    """For a process just forked: a background job of a script ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_arm(arm: Arm, log: Path) -> bool:
     """Run an arm to its end; whether it succeeded. Its processes do not see the terminal's Ctrl-C, which here is passed
     on to them once, so that DVC clears its copy of the repository away."""
@@ -158,7 +163,8 @@ def run_arm(arm: Arm, log: Path) -> bool:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", arm.name, *settings]
     with open(log, "w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=here, start_new_session=True)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=here, start_new_session=True,
+                                   preexec_fn=hear_interruptions)
     try:
         return process.wait() == 0
     except KeyboardInterrupt:
@@ -197,7 +203,8 @@ def run_all(arms: list[Arm]) -> tuple[list[str], dict[str, list[str]]]:
 
 def main(words: list[str]) -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.default_int_handler)
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup asks
+            signal.signal(ending, signal.default_int_handler)
     try:
         config, arms = load(), arms_of(words)
         done, failed = run_all(arms)

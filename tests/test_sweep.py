@@ -1,5 +1,6 @@
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,15 @@ from src.sweep import Arm, arms_of, combinations, last_words, main, ran_before, 
 from tests.test_experiments import publish, repository  # noqa: F401: a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """What a sweep does about signals ends with the test."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 @pytest.fixture
@@ -190,8 +200,21 @@ def test_last_words_prefer_errors_and_skip_progress_bars(tmp_path):
     assert last_words(log) == ["ValueError: x", "ERROR: y"]
 
 
-def test_the_processes_of_an_arm_end_with_an_interruption(folder, monkeypatch):
-    """In place of DVC a process that waits; the interruption reaches it, and it is waited for."""
+def test_a_sweep_under_nohup_outlives_its_terminal(folder, monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    found = []
+    monkeypatch.setattr(sweep, "run_all", lambda _: found.extend(map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM)))
+                        or ([], {}))
+    with pytest.raises(SystemExit):
+        main(["model.backbone=none"])
+    assert found == [signal.SIG_IGN, signal.default_int_handler]
+
+
+@pytest.mark.parametrize("here", [signal.default_int_handler, signal.SIG_IGN])
+def test_the_processes_of_an_arm_end_with_an_interruption(folder, monkeypatch, here):
+    """In place of DVC a process that waits; the interruption reaches it, and it is waited for. A background job of a
+    script ignores SIGINT."""
+    signal.signal(signal.SIGINT, here)
     program = folder / "dvc.py"
     program.write_text("import time\ntry:\n    print('begun', flush=True)\n    time.sleep(60)\n"
                        "except KeyboardInterrupt:\n    time.sleep(0.2)\n    print('cleared away', flush=True)\n")
