@@ -53,8 +53,9 @@ def predict(network: Mast3r, images: Tensor) -> tuple:
 @contextlib.contextmanager
 def thinned(network: Mast3r, step: int, row: int, column: int) -> Iterator[None]:
     """Lets the DPT heads of `network` compute no more than every `step`-th pixel of the point maps in both directions,
-    from (row, column) on: the last two convolutions and the loss cost as much as all that comes before."""
-    convolutions = [head.dpt.head[2] for head in (network.downstream_head1, network.downstream_head2)]
+    from (row, column) on. Every second one saves a seventh of a training step."""
+    heads = (network.downstream_head1, network.downstream_head2) if step > 1 else ()
+    convolutions = [head.dpt.head[2] for head in heads]
     handles = []
     for convolution in convolutions:
         convolution.stride, convolution.padding = (step, step), (0, 0)
@@ -68,11 +69,11 @@ def thinned(network: Mast3r, step: int, row: int, column: int) -> Iterator[None]
             handle.remove()
 
 
-def objective(network: Mast3r, batch: Pairs, how, start: Sequence[int] = (0, 0)) -> Tensor:
+def objective(network: Mast3r, batch: Pairs, how, corner: Sequence[int]) -> Tensor:
     """Confidence-weighted point regression at metric scale (DUSt3R eq. 4, MASt3R sec. 3.1), and the matching loss of
     some cross-attentions' heads; `how` is the section `objective` of params.yaml. Of the pixels, those at
-    start + k how.pixel_step count."""
-    row, column = start
+    corner + k how.pixel_step count."""
+    row, column = corner
     with watched(network, how.matching_heads) as attention, thinned(network, how.pixel_step, row, column):
         first, second = predict(network, batch["images"])
     truth, valid = (batch[name][:, :, row :: how.pixel_step, column :: how.pixel_step] for name in ("points", "valid"))
@@ -98,7 +99,13 @@ def optimisers_of(network: Mast3r, params) -> list[torch.optim.Optimizer]:
 
 
 def build(params, device: torch.device) -> Mast3r:
-    """The network of params.network with the weights of the file params.start, or drawn from params.seed."""
+    """The network of params.network with the weights of the file params.start, or drawn from params.seed.
+
+    raises    ValueError  when its heads cannot be thinned as params.objective.pixel_step says
+    """
+    if params.objective.pixel_step > 1 and params.network.head != "dpt":
+        raise ValueError(f"objective.pixel_step is {params.objective.pixel_step}, but network.head {params.network.head} "
+                         "computes patches as a whole; set pixel_step to 1, or head to dpt.")
     network = Mast3r(Mast3rConfig(**{key: tuple(value) if isinstance(value, list) else value
                                      for key, value in OmegaConf.to_container(params.network).items()}))
     if params.start:

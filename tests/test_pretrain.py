@@ -52,6 +52,18 @@ def test_a_thinned_network_computes_some_of_the_same_pixels(step, row, column):
         assert torch.equal(after.pts3d, before.pts3d)
 
 
+@pytest.mark.parametrize("head", ["linear", "catmlp+dpt"])
+def test_heads_that_compute_whole_patches_are_trained_at_every_pixel(head):
+    params = OmegaConf.create(PARAMS | {"network": PARAMS["network"] | {"head": head}})
+    with pytest.raises(ValueError, match="pixel_step is 2, but network.head .* set pixel_step to 1"):
+        pretrain.build(params, torch.device("cpu"))
+    params.objective.pixel_step = 1
+    network = pretrain.build(params, torch.device("cpu"))
+    batch = {"images": torch.rand(1, 2, 3, 32, 32), "points": torch.rand(1, 2, 32, 32, 3) + 1,
+             "valid": torch.ones(1, 2, 32, 32, dtype=torch.bool), "matches": torch.full((1, 2, 2, 2, 2, 2), 0.25)}
+    assert pretrain.objective(network, batch, params.objective, (0, 0)).isfinite()
+
+
 def test_relative_errors_are_distances_over_the_true_distance_from_camera_1():
     truth = torch.tensor([[0.0, 3.0, 4.0], [1.0, 0.0, 0.0]])
     found = relative_errors(truth + torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.5, 0.0]]), truth)

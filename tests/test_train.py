@@ -129,7 +129,7 @@ except KeyError:
 
 def test_two_processes_end_where_one_with_twice_the_batch_does_though_cut_short(workspace):
     """Over all pixels, as the mean over those seen depends on how the pairs are shared out. A step moves a weight by up to
-    2e-3, on average all agree to a thousandth of that; where a gradient is next to nothing, Adam lets rounding decide."""
+    2e-3, on average all agree to a 400th of that; where a gradient is next to nothing, Adam lets rounding decide."""
     changes = ["opt.steps=2", "opt.val_every=1", "loss.average_over_mask=false"]
     wanted = trained(workspace, *changes, "data.batch_size=2")
     weights, curves = load_file("data/model/trained.safetensors"), Path("data/train/plots/metrics")
@@ -143,7 +143,9 @@ def test_two_processes_end_where_one_with_twice_the_batch_does_though_cut_short(
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.count("resuming from") == 1, done.stderr
     for name, tensor in load_file("data/model/trained.safetensors").items():
-        assert (tensor - weights.pop(name)).abs().mean() < 5e-6, name
+        expected = weights.pop(name)
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-3)
+        assert (tensor - expected).abs().mean() < 5e-6, name
     assert not weights and not list(Path("scratch").glob("train-*"))
     assert read_json("data/model/record.json").keys() == wanted.keys()
     for path, lines in before.items():
