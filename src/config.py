@@ -219,12 +219,14 @@ class Datasets:
 @dataclass
 class Geometry:
     file: str = MISSING
+    initial_head: str = MISSING
     initial_scale: float = MISSING
     initial_opacity: float = MISSING
     max_scale: float | None = MISSING
     max_offset: float | None = MISSING
 
     def __post_init__(self):
+        require_choice("geometries.<name>.initial_head", self.initial_head, ("drawn", "points"))
         for key in ("initial_scale", "max_scale", "max_offset"):
             if (value := getattr(self, key)) is not None:
                 require_positive(f"geometries.<name>.{key}", value)

@@ -17,8 +17,8 @@ TRAINED = "trained.safetensors"
 
 def build(config: Config, geometry: str | Path, feature_channels: int, train_points: bool = False) -> Splatt3R:
     """The geometry network of folder `geometry`, a fresh Gaussian head, and, where the backbone has channels, a fresh
-    fusion adapter; frozen as model.strategy says. The head's initial values depend on the seed alone, never on the
-    backbone. `train_points` unfreezes the point heads too, for a loss on the points."""
+    fusion adapter; frozen as model.strategy says. The head's initial values depend on the seed and the geometry network
+    alone, never on the backbone. `train_points` unfreezes the point heads too, for a loss on the points."""
     checkpoint = read_checkpoint(Path(geometry) / "model.safetensors")
     check_trained_heads(config, Path(geometry))
     model, start = config.model, config.geometries[config.model.geometry]
@@ -32,6 +32,8 @@ def build(config: Config, geometry: str | Path, feature_channels: int, train_poi
                        initial_opacity=start.initial_opacity,
                        limits=Limits(start.max_scale or math.inf, start.max_offset or math.inf))
     network.load_geometry(checkpoint.state_dict)
+    if start.initial_head == "points" and not network.head_loaded:
+        network.start_from_points()
     network.apply_strategy(model.strategy, freeze_encoder=model.freeze_encoder, freeze_decoder=model.freeze_decoder,
                            freeze_fusion=model.freeze_fusion, freeze_gaussian_head=model.freeze_gaussian_head,
                            train_points=train_points)

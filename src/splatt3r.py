@@ -261,6 +261,21 @@ class Splatt3R(Mast3r):
         self._load(state, wanted, "the geometry network's weights")
         self.head_loaded = wanted == own
 
+    @torch.no_grad()
+    def start_from_points(self) -> None:
+        """Copy the point heads' layers into the Gaussian heads, all but the last one: what tells where a surface is, and
+        how surely, serves its Gaussians from the first step. Splatt3R draws them instead.
+
+        raises ValueError when the point heads are linear, and so have no such layers
+        """
+        if self.config.head == "linear":
+            raise ValueError("geometries.<name>.initial_head is points, but this geometry network's point heads are linear "
+                             "and have no layers that a Gaussian head could start from; set it to drawn.")
+        for head in (self.downstream_head1, self.downstream_head2):
+            last = f"head.{len(head.dpt.head) - 1}."
+            layers = {name: tensor for name, tensor in head.dpt.state_dict().items() if not name.startswith(last)}
+            head.gaussian_dpt.dpt.load_state_dict(layers, strict=False)
+
     def _load(self, state: Mapping[str, Tensor], wanted: set[str], what: str) -> None:
         """Copy exactly the tensors `wanted` from `state`; ValueError when it holds others, or of other shapes."""
         own = self.state_dict()

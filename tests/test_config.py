@@ -29,6 +29,7 @@ def test_an_override_changes_one_value():
     ("data.dataset=kitti", "choose one of procedural"),
     ("model.geometry=colmap", "choose one of tiny, mast3r, dust3r"),
     ("geometries.mast3r.file=CroCo_V2_ViTLarge_BaseDecoder.pth", "CroCo predicts no points"),
+    ("geometries.tiny.initial_head=zeros", "initial_head is 'zeros'; choose one of drawn, points"),
     ("data.crop=square", "data.crop is 'square'; choose one of central, splatt3r"),
     ("weights.dinov2_source=web", "weights.dinov2_source is 'web'; choose one of file, torchhub"),
     ("weights.mirror=/data/weights", "weights.mirror is /data/weights, which is no web address; .* weights.root"),

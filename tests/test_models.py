@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -93,6 +94,32 @@ def test_the_untrained_heads_gaussians_start_as_the_parameters_say(geometry):
         gaussians = predict(build(config, geometry, 0), sample(geometry)).output.gaussians
     assert gaussians.scales.median().item() == pytest.approx(0.02, rel=0.05)
     assert gaussians.opacities.median().item() == pytest.approx(0.3, abs=0.1)
+
+
+def test_gaussian_heads_start_from_the_point_heads_where_asked(geometry):
+    """What enters the last layer is then the same in both heads, and the last layer is the drawn one."""
+    network = build(load_config(["geometries.tiny.initial_head=points"], ROOT), geometry, 0)
+    drawn = build(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
+    for name in ("downstream_head1", "downstream_head2"):
+        head, other = getattr(network, name), getattr(drawn, name)
+        last = [part.head[-1] for part in (head.dpt, head.gaussian_dpt.dpt, other.gaussian_dpt.dpt)]
+        entered = {}
+        for layer in last:
+            layer.register_forward_pre_hook(lambda layer, inputs, entered=entered: entered.update({layer: inputs[0]}))
+        with torch.no_grad():
+            predict(network, sample(geometry))
+            predict(drawn, sample(geometry))
+        points, gaussians, unlike = (entered[layer] for layer in last)
+        assert torch.equal(points, gaussians) and not torch.allclose(points, unlike)
+        assert torch.equal(last[1].weight, last[2].weight) and torch.equal(last[1].bias, last[2].bias)
+
+
+def test_gaussian_heads_cannot_start_from_linear_point_heads(geometry):
+    linear = Mast3r(replace(SMALL, head="linear"))
+    write_geometry(geometry / "model.safetensors", linear.config, linear.state_dict())
+    with pytest.raises(ValueError, match="initial_head is points, but .* linear .* set it to drawn"):
+        build(load_config(["geometries.tiny.initial_head=points"], ROOT), geometry, 0)
+    build(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
 
 
 def test_trained_tensors_come_back(geometry, tmp_path):
