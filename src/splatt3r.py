@@ -30,6 +30,7 @@ GROUPS = {  # parameter groups by the start of their names; what is in none (mas
     "P": ("downstream_head1.", "downstream_head2."),
     "F": ("fusion.",),
 }
+FIRST_COLOUR = 10  # of a Gaussian's raw channels: offset 3, log scale 3, quaternion 4 come before
 OFFICIAL_SCALE, OFFICIAL_OPACITY = math.exp(-7), 1 / (1 + math.exp(2))  # of an untrained Splatt3R: 0.9 mm, 0.12
 # No loss reaches these: the coarsest refinement has no skip connection to process, and nothing reads descriptors.
 UNREACHED = ("refinenet4.resConfUnit1.", "head_local_features.")
@@ -266,6 +267,9 @@ class Splatt3R(Mast3r):
         """Copy the point heads' layers into the Gaussian heads, all but the last one: what tells where a surface is, and
         how surely, serves its Gaussians from the first step. Splatt3R draws them instead.
 
+        The last layer's colours and opacities start without weights: trained activations are so large that drawn ones
+        would repaint the photograph.
+
         raises ValueError when the point heads are linear, and so have no such layers
         """
         if self.config.head == "linear":
@@ -275,6 +279,7 @@ class Splatt3R(Mast3r):
             last = f"head.{len(head.dpt.head) - 1}."
             layers = {name: tensor for name, tensor in head.dpt.state_dict().items() if not name.startswith(last)}
             head.gaussian_dpt.dpt.load_state_dict(layers, strict=False)
+            head.gaussian_dpt.dpt.head[-1].weight[FIRST_COLOUR:] = 0
 
     def _load(self, state: Mapping[str, Tensor], wanted: set[str], what: str) -> None:
         """Copy exactly the tensors `wanted` from `state`; ValueError when it holds others, or of other shapes."""

@@ -16,6 +16,7 @@ from src.models import build, load, save_trained, scale_reference
 from src.prediction import predict, render_targets, target_mask
 from src.provenance import write_json
 from src.render_targets import episode_renders
+from src.sh import colours
 from src.splatt3r import Splatt3R
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,8 +98,10 @@ def test_the_untrained_heads_gaussians_start_as_the_parameters_say(geometry):
 
 
 def test_gaussian_heads_start_from_the_point_heads_where_asked(geometry):
-    """What enters the last layer is then the same in both heads, and the last layer is the drawn one."""
-    network = build(load_config(["geometries.tiny.initial_head=points"], ROOT), geometry, 0)
+    """What enters the last layer is then the same in both heads; Gaussians have their pixels' colours and the opacity of
+    the parameters, and are otherwise what a drawn last layer makes of that."""
+    config = load_config(["geometries.tiny.initial_head=points"], ROOT)
+    network = build(config, geometry, 0)
     drawn = build(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
     for name in ("downstream_head1", "downstream_head2"):
         head, other = getattr(network, name), getattr(drawn, name)
@@ -111,7 +114,12 @@ def test_gaussian_heads_start_from_the_point_heads_where_asked(geometry):
             predict(drawn, sample(geometry))
         points, gaussians, unlike = (entered[layer] for layer in last)
         assert torch.equal(points, gaussians) and not torch.allclose(points, unlike)
-        assert torch.equal(last[1].weight, last[2].weight) and torch.equal(last[1].bias, last[2].bias)
+        assert torch.equal(last[1].weight[:10], last[2].weight[:10]) and torch.equal(last[1].bias, last[2].bias)
+    with torch.no_grad():
+        first = predict(network, sample(geometry)).output.gaussians
+    assert torch.allclose(first.opacities, torch.tensor(config.geometries["tiny"].initial_opacity))
+    pixels = sample(geometry)["images"][:, :2].movedim(2, -1).flatten(1, 3)
+    assert torch.allclose(colours(first.sh[0], first.means[0], torch.zeros(1, 3)), pixels, atol=1e-6)
 
 
 def test_gaussian_heads_cannot_start_from_linear_point_heads(geometry):
