@@ -30,7 +30,6 @@ GROUPS = {  # parameter groups by the start of their names; what is in none (mas
     "P": ("downstream_head1.", "downstream_head2."),
     "F": ("fusion.",),
 }
-FIRST_COLOUR = 10  # of a Gaussian's raw channels: offset 3, log scale 3, quaternion 4 come before
 OFFICIAL_SCALE, OFFICIAL_OPACITY = math.exp(-7), 1 / (1 + math.exp(2))  # of an untrained Splatt3R: 0.9 mm, 0.12
 # No loss reaches these: the coarsest refinement has no skip connection to process, and nothing reads descriptors.
 UNREACHED = ("refinenet4.resConfUnit1.", "head_local_features.")
@@ -129,6 +128,18 @@ class GaussianHead(nn.Module):
             draw_uniform(last.weight[part], gain * math.sqrt(6 / (fan_in + rows)), generator)
             last.bias[part] = bias
             row += rows
+
+    @torch.no_grad()
+    def start_from(self, points: DPT) -> None:
+        """Take the layers of a trained point head, all but the last one: what tells where a surface is, and how surely,
+        serves its Gaussians from the first step. Splatt3R draws them instead.
+
+        Colours and opacities start without weights: trained activations are so large that drawn ones would repaint the
+        photograph.
+        """
+        last = self.dpt.head[-1]
+        last.weight[-3 * self.coefficients - 1 :] = 0
+        self.dpt.load_state_dict(points.state_dict() | last.state_dict(prefix=f"head.{len(self.dpt.head) - 1}."))
 
 
 class Splatt3R(Mast3r):
@@ -262,13 +273,8 @@ class Splatt3R(Mast3r):
         self._load(state, wanted, "the geometry network's weights")
         self.head_loaded = wanted == own
 
-    @torch.no_grad()
     def start_from_points(self) -> None:
-        """Copy the point heads' layers into the Gaussian heads, all but the last one: what tells where a surface is, and
-        how surely, serves its Gaussians from the first step. Splatt3R draws them instead.
-
-        The last layer's colours and opacities start without weights: trained activations are so large that drawn ones
-        would repaint the photograph.
+        """Let the Gaussian heads start from the point heads' layers.
 
         raises ValueError when the point heads are linear, and so have no such layers
         """
@@ -276,10 +282,7 @@ class Splatt3R(Mast3r):
             raise ValueError("geometries.<name>.initial_head is points, but this geometry network's point heads are linear "
                              "and have no layers that a Gaussian head could start from; set it to drawn.")
         for head in (self.downstream_head1, self.downstream_head2):
-            last = f"head.{len(head.dpt.head) - 1}."
-            layers = {name: tensor for name, tensor in head.dpt.state_dict().items() if not name.startswith(last)}
-            head.gaussian_dpt.dpt.load_state_dict(layers, strict=False)
-            head.gaussian_dpt.dpt.head[-1].weight[FIRST_COLOUR:] = 0
+            head.gaussian_dpt.start_from(head.dpt)
 
     def _load(self, state: Mapping[str, Tensor], wanted: set[str], what: str) -> None:
         """Copy exactly the tensors `wanted` from `state`; ValueError when it holds others, or of other shapes."""
