@@ -1,7 +1,8 @@
 """Muon: momentum made nearly orthogonal, matrix by matrix, before each step (Keller Jordan et al. 2024).
 
 torch.optim.Muon iterates in bfloat16, which processors without units for it emulate: there it takes longer than the
-network's whole backward pass. This one computes in the matrices' own precision, those of one shape at once.
+network's whole backward pass. This one multiplies as autocast says, by itself in the matrices' own precision, those of one
+shape at once.
 """
 
 from collections import defaultdict

@@ -167,7 +167,8 @@ def train(params, device: torch.device) -> Mast3r:
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, how)
-            optimiser.step()
+            with autocast(device):  # Muon multiplies matrices
+                optimiser.step()
         losses.append(loss.detach())
         if (step + 1) % how.log_every == 0:
             bar.write(f"step {step + 1} loss {torch.stack(losses).mean().item():.4f} scenes {len(stream.scenes)}")

@@ -36,6 +36,15 @@ def test_steps_are_those_of_pytorch_up_to_its_bfloat16():
         assert (p - q).norm() < 0.02 * (q - start).norm()
 
 
+def test_under_autocast_matrices_multiply_in_bfloat16_and_stay_float32():
+    matrices = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(2))
+    plain = orthogonalised(matrices)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = orthogonalised(matrices)
+    assert mixed.dtype == torch.float32
+    assert 1e-4 < (mixed - plain).norm() / plain.norm() < 0.05
+
+
 def test_it_takes_matrices_only():
     with pytest.raises(ValueError, match=r"\(4,\)"):
         Muon([nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4))], lr=0.1)
