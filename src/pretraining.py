@@ -111,8 +111,10 @@ def mirrored(pairs: Pairs, which: Tensor) -> Pairs:
 
 def recoloured(images: Tensor, rng: np.random.Generator) -> Tensor:
     """One random exposure and tint for both views of each pair (B, 2, 3, H, W): images ** gamma * gain per channel,
-    clamped to [0, 1]."""
+    clamped to [0, 1]. Half of the pairs get their channels in a random order first: other materials, the same shapes."""
     count = len(images)
+    orders = [rng.permutation(3) if rng.random() < 0.5 else np.arange(3) for _ in range(count)]
+    images = torch.stack([pair[:, order.tolist()] for pair, order in zip(images, orders)])
     gain = images.new_tensor(rng.uniform(0.8, 1.2, (count, 1)) * rng.uniform(0.92, 1.08, (count, 3)))
     gamma = images.new_tensor(rng.uniform(0.8, 1.25, count))
     return (images ** gamma.view(-1, 1, 1, 1, 1) * gain.view(-1, 1, 3, 1, 1)).clamp(0, 1)
