@@ -175,8 +175,6 @@ def train(params, device: torch.device) -> Mast3r:
             losses.clear()
         if (step + 1) % how.checkpoint_every == 0:
             save(checkpoint, network, optimisers, step + 1)
-        if step + 1 == how.steps - how.cooldown:  # what a later run goes on from: a cooled network would melt first
-            write_geometry(SCRATCH / "before_cooldown.safetensors", network.config, network.state_dict())
     stream.close()
     return network
 

@@ -147,13 +147,6 @@ def test_a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes(trained, m
     assert (trained / "bundled/geometry.safetensors").read_bytes() == whole
 
 
-def test_the_network_kept_before_the_cooldown_is_that_of_a_run_which_ends_there(trained):
-    kept = read_checkpoint(trained / "scratch/before_cooldown.safetensors").state_dict
-    params = OmegaConf.create(PARAMS | {"optimiser": PARAMS["optimiser"] | {"steps": 2, "cooldown": 0}})
-    found = pretrain.train(params, torch.device("cpu")).state_dict()
-    assert all(torch.equal(found[name], tensor) for name, tensor in kept.items()) and len(kept) > 100
-
-
 def test_training_goes_on_from_a_file_and_keeps_its_checkpoints_apart(trained, monkeypatch, tmp_path):
     start = tmp_path / "start.safetensors"
     shutil.copyfile(trained / "bundled/geometry.safetensors", start)
