@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torchvision.models import alexnet, squeezenet1_1, vgg16
 
 from src.backbone_weights import backbone_weights
 from src.backbones.files import read_tensors
@@ -54,7 +53,7 @@ TRUNKS = {
     "squeeze": ("SqueezeNet", Source(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause (torchvision)", 5,
                                      sha256="b8a52dc0")),
 }
-TRUNK_NETWORKS = {"alex": alexnet, "vgg": vgg16, "squeeze": squeezenet1_1}
+TRUNK_NETWORKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # as torchvision calls them
 
 
 def geometry_file(config: Config) -> tuple[Path, dict]:
@@ -117,8 +116,10 @@ def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
         label, source = TRUNKS[name]
         path = fetched(source, config, f"{key}={name}", "set eval.lpips=none and loss.lpips_loss_weight=0")
         trunk = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith("classifier.")}
+        from torchvision.models import get_model  # here, as it takes seconds and most runs have no trunk
+
         with torch.device("meta"):
-            compare(path, trunk, TRUNK_NETWORKS[name]().features.state_dict(prefix="features."))
+            compare(path, trunk, get_model(TRUNK_NETWORKS[name]).features.state_dict(prefix="features."))
         record = {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained", "licence": source.licence,
                   "source": source.url, "sha256": file_hash(path)}
     for folder in folders:
