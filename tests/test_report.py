@@ -22,7 +22,7 @@ from tests.test_evaluate import change
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = ["eval.bootstrap.resamples=200", "opt.steps=300", "model.fusion_mode=concat", "model.fusion_site=head",
-          "eval.lpips=none"]
+          "eval.lpips=none", "geometries.tiny.max_scale=0.04", "datasets.procedural.episodes.alpha=0.3"]
 DECLARED = ("metrics.json", "experiment.json", "records.csv", "plots", "images")
 
 
