@@ -15,5 +15,5 @@ test: $(VENV)/installed
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed, this is ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --no-compile --requirement requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	touch $@
