@@ -81,10 +81,11 @@ def main(words: list[str]) -> None:
         server, handles = serve(asked.scenes, asked.port)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs deaf to the first
-        signal.signal(number, signal.default_int_handler)
-    print(f"http://{HOST}:{server.get_port()} shows {', '.join(map(str, asked.scenes))}; Ctrl-C ends it", flush=True)
-    try:
+    try:  # from here on: who reads the address may end this before it waits
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs deaf to the first
+            signal.signal(number, signal.default_int_handler)
+        print(f"http://{HOST}:{server.get_port()} shows {', '.join(map(str, asked.scenes))}; Ctrl-C ends it",
+              flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         server.stop()
