@@ -160,11 +160,26 @@ def stages_run(output: str) -> set[str]:
     return set(re.findall(r"Running stage '(\w+)'", output))
 
 
+HELD = """import time
+from src import train
+from src.config import load
+
+def held(fit):
+    if fit.trainer.global_step:
+        time.sleep(600)
+    begin(fit)
+
+begin, train.Fit.on_train_epoch_start = train.Fit.on_train_epoch_start, held
+train.main(load([]))
+"""
+
+
 def test_a_killed_training_run_ends_with_the_same_bytes(clone):
-    """kill -9 after the first checkpoint, start again: trained tensors and curves as without the interruption."""
+    """kill -9 at the first checkpoint, after which it waits; start again: trained tensors and curves as without the
+    interruption."""
     results = [clone / "data/model/trained.safetensors", *sorted((clone / "data/train/plots").rglob("*.tsv"))]
     expected = [path.read_bytes() for path in results]
-    process = subprocess.Popen([sys.executable, "-m", "src.train"], cwd=clone, stdout=subprocess.DEVNULL,
+    process = subprocess.Popen([sys.executable, "-c", HELD], cwd=clone, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     while not list((clone / "scratch").glob("train-*/last.ckpt")):
         assert process.poll() is None, "the run ended before it was killed"

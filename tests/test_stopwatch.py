@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
+from src import stopwatch
 from src.stopwatch import STAGES, peak_bytes, recorded, stage_times
 
 
@@ -12,13 +13,22 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_last_run_of_each_stage_counts():
+def test_the_last_run_of_each_stage_counts(monkeypatch):
     assert stage_times() == {}
-    for stage, pause in (("train", 0.3), ("download", 0.0), ("train", 0.05)):
-        with recorded(stage):
-            time.sleep(pause)
+    clock = iter([10, 13, 20, 20.5, 30, 31.25])
+    with monkeypatch.context() as patch:
+        patch.setattr(stopwatch.time, "monotonic", lambda: next(clock))
+        for stage in ("train", "download", "train"):
+            with recorded(stage):
+                pass
     assert list(stage_times()) == ["download", "train"]
-    assert 0.05 <= stage_times()["train"].seconds < 0.3
+    assert stage_times()["train"].seconds == 1.25 and stage_times()["download"].seconds == 0.5
+
+
+def test_a_stage_takes_as_long_as_its_block():
+    with recorded("train"):
+        time.sleep(0.2)
+    assert 0.2 <= stage_times()["train"].seconds < 60
 
 
 def test_a_failed_stage_leaves_what_was_recorded():
