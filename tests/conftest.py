@@ -1,5 +1,6 @@
 """Shared by all tests: the reference fixtures, and one thread each, because a test process runs on every core."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,12 @@ def load_fixture(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def assert_reference(found: torch.Tensor, wanted: torch.Tensor) -> None:
     """`found` differs from a reference's tensor by at most 3e-5 of the largest magnitude in it."""
     torch.testing.assert_close(found, wanted, rtol=0, atol=3e-5 * wanted.abs().max().item())
+
+
+@pytest.fixture
+def handlers():
+    """What is done about signals ends with the test."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)

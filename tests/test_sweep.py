@@ -13,15 +13,7 @@ from src.sweep import Arm, arms_of, combinations, last_words, main, ran_before, 
 from tests.test_experiments import publish, repository  # noqa: F401: a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-    """What a sweep does about signals ends with the test."""
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for each, handler in before.items():
-        signal.signal(each, handler)
+pytestmark = pytest.mark.usefixtures("handlers")
 
 
 @pytest.fixture

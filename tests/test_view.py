@@ -107,7 +107,7 @@ def test_the_command_serves_until_it_is_interrupted(scenes, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_before_it_waits_ends_it_in_good_order(scenes, number, monkeypatch):
+def test_an_interruption_before_it_waits_ends_it_in_good_order(handlers, scenes, number, monkeypatch):
     said = []
 
     def interrupted(text: str, **_: object) -> None:
@@ -115,14 +115,10 @@ def test_an_interruption_before_it_waits_ends_it_in_good_order(scenes, number, m
         signal.raise_signal(number)
 
     monkeypatch.setattr("builtins.print", interrupted)
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         main([str(scenes[0][0]), "--port", "0"])
     except KeyboardInterrupt:
         pytest.fail("the interruption went through")
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
     line, = said
     with pytest.raises(OSError):
         fetch(int(re.match(r"http://127.0.0.1:(\d+) shows", line)[1]))
