@@ -15,16 +15,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src import backbones, models, rasterizer_benchmark
+from src import backbones
 from src.backbones import Backbone
-from src.config import PATCH, Config, run
-from src.episodes import read_episodes
-from src.prediction import predict, render_targets
-from src.provenance import fix_computation, git_revision, params_hash, read_json, versions, write_json
-from src.records import write_rows
-from src.scene import Scene
-from src.splatt3r import Splatt3R, SplatOutput
-from src.timing import Timing, flops, hardware, measure, peak_memory
+from src.config import Config
+from src.episodes.episodes import read_episodes
+from src.reproducible.files import read_json, write_json
+from src.reproducible.hashes import params_hash
+from src.reproducible.seeds import fix_computation
+from src.reproducible.versions import git_revision, versions
+from src.results.tables import write_rows
+from src.run import run
+from src.scenes.crop import PATCH
+from src.scenes.scene import Scene
+from src.splatt3r import build
+from src.splatt3r.network import SplatOutput, Splatt3R
+from src.splatt3r.prediction import predict, render_targets
+from src.timing import rasterizers
+from src.timing.measure import Timing, flops, hardware, measure, peak_memory
 
 SCENES, WEIGHTS, MODEL = Path("data/scenes"), Path("data/weights"), Path("data/model")
 RESULT, STAMP = Path("reports/benchmark.json"), Path("reports/benchmark_stamp.json")
@@ -75,20 +82,28 @@ class Pieces:
 
 def parameters(network: Splatt3R, backbone: Backbone) -> dict[str, int]:
     """Numbers of parameters by group; `trainable` of those in all."""
-    counts = {GROUP_NAMES[group]: sum(p.numel() for p in members.values())
-              for group, members in network.parameter_groups().items()}
+    counts = {
+        GROUP_NAMES[group]: sum(p.numel() for p in members.values())
+        for group, members in network.parameter_groups().items()
+    }
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return counts | {"backbone": backbone.num_parameters, "trainable": trainable}
 
 
 def times(timing: Timing) -> dict[str, float]:
-    return {"median_ms": timing.median_ms, "p10_ms": timing.p10_ms, "p90_ms": timing.p90_ms,
-            "per_second": timing.per_second}
+    return {
+        "median_ms": timing.median_ms,
+        "p10_ms": timing.p10_ms,
+        "p90_ms": timing.p90_ms,
+        "per_second": timing.per_second,
+    }
 
 
-def measured(pieces: Pieces, warmup: int, repeats: int, device: torch.device,
-             dtype: torch.dtype | None) -> dict[str, dict | int]:
+def measured(
+    pieces: Pieces, warmup: int, repeats: int, device: torch.device, dtype: torch.dtype | None
+) -> dict[str, dict | int]:
     """All numbers of one resolution. What does not exist (the features of no backbone) is absent."""
+
     def timed(work: Callable[[], object]) -> dict[str, float]:
         return times(measure(work, warmup, repeats, device))
 
@@ -104,9 +119,14 @@ def measured(pieces: Pieces, warmup: int, repeats: int, device: torch.device,
             def infer() -> None:
                 render_targets(pieces.encode().gaussians[0], inputs, 0, scale)
 
-            found = {"gaussians": len(gaussians), "geometry_encoder": timed(pieces.tokens),
-                     "encode": timed(pieces.encode), "render_per_view": timed(show),
-                     "encode_flops": flops(pieces.encode), "inference_memory": asdict(peak_memory(infer, device))}
+            found = {
+                "gaussians": len(gaussians),
+                "geometry_encoder": timed(pieces.tokens),
+                "encode": timed(pieces.encode),
+                "render_per_view": timed(show),
+                "encode_flops": flops(pieces.encode),
+                "inference_memory": asdict(peak_memory(infer, device)),
+            }
             if pieces.backbone.channels:
                 found |= {"backbone_features": timed(pieces.features), "backbone_flops": flops(pieces.features)}
         pieces.network.train()
@@ -118,9 +138,12 @@ def measured(pieces: Pieces, warmup: int, repeats: int, device: torch.device,
 
 def bars(resolutions: dict[str, dict], model: str) -> list[dict]:
     """A row per timed piece and resolution."""
-    return [{"piece": f"{piece.replace('_', ' ')}, {side} px", **{key: entry[key] for key in TIMES}, "model": model}
-            for side, found in resolutions.items() for piece, entry in found.items()
-            if isinstance(entry, dict) and TIMES[0] in entry]
+    return [
+        {"piece": f"{piece.replace('_', ' ')}, {side} px", **{key: entry[key] for key in TIMES}, "model": model}
+        for side, found in resolutions.items()
+        for piece, entry in found.items()
+        if isinstance(entry, dict) and TIMES[0] in entry
+    ]
 
 
 def read_sample(side: int, device: torch.device) -> dict[str, Tensor]:
@@ -144,7 +167,7 @@ def main(config: Config) -> None:
     settings = config.benchmark
     device, dtype = choose_device(settings.device), AUTOCAST[settings.precision]
     backbone = backbones.load(config.model, WEIGHTS / "backbone").to(device)
-    network = models.load(config, WEIGHTS / "geometry", MODEL)[0].to(device)
+    network = build.load(config, WEIGHTS / "geometry", MODEL)[0].to(device)
     resolutions = {}
     for side in settings.resolutions:
         cells = (side // PATCH, side // PATCH) if config.model.feature_grid == "aligned" else None
@@ -153,17 +176,29 @@ def main(config: Config) -> None:
     record = read_json(WEIGHTS / "backbone" / "record.json")
     label = backbone.label(record["weights"])
     write_rows(RESULT.with_suffix(".csv"), bars(resolutions, label))
-    write_json(RESULT, {
-        "backbone": label, "geometry": config.model.geometry, "device": device.type,
-        "precision": settings.precision, "warmup": settings.warmup, "repeats": settings.repeats,
-        "unit": "one pair of photographs; render_per_view: one target", "parameters": parameters(network, backbone),
-        "resolutions": resolutions, "hardware": hardware(), "versions": versions(), "git_revision": git_revision(),
-        "params": params_hash(config.seed, config.threads, config.model, settings)})
+    write_json(
+        RESULT,
+        {
+            "backbone": label,
+            "geometry": config.model.geometry,
+            "device": device.type,
+            "precision": settings.precision,
+            "warmup": settings.warmup,
+            "repeats": settings.repeats,
+            "unit": "one pair of photographs; render_per_view: one target",
+            "parameters": parameters(network, backbone),
+            "resolutions": resolutions,
+            "hardware": hardware(),
+            "versions": versions(),
+            "git_revision": git_revision(),
+            "params": params_hash(config.seed, config.threads, config.model, settings),
+        },
+    )
     write_json(STAMP, {"written": str(RESULT)})
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--rasterizer"]:
-        rasterizer_benchmark.main()
+        rasterizers.main()
     else:
         run(main, "benchmark")

@@ -1,7 +1,8 @@
 """Stage `check`: params.yaml is valid and the backbone it names can be built, before anything runs. Prints nothing."""
 
 from src.backbones import build
-from src.config import Config, run
+from src.config import Config
+from src.run import run
 
 
 def main(config: Config) -> None:

@@ -12,18 +12,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from src import figures
 from src.config import Config, load
-from src.experiments import (METRIC, REPORTS, Result, against_baseline, baseline_of, control_of, gather, generalisation,
-                             joined, protocol_differences, ranks, read_folder, read_revision)
-from src.folders import fresh_folder
-from src.provenance import write_json
-from src.records import column, select, write_rows
-from src.speed import bracketed
-from src.statistics import Comparison, spread
-from src.templates import fill
-from src.tradeoffs import COSTS, costs, pareto_charts, timed_alike
-from src.verdict import CONTROL, cautions, difference_words, level_words, rank_words
+from src.experiments.comparisons import against_baseline, baseline_of, control_of, gather, generalisation, ranks
+from src.experiments.result import METRIC, REPORTS, Result, joined, protocol_differences, read_folder, read_revision
+from src.page import charts
+from src.page.speed import bracketed
+from src.page.templates import fill
+from src.page.tradeoffs import COSTS, costs, pareto_charts, timed_alike
+from src.page.verdict import CONTROL, cautions, difference_words, level_words, rank_words
+from src.reproducible.files import fresh_folder, write_json
+from src.results.statistics import Comparison, spread
+from src.results.tables import column, select, write_rows
 
 COMPARISON = REPORTS / "comparison"
 METRICS = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel")  # all aligned
@@ -59,13 +58,16 @@ def named(words: list[str]) -> list[Result]:
         return gather(".")
     found = {word: read_revision(".", word, word) for word in words}
     if missing := [word for word, result in found.items() if result is None]:
-        raise ValueError(f"{', '.join(missing)}: no such revision or experiment, or it has no results in {REPORTS}; "
-                         "`dvc exp show -A` lists the experiments.")
+        raise ValueError(
+            f"{', '.join(missing)}: no such revision or experiment, or it has no results in {REPORTS}; "
+            "`dvc exp show -A` lists the experiments."
+        )
     if len(found) > 1:
         return joined(list(found.values()))
     if (current := read_folder(REPORTS, "this run")) is None:
-        raise FileNotFoundError(f"{REPORTS} holds no results to compare {words[0]} with; run dvc repro, or name two "
-                                "revisions.")
+        raise FileNotFoundError(
+            f"{REPORTS} holds no results to compare {words[0]} with; run dvc repro, or name two revisions."
+        )
     return [*found.values(), current]
 
 
@@ -89,20 +91,36 @@ def score_rows(table: Table) -> list[dict]:
     for each in table.results:
         for metric in METRICS:
             values, scenes = column(select(each.rows, alignment="aligned"), metric)
-            row = {"run": each.name, "backbone": each.label, "weights": each.about["backbone"]["weights"],
-                   "metric": metric} | dict.fromkeys(NUMBERS)
+            row = {
+                "run": each.name,
+                "backbone": each.label,
+                "weights": each.about["backbone"]["weights"],
+                "metric": metric,
+            } | dict.fromkeys(NUMBERS)
             if values:
                 row |= spread(values) | {"scenes": len(set(scenes)), "seeds": len(each.runs)}
             if compared := table.differences[metric].get(each.name):
                 interval = compared.interval
-                row |= {"difference": interval.mean, "low": interval.low, "high": interval.high,
-                        "p_holm": compared.p_holm}
+                row |= {
+                    "difference": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "p_holm": compared.p_holm,
+                }
             if metric == METRIC and each.name in ranked:
                 row["rank_best"], row["rank_worst"] = ranked[each.name]
             judged = compared and compared.interval.low is not None
-            row["verdict"] = ("reference" if values and each is table.reference else NOT_MEASURED if not compared else
-                              "too few scenes" if not judged else
-                              "distinguishable" if compared.distinguishable else "not distinguishable")
+            row["verdict"] = (
+                "reference"
+                if values and each is table.reference
+                else NOT_MEASURED
+                if not compared
+                else "too few scenes"
+                if not judged
+                else "distinguishable"
+                if compared.distinguishable
+                else "not distinguishable"
+            )
             rows.append(row)
     return rows
 
@@ -122,18 +140,37 @@ def signed(row: dict, digits: int) -> str:
 def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
     """Head and cells: a row per result with masked scores, the PSNR's difference, and what the model costs, with
     words where that was measured otherwise than for the first."""
-    head = ["Run", "Backbone", "PSNR", "SSIM", "LPIPS",
-            f"PSNR - {table.reference.name} [{level_words(table.confidence)}]", "Rank", "ms", "M parameters", "MB"]
+    head = [
+        "Run",
+        "Backbone",
+        "PSNR",
+        "SSIM",
+        "LPIPS",
+        f"PSNR - {table.reference.name} [{level_words(table.confidence)}]",
+        "Rank",
+        "ms",
+        "M parameters",
+        "MB",
+    ]
     cells, ranked, others = [], ranks(table.results), table.costs_unlike
     for each in table.results:
         own = {row["metric"]: row for row in rows if row["run"] == each.name}
         price, note = costs(each), bracketed(others.get(each.name, []))
-        cells.append([each.name, " · ".join(filter(None, (each.label, each.detail))),
-                      measured(own["psnr_masked"], 2), measured(own["ssim_masked"], 3),
-                      measured(own["lpips_masked"], 3),
-                      signed(own[METRIC], 2), rank_words(ranked.get(each.name)) or "–",
-                      *(f"{price[name]:.1f}{'' if name == 'parameters' else note}" if price else NOT_MEASURED
-                        for name in COSTS)])
+        cells.append(
+            [
+                each.name,
+                " · ".join(filter(None, (each.label, each.detail))),
+                measured(own["psnr_masked"], 2),
+                measured(own["ssim_masked"], 3),
+                measured(own["lpips_masked"], 3),
+                signed(own[METRIC], 2),
+                rank_words(ranked.get(each.name)) or "–",
+                *(
+                    f"{price[name]:.1f}{'' if name == 'parameters' else note}" if price else NOT_MEASURED
+                    for name in COSTS
+                ),
+            ]
+        )
     return head, cells
 
 
@@ -145,13 +182,20 @@ def markdown(head: list[str], cells: list[list[str]]) -> str:
 def sentences(table: Table) -> list[str]:
     """What the table says, a sentence per arm, and what a reader must know of an arm before quoting it."""
     compared = table.differences[METRIC]
-    words = [f"{each.name}: {difference_words(each.label, table.reference.label, compared[each.name])}"
-             for each in table.results if each.name in compared]
-    words += [f"{each.name}: {difference_words(each.label, CONTROL, table.controlled[each.name])}"
-              for each in table.results if each.name in table.controlled and each is not table.reference]
+    words = [
+        f"{each.name}: {difference_words(each.label, table.reference.label, compared[each.name])}"
+        for each in table.results
+        if each.name in compared
+    ]
+    words += [
+        f"{each.name}: {difference_words(each.label, CONTROL, table.controlled[each.name])}"
+        for each in table.results
+        if each.name in table.controlled and each is not table.reference
+    ]
     words += [f"{each.name}: {caution}" for each in table.results for caution in cautions(each, compared=True)]
-    return words + [f"Refused: {name} was measured in another way: {'; '.join(found)}."
-                    for name, found in table.refused.items()]
+    return words + [
+        f"Refused: {name} was measured in another way: {'; '.join(found)}." for name, found in table.refused.items()
+    ]
 
 
 def drawings(table: Table) -> dict[str, str]:
@@ -161,7 +205,7 @@ def drawings(table: Table) -> dict[str, str]:
     if found:
         estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
         title = f"masked PSNR minus that of {table.reference.name} (dB)"
-        drawn["forest"] = figures.forest(estimates, title, title)
+        drawn["forest"] = charts.forest(estimates, title, title)
     return drawn | {f"pareto_{cost}": svg for cost, svg in pareto_charts(table.results).items()}
 
 
@@ -173,12 +217,20 @@ def write(folder: Path, results: list[Result], table: Table) -> str:
     (folder / "table.md").write_text("\n\n".join([text, *words]) + "\n", "utf8")
     write_rows(folder / "table.csv", rows)
     costs_of = {each.name: price for each in table.results if (price := costs(each))}
-    write_json(folder / "comparison.json", {"reference": table.reference.name,
-                                            "confidence": table.confidence, "rows": rows, "refused": table.refused,
-                                            "generalisation": matrices, "costs": costs_of,
-                                            "costs_unlike": table.costs_unlike})
+    write_json(
+        folder / "comparison.json",
+        {
+            "reference": table.reference.name,
+            "confidence": table.confidence,
+            "rows": rows,
+            "refused": table.refused,
+            "generalisation": matrices,
+            "costs": costs_of,
+            "costs_unlike": table.costs_unlike,
+        },
+    )
     for name, svg in drawn.items():
-        (folder / f"{name}.svg").write_text(figures.standalone(svg), "utf8")
+        (folder / f"{name}.svg").write_text(charts.standalone(svg), "utf8")
     page = fill("compare.html", head=head, cells=cells, sentences=words, drawings=drawn, matrices=matrices)
     (folder / "index.html").write_text(page, "utf8")
     return text

@@ -3,11 +3,8 @@
 What a backbone may be called is the registry's to say (src/backbones), which the stage `check` asks.
 """
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -15,10 +12,9 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.stopwatch import recorded
+from src.scenes.crop import PATCH
 
 MERGING = "Error merging override "  # Hydra's words
-PATCH = 16  # the geometry networks' patch size
 FAMILIES = ("objects", "rooms")
 DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
 DINOV2_DIMS |= {f"{name}_reg": dim for name, dim in DINOV2_DIMS.items()}
@@ -102,15 +98,19 @@ class Episodes:
         require_choice(f"{key}.view_selection", self.view_selection, ("coverage", "gap", "splatt3r"))
         require_share(f"{key}.alpha", self.alpha)
         require_share(f"{key}.beta", self.beta)
-        require(2 <= self.temporal_gap_min <= self.temporal_gap_max,
-                f"{key}.temporal_gap_min {self.temporal_gap_min} and temporal_gap_max {self.temporal_gap_max} must "
-                "satisfy 2 <= min <= max, or no frame lies between the two contexts.")
+        require(
+            2 <= self.temporal_gap_min <= self.temporal_gap_max,
+            f"{key}.temporal_gap_min {self.temporal_gap_min} and temporal_gap_max {self.temporal_gap_max} must "
+            "satisfy 2 <= min <= max, or no frame lies between the two contexts.",
+        )
         require_positive(f"{key}.num_targets", self.num_targets)
         require_positive(f"{key}.per_bin", self.per_bin)
         between = self.temporal_gap_min - 1
-        require(self.view_selection != "gap" or between >= self.num_targets,
-                f"{key}.temporal_gap_min {self.temporal_gap_min} leaves {between} photographs between the contexts, but "
-                f"{key}.num_targets is {self.num_targets}; raise the gap or take fewer targets.")
+        require(
+            self.view_selection != "gap" or between >= self.num_targets,
+            f"{key}.temporal_gap_min {self.temporal_gap_min} leaves {between} photographs between the contexts, but "
+            f"{key}.num_targets is {self.num_targets}; raise the gap or take fewer targets.",
+        )
 
 
 @dataclass
@@ -125,10 +125,12 @@ class Dataset:
     def __post_init__(self):
         require(len(self.resolution) == 2, f"resolution is {self.resolution}; it must be [width, height].")
         for side in self.resolution:
-            require(side >= PATCH and side % PATCH == 0,
-                    f"resolution {self.resolution} (a key of the chosen datasets block) is not divisible: each side "
-                    f"must be a multiple of the geometry network's patch size {PATCH}, for example "
-                    f"{max(1, round(side / PATCH)) * PATCH} instead of {side}.")
+            require(
+                side >= PATCH and side % PATCH == 0,
+                f"resolution {self.resolution} (a key of the chosen datasets block) is not divisible: each side "
+                f"must be a multiple of the geometry network's patch size {PATCH}, for example "
+                f"{max(1, round(side / PATCH)) * PATCH} instead of {side}.",
+            )
 
 
 @dataclass
@@ -197,8 +199,11 @@ class TransformsSource:
         key = "datasets.transforms.source"
         both = sorted(set(self.train) & set(self.val))
         require(not both, f"{key}.train and {key}.val both name {', '.join(both)}; a capture has one split.")
-        require(bool(self.train) == bool(self.val), f"{key}.train names {len(self.train)} captures and val "
-                                                    f"{len(self.val)}; training needs both, evaluation alone neither.")
+        require(
+            bool(self.train) == bool(self.val),
+            f"{key}.train names {len(self.train)} captures and val "
+            f"{len(self.val)}; training needs both, evaluation alone neither.",
+        )
         require_positive(f"{key}.depth_unit", self.depth_unit)
         require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ("skip", "error"))
 
@@ -230,13 +235,19 @@ class Geometry:
         for key in ("initial_scale", "max_scale", "max_offset"):
             if (value := getattr(self, key)) is not None:
                 require_positive(f"geometries.<name>.{key}", value)
-        require(self.max_scale is None or self.initial_scale < self.max_scale,
-                f"geometries.<name>.initial_scale is {self.initial_scale}; it must be below max_scale {self.max_scale}.")
-        require(0 < self.initial_opacity < 1,
-                f"geometries.<name>.initial_opacity is {self.initial_opacity}; it must lie strictly between 0 and 1.")
-        require(not self.file.rpartition("/")[2].startswith("CroCo"),
-                f"geometries.<name>.file is {self.file}, but CroCo predicts no points, so nothing can be built on it; "
-                "name a MASt3R, DUSt3R or Splatt3R file, which all started from it.")
+        require(
+            self.max_scale is None or self.initial_scale < self.max_scale,
+            f"geometries.<name>.initial_scale is {self.initial_scale}; it must be below max_scale {self.max_scale}.",
+        )
+        require(
+            0 < self.initial_opacity < 1,
+            f"geometries.<name>.initial_opacity is {self.initial_opacity}; it must lie strictly between 0 and 1.",
+        )
+        require(
+            not self.file.rpartition("/")[2].startswith("CroCo"),
+            f"geometries.<name>.file is {self.file}, but CroCo predicts no points, so nothing can be built on it; "
+            "name a MASt3R, DUSt3R or Splatt3R file, which all started from it.",
+        )
 
 
 @dataclass
@@ -247,9 +258,11 @@ class Weights:
 
     def __post_init__(self):
         require_choice("weights.dinov2_source", self.dinov2_source, ("file", "torchhub"))
-        require(self.mirror is None or self.mirror.startswith(("http://", "https://")),
-                f"weights.mirror is {self.mirror}, which is no web address; begin it with http:// or https://, or name "
-                "a folder of files in weights.root instead.")
+        require(
+            self.mirror is None or self.mirror.startswith(("http://", "https://")),
+            f"weights.mirror is {self.mirror}, which is no web address; begin it with http:// or https://, or name "
+            "a folder of files in weights.root instead.",
+        )
 
 
 @dataclass
@@ -278,24 +291,32 @@ class Model:
     def __post_init__(self):
         require_choice("model.dinov2_model", self.dinov2_model, tuple(DINOV2_DIMS))
         width = DINOV2_DIMS[self.dinov2_model]
-        require(self.dinov2_dim in (None, width),
-                f"model.dinov2_dim is {self.dinov2_dim} but {self.dinov2_model} is {width} wide; set it to {width} or "
-                "leave it empty.")
+        require(
+            self.dinov2_dim in (None, width),
+            f"model.dinov2_dim is {self.dinov2_dim} but {self.dinov2_model} is {width} wide; set it to {width} or "
+            "leave it empty.",
+        )
         require_choice("model.feature_grid", self.feature_grid, ("native", "aligned"))
         require_choice("model.fusion_site", self.fusion_site, ("head", "encoder"))
         if self.fusion_mode == "addition":
             self.fusion_mode = "add"
         require_choice("model.fusion_mode", self.fusion_mode, FUSION_MODES)
-        require(self.fusion_parameters is None or self.fusion_parameters > 0,
-                f"model.fusion_parameters is {self.fusion_parameters}; it must be greater than 0, or empty.")
+        require(
+            self.fusion_parameters is None or self.fusion_parameters > 0,
+            f"model.fusion_parameters is {self.fusion_parameters}; it must be greater than 0, or empty.",
+        )
         require_choice("model.strategy", self.strategy, ("feature_extraction", "fusion_finetune", "full_finetune"))
         require_choice("model.sh_degree", self.sh_degree, (0, 1, 2, 3))
-        require(self.fusion_hooks is None or self.fusion_site == "head",
-                "model.fusion_hooks belongs to fusion_site head; leave it empty for site encoder.")
-        require(self.freeze_dinov2 is not False,
-                "model.freeze_dinov2 is false, but backbone features are computed once and cached, which needs a frozen "
-                "backbone; leave it empty or set it to true. One that was trained elsewhere is measured by naming its "
-                "file in model.weights.")
+        require(
+            self.fusion_hooks is None or self.fusion_site == "head",
+            "model.fusion_hooks belongs to fusion_site head; leave it empty for site encoder.",
+        )
+        require(
+            self.freeze_dinov2 is not False,
+            "model.freeze_dinov2 is false, but backbone features are computed once and cached, which needs a frozen "
+            "backbone; leave it empty or set it to true. One that was trained elsewhere is measured by naming its "
+            "file in model.weights.",
+        )
 
 
 @dataclass
@@ -346,8 +367,10 @@ class Loss:
             require(getattr(self, key) >= 0, f"loss.{key} is {getattr(self, key)}; it must not be negative.")
         require_choice("loss.lpips_network", self.lpips_network, ("alex", "vgg", "squeeze"))
         require_choice("loss.masks", self.masks, ("strict", "splatt3r"))
-        require(self.mse_loss_weight + self.lpips_loss_weight > 0,
-                "loss.mse_loss_weight and loss.lpips_loss_weight are both 0; the renders would train nothing.")
+        require(
+            self.mse_loss_weight + self.lpips_loss_weight > 0,
+            "loss.mse_loss_weight and loss.lpips_loss_weight are both 0; the renders would train nothing.",
+        )
 
 
 @dataclass
@@ -387,8 +410,10 @@ class Benchmark:
 
     def __post_init__(self):
         for side in self.resolutions:
-            require(side > 0 and side % PATCH == 0,
-                    f"benchmark.resolutions holds {side}; each must be a multiple of {PATCH}.")
+            require(
+                side > 0 and side % PATCH == 0,
+                f"benchmark.resolutions holds {side}; each must be a multiple of {PATCH}.",
+            )
         require_positive("benchmark.warmup", self.warmup)
         require(self.repeats >= 3, f"benchmark.repeats is {self.repeats}; a median with a spread needs at least 3.")
         require_choice("benchmark.device", self.device, ("auto", "cpu", "cuda"))
@@ -414,9 +439,11 @@ class Config:
         require_positive("threads", self.threads)
         require_choice("data.dataset", self.data.dataset, tuple(vars(self.datasets)))
         require_choice("model.geometry", self.model.geometry, tuple(self.geometries))
-        require(self.model.backbone != "oracle" or self.loss.mast3r_loss_weight == 0,
-                f"loss.mast3r_loss_weight is {self.loss.mast3r_loss_weight}, but model.backbone=oracle puts true points "
-                "in place of the predicted ones, so a loss on points trains nothing; set it to 0.")
+        require(
+            self.model.backbone != "oracle" or self.loss.mast3r_loss_weight == 0,
+            f"loss.mast3r_loss_weight is {self.loss.mast3r_loss_weight}, but model.backbone=oracle puts true points "
+            "in place of the predicted ones, so a loss on points trains nothing; set it to 0.",
+        )
 
     @property
     def dataset(self) -> Dataset:
@@ -447,7 +474,9 @@ def load(overrides: list[str] | tuple = (), root: str | Path = ".") -> Config:
     raises ConfigError when a key is unknown, missing or mistyped, or values cannot go together
     """
     root = Path(root).resolve()
-    require((root / "params.yaml").is_file(), f"There is no params.yaml in {root}; run from the repository's top folder.")
+    require(
+        (root / "params.yaml").is_file(), f"There is no params.yaml in {root}; run from the repository's top folder."
+    )
     try:
         with initialize_config_dir(str(root), version_base="1.3"):
             composed = compose("main", overrides=list(overrides))
@@ -457,14 +486,3 @@ def load(overrides: list[str] | tuple = (), root: str | Path = ".") -> Config:
         return OmegaConf.to_object(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_sentence(error)) from error
-
-
-def run(main: Callable[[Config], None], stage: str) -> None:
-    """Entry point of a stage: load the parameters, time it, and turn the user's mistakes into one sentence on stderr."""
-    try:
-        with recorded(stage):
-            main(load(sys.argv[1:]))
-    except (ValueError, FileNotFoundError) as error:
-        if os.environ.get("BACKSPLAT_TRACEBACK"):
-            raise
-        sys.exit(f"error: {error}  (BACKSPLAT_TRACEBACK=1 shows where)")

@@ -6,8 +6,9 @@ data/distilled/dvc.yaml.
 reads data/scenes, and weights as the stage `weights` finds them; writes data/distilled/NAME: model.safetensors, for
 model.backbone=file:…, and record.json
 
-The linear map to the teacher's features (src/distillation.py) starts at the best one from the untrained student's, so
-what is gained from there on is the student's own; at the end it is dropped. A killed run resumes from scratch/.
+The linear map to the teacher's features (src/pretraining/distillation.py) starts at the best one from the untrained
+student's, so what is gained from there on is the student's own; at the end it is dropped. A killed run resumes from
+scratch/.
 """
 
 import math
@@ -24,19 +25,23 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from src.backbone_weights import backbone_weights
 from src.backbones import Backbone, load
-from src.backbones.files import Described, write_backbone
-from src.config import DINOV2_DIMS, Config, require, require_positive, require_share, run
-from src.distillation import Head, Photographs, agreement_loss, draw_batch, mean_scores, rows
-from src.folders import fresh_folder, whole_file
-from src.provenance import (file_hash, fix_computation, module_hashes, numpy_generator, params_hash, read_json,
-                            versions, write_json)
+from src.config import DINOV2_DIMS, Config, require, require_positive, require_share
+from src.fetching.backbone import backbone_weights
+from src.pretrained.state_dicts import Described, write_backbone
+from src.pretraining.distillation import Head, Photographs, agreement_loss, draw_batch, mean_scores, rows
+from src.reproducible.files import fresh_folder, read_json, whole_file, write_json
+from src.reproducible.hashes import file_hash, module_hashes, params_hash
+from src.reproducible.seeds import fix_computation, numpy_generator
+from src.reproducible.versions import versions
+from src.run import run
 
 SCENES, FOLDER = Path("data/scenes"), Path("data/distilled")
 PROBED = 256  # photographs, at most, that statistics are taken from, and that agreement is measured on
-UNTRAINED = ("This backbone was distilled from an untrained teacher: its features are those of random weights, and so "
-             "is what was learned.")
+UNTRAINED = (
+    "This backbone was distilled from an untrained teacher: its features are those of random weights, and so "
+    "is what was learned."
+)
 NETWORKS = ("dinov2_", "timm:", "clip", "croco")  # how names begin that model.backbone=file:… knows a network by
 
 
@@ -56,8 +61,10 @@ class Crops:
     min_area: float = MISSING
 
     def __post_init__(self):
-        require(len(self.cells) == 2 and 1 <= self.cells[0] <= self.cells[1],
-                f"crops.cells is {self.cells}; give the smallest and the largest number of patches per side.")
+        require(
+            len(self.cells) == 2 and 1 <= self.cells[0] <= self.cells[1],
+            f"crops.cells is {self.cells}; give the smallest and the largest number of patches per side.",
+        )
         require_share("crops.min_area", self.min_area)
 
 
@@ -114,8 +121,14 @@ def obtain(name: str, choice: str, config: Config, folder: Path) -> Known:
     raises    ValueError, FileNotFoundError  when there are none
     """
     dinov2 = name in DINOV2_DIMS
-    model = replace(config.model, backbone="dinov2" if dinov2 else name, weights=choice, backbone_layers=None,
-                    dinov2_dim=None, dinov2_model=name if dinov2 else config.model.dinov2_model)
+    model = replace(
+        config.model,
+        backbone="dinov2" if dinov2 else name,
+        weights=choice,
+        backbone_layers=None,
+        dinov2_dim=None,
+        dinov2_model=name if dinov2 else config.model.dinov2_model,
+    )
     backbone_weights(replace(config, model=model), folder)
     return Known(load(model, folder), read_json(folder / "record.json"))
 
@@ -123,19 +136,27 @@ def obtain(name: str, choice: str, config: Config, folder: Path) -> Known:
 def check(teacher: Known, student: Known) -> None:
     """raises    ValueError  when there is nothing to learn, or nobody to learn it"""
     for role, known in (("teacher", teacher), ("student", student)):
-        require(known.backbone.num_parameters > 0, f"The {role} is {known.backbone.name}, which has no weights; name a "
-                                                   "network, such as dinov2_vits14.")
-    require(student.backbone.name.startswith(NETWORKS),
-            f"The student is {student.backbone.name}, which is no network of its own; name one such as dinov2_vits14.")
+        require(
+            known.backbone.num_parameters > 0,
+            f"The {role} is {known.backbone.name}, which has no weights; name a network, such as dinov2_vits14.",
+        )
+    require(
+        student.backbone.name.startswith(NETWORKS),
+        f"The student is {student.backbone.name}, which is no network of its own; name one such as dinov2_vits14.",
+    )
     ours, theirs = (known.backbone.network.state_dict() for known in (student, teacher))
     same = student.backbone.name == teacher.backbone.name and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    require(not same, f"Teacher and student are both {teacher.label}, with the same weights, so there is nothing to "
-                      "learn; choose a smaller student, or other weights.")
+    require(
+        not same,
+        f"Teacher and student are both {teacher.label}, with the same weights, so there is nothing to "
+        "learn; choose a smaller student, or other weights.",
+    )
 
 
 @torch.no_grad()
-def feature_pairs(student: Backbone, teacher: Backbone, photographs: Photographs, device: torch.device
-                  ) -> Iterable[tuple[Tensor, Tensor]]:
+def feature_pairs(
+    student: Backbone, teacher: Backbone, photographs: Photographs, device: torch.device
+) -> Iterable[tuple[Tensor, Tensor]]:
     """Features (N, C) of both, of whole photographs on the student's grid, one at a time."""
     for index in photographs.spread(PROBED):
         images = photographs[index][None].to(device)
@@ -144,12 +165,15 @@ def feature_pairs(student: Backbone, teacher: Backbone, photographs: Photographs
 
 
 @torch.no_grad()
-def agreement(student: Backbone, teacher: Backbone, head: Head, photographs: Photographs, device: torch.device
-              ) -> dict[str, dict[str, float]]:
+def agreement(
+    student: Backbone, teacher: Backbone, head: Head, photographs: Photographs, device: torch.device
+) -> dict[str, dict[str, float]]:
     """Scores of the projected student, and of the training mean, which says the same of every patch."""
     pairs = feature_pairs(student, teacher, photographs, device)
-    return mean_scores(((found, head.target(wanted)) for found, wanted in pairs),
-                       {"student": head, "mean": lambda found: torch.zeros_like(head(found))})
+    return mean_scores(
+        ((found, head.target(wanted)) for found, wanted in pairs),
+        {"student": head, "mean": lambda found: torch.zeros_like(head(found))},
+    )
 
 
 def rate(step: int, settings: Optimiser) -> float:
@@ -158,8 +182,15 @@ def rate(step: int, settings: Optimiser) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
 
 
-def train(student: Backbone, teacher: Backbone, head: Head, photographs: Photographs, params: Params, checkpoint: Path,
-          device: torch.device) -> None:
+def train(
+    student: Backbone,
+    teacher: Backbone,
+    head: Head,
+    photographs: Photographs,
+    params: Params,
+    checkpoint: Path,
+    device: torch.device,
+) -> None:
     """Train student and projection in place, from the checkpoint where there is one."""
     settings, crops = params.optimiser, (params.crops.cells, params.crops.min_area)
     patch = max(student.patch_size, teacher.patch_size)
@@ -203,33 +234,47 @@ def distill(student: Backbone, teacher: Backbone, params: Params, checkpoint: Pa
     before = agreement(student, teacher, head, held_out, device)
     train(student, teacher, head, training, params, checkpoint, device)
     after = agreement(student, teacher, head, held_out, device)
-    return {"training_photographs": len(training), "held_out_photographs": len(held_out.spread(PROBED)),
-            "held_out": after | {"student_before": before["student"]}}
+    return {
+        "training_photographs": len(training),
+        "held_out_photographs": len(held_out.spread(PROBED)),
+        "held_out": after | {"student_before": before["student"]},
+    }
 
 
 def main(config: Config, name: str) -> None:
     """name  of the entry of data/distilled/params.yaml"""
     params = read_params(FOLDER / "params.yaml")
     if name not in params.students:
-        raise ValueError(f"{name} is no entry of students in {FOLDER.as_posix()}/params.yaml, which has "
-                         f"{', '.join(params.students) or 'none'}.")
+        raise ValueError(
+            f"{name} is no entry of students in {FOLDER.as_posix()}/params.yaml, which has "
+            f"{', '.join(params.students) or 'none'}."
+        )
     fix_computation(params.threads)
     pair, config = params.students[name], replace(config, seed=params.seed)
     scratch = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"distill-{name}"
     teacher = obtain(pair.teacher, pair.teacher_weights, config, scratch / "teacher")
     student = obtain(pair.student, pair.student_weights, config, scratch / "student")
     check(teacher, student)
-    record = {"name": student.backbone.name, "label": f"{student.backbone.title}, distilled from {teacher.label}",
-              "teacher": teacher.record, "student": student.record, "steps": params.optimiser.steps,
-              "params": params_hash(pair, params.crops, params.optimiser, params.seed, params.threads),
-              "scenes": file_hash(SCENES / "index.jsonl"), "versions": versions()}
+    record = {
+        "name": student.backbone.name,
+        "label": f"{student.backbone.title}, distilled from {teacher.label}",
+        "teacher": teacher.record,
+        "student": student.record,
+        "steps": params.optimiser.steps,
+        "params": params_hash(pair, params.crops, params.optimiser, params.seed, params.threads),
+        "scenes": file_hash(SCENES / "index.jsonl"),
+        "versions": versions(),
+    }
     caution = UNTRAINED if teacher.record["weights"] == "random" else teacher.backbone.note
     record |= {"caution": caution} if caution else {}
     checkpoint = scratch / f"{params_hash(record, module_hashes('src.'), file_hash(__file__))}.pt"
     record |= distill(student.backbone, teacher.backbone, params, checkpoint)
     with fresh_folder(FOLDER / name) as folder:
-        write_backbone(folder / "model.safetensors", student.backbone.network.state_dict(),
-                       Described(student.backbone.name, note=caution))
+        write_backbone(
+            folder / "model.safetensors",
+            student.backbone.network.state_dict(),
+            Described(student.backbone.name, note=caution),
+        )
         write_json(folder / "record.json", record)
     shutil.rmtree(scratch)
     for who, scores in record["held_out"].items():

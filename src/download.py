@@ -8,15 +8,16 @@ scenes/<id>.json (path, size and SHA-256 of every file that `prepare` will read)
 from functools import partial
 from pathlib import Path
 
-from src.config import Config, Procedural, run
-from src.datasets.co3d_download import fetch_co3d
-from src.datasets.procedural import generate
+from src.config import Config, Procedural
+from src.datasets.co3d.download import fetch_co3d
+from src.datasets.processes import in_processes
 from src.datasets.scannetpp import list_rooms
 from src.datasets.transforms import list_captures
-from src.folders import fresh_folder
-from src.processes import in_processes
-from src.provenance import fix_computation, write_json
-from src.scene import write_scene
+from src.procedural.scenes import generate
+from src.reproducible.files import fresh_folder, write_json
+from src.reproducible.seeds import fix_computation
+from src.run import run
+from src.scenes.scene import write_scene
 
 RAW = Path("data/raw")
 FIRST_SEED = {"train": 0, "val": 100_000, "test": 200_000}  # scenes of the bundled network's training start at 900 000
@@ -28,19 +29,30 @@ def listed_scenes(families: list[str], counts: dict[str, int]) -> list[dict]:
     raises    ValueError when the splits' seeds would meet
     """
     if max(counts.values()) > (limit := FIRST_SEED["val"]):
-        raise ValueError(f"datasets.procedural.source.scenes asks for {max(counts.values())} scenes per family; at "
-                         f"most {limit} keep the splits apart.")
-    return [{"id": f"{family}__{seed:06d}", "category": family, "split": split, "seed": seed}
-            for family in families for split, first in FIRST_SEED.items()
-            for seed in range(first, first + counts[split])]
+        raise ValueError(
+            f"datasets.procedural.source.scenes asks for {max(counts.values())} scenes per family; at "
+            f"most {limit} keep the splits apart."
+        )
+    return [
+        {"id": f"{family}__{seed:06d}", "category": family, "split": split, "seed": seed}
+        for family in families
+        for split, first in FIRST_SEED.items()
+        for seed in range(first, first + counts[split])
+    ]
 
 
 def render_scene(folder: Path, views: int, resolution: tuple[int, int], samples: int, scene: dict) -> dict:
     """Worker: render one listed scene into `folder`, losslessly; the scene with its file and SHA-256."""
     frames = generate(scene["category"], scene["seed"], views, resolution, samples)
     file = f"scenes/{scene['id']}.safetensors"
-    about = {"dataset": "procedural", "id": scene["id"], "category": scene["category"], "units": "metre",
-             "license": "none", "source": {"seed": scene["seed"], "samples": samples}}
+    about = {
+        "dataset": "procedural",
+        "id": scene["id"],
+        "category": scene["category"],
+        "units": "metre",
+        "license": "none",
+        "source": {"seed": scene["seed"], "samples": samples},
+    }
     return scene | {"file": file, "sha256": write_scene(folder / file, frames, about, lossless=True)}
 
 

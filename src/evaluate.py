@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from src.alignment import context_points
-from src.config import Config, run
-from src.folders import fresh_folder
-from src.metrics import Lpips, image_scores, load_lpips
-from src.metrics_geometry import DEPTH_SCORES, CloudScore, cloud_score, depth_scores, scale_error
-from src.metrics_splatt3r import pooled, splatt3r_scores
-from src.provenance import fix_computation, write_json
-from src.records import ALIGNMENTS, BINS, METHODS, Row, groups, select, summarise, write_rows
-from src.rendered import Rendered
-from src.scene import Scene, SceneRecord, View, read_index
+from src.config import Config
+from src.geometry.alignment import context_points
+from src.metrics.image import Lpips, image_scores, load_lpips
+from src.metrics.points import DEPTH_SCORES, CloudScore, cloud_score, depth_scores, scale_error
+from src.metrics.splatt3r import pooled, splatt3r_scores
+from src.renders.episode_file import Rendered
+from src.reproducible.files import fresh_folder, write_json
+from src.reproducible.seeds import fix_computation
+from src.results.tables import ALIGNMENTS, BINS, METHODS, Row, groups, select, summarise, write_rows
+from src.run import run
+from src.scenes.scene import Scene, SceneRecord, View, read_index
 
 SCENES, RENDERS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/eval")
 LPIPS = Path("data/weights/lpips_eval")
@@ -31,8 +32,11 @@ SCALES = 1e-3, 1e3  # predicted over true scale; a pair outside has no scale to 
 
 def all_scores(render: Tensor, photo: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
     """All scores of one picture (3, H, W) against its photograph; mask (H, W) bool."""
-    return (image_scores(render, photo, mask, lpips) | splatt3r_scores(render[None], photo[None], mask[None], lpips)
-            | {"mask_share": mask.double().mean().item()})
+    return (
+        image_scores(render, photo, mask, lpips)
+        | splatt3r_scores(render[None], photo[None], mask[None], lpips)
+        | {"mask_share": mask.double().mean().item()}
+    )
 
 
 def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None, metric: bool) -> list[Row]:
@@ -48,8 +52,9 @@ def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None, metr
                 depth = depth_scores(unit * shown, unit * view.depth.numpy(), mask.numpy())
             if name not in known:
                 known[name] = all_scores(rendered.tensors[name][number].float(), view.image, mask, lpips)
-            rows.append(rendered.names | {"target": view.name, "method": method, "alignment": alignment} | known[name]
-                        | depth)
+            rows.append(
+                rendered.names | {"target": view.name, "method": method, "alignment": alignment} | known[name] | depth
+            )
     return rows
 
 
@@ -65,14 +70,24 @@ def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metr
     truth, rows = truth if metric else truth * scale, []
     for alignment in ALIGNMENTS if metric else ("aligned",):
         predicted = means / scale if metric and alignment == "aligned" else means
-        score = (cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
-                 if means.isfinite().all() else CloudScore(*[math.nan] * 3, dict.fromkeys(taus, math.nan)))
+        score = (
+            cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
+            if means.isfinite().all()
+            else CloudScore(*[math.nan] * 3, dict.fromkeys(taus, math.nan))
+        )
         if score is None:
             return []
-        rows.append(rendered.names | {"alignment": alignment, "chamfer": score.chamfer, "accuracy": score.accuracy,
-                                      "completeness": score.completeness}
-                    | {f"fscore_{tau:g}": score.fscores[tau] for tau in taus}
-                    | {"scale": scale, "scale_error": scale_error(scale) if metric else None})
+        rows.append(
+            rendered.names
+            | {
+                "alignment": alignment,
+                "chamfer": score.chamfer,
+                "accuracy": score.accuracy,
+                "completeness": score.completeness,
+            }
+            | {f"fscore_{tau:g}": score.fscores[tau] for tau in taus}
+            | {"scale": scale, "scale_error": scale_error(scale) if metric else None}
+        )
     return rows
 
 
@@ -89,19 +104,28 @@ def finite(rows: list[Row]) -> tuple[list[Row], dict[str, int]]:
 
 def by_method(rows: list[Row]) -> dict:
     """method -> alignment -> metric -> mean, std, n; scores of Splatt3R's definitions are pooled as published."""
-    tables = {method: {alignment: select(rows, method=method, alignment=alignment) for alignment in ALIGNMENTS}
-              for method in METHODS}
-    return {method: {alignment: summarise(table) | pooled(table) for alignment, table in alignments.items()}
-            for method, alignments in tables.items()}
+    tables = {
+        method: {alignment: select(rows, method=method, alignment=alignment) for alignment in ALIGNMENTS}
+        for method in METHODS
+    }
+    return {
+        method: {alignment: summarise(table) | pooled(table) for alignment, table in alignments.items()}
+        for method, alignments in tables.items()
+    }
 
 
 def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool, broken: dict[str, int]) -> dict[str, str]:
     """What could not be measured, and why, in words; broken: metric -> number of scores that were not finite."""
-    reasons = {f"{count} scores of {name}": "they came out as infinite or not a number, so the render or the cloud "
-               "behind them is broken; means are of the others" for name, count in broken.items()}
+    reasons = {
+        f"{count} scores of {name}": "they came out as infinite or not a number, so the render or the cloud "
+        "behind them is broken; means are of the others"
+        for name, count in broken.items()
+    }
     if lpips == "none":
-        reasons["LPIPS"] = ("eval.lpips is none: the metric needs a pretrained network, which this run did not ask for "
-                            "(eval.lpips=alex or vgg turns it on)")
+        reasons["LPIPS"] = (
+            "eval.lpips is none: the metric needs a pretrained network, which this run did not ask for "
+            "(eval.lpips=alex or vgg turns it on)"
+        )
     if not clouds:
         reasons["Chamfer distance and F-score"] = "the context photographs have no depth to compare with"
     renders = select(rows, method="render", alignment="aligned")
@@ -113,15 +137,19 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool, broke
     if not metric:
         reasons["Scale error, and depths and distances as predicted"] = (
             "these scenes are not in metres, so no true scale exists; aligned depths and points are compared in metres as "
-            "the geometry network has them")
+            "the geometry network has them"
+        )
     with_depth = {cloud["episode"] for cloud in clouds}
     blind = len({(row["episode"], row["target"]) for row in rows if row["episode"] not in with_depth})
     if blind:
         reasons[f"What the contexts of {blind} targets have seen"] = (
-            "they have no depth to tell it, so the masked scores of these targets count all valid pixels")
+            "they have no depth to tell it, so the masked scores of these targets count all valid pixels"
+        )
     unmasked = len({(row["episode"], row["target"]) for row in rows if row["psnr_masked"] is None})
     if unmasked:
-        reasons[f"Masked scores of {unmasked} targets"] = "no pixel of them is known to be visible in a context photograph"
+        reasons[f"Masked scores of {unmasked} targets"] = (
+            "no pixel of them is known to be visible in a context photograph"
+        )
     found = {row["bin"] for row in rows}
     for name in BINS:
         if found & set(BINS) and name not in found:
@@ -129,30 +157,44 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool, broke
     return reasons
 
 
-def summary(rows: list[Row], clouds: list[Row], resolution: tuple[int, int], lpips: str, metric: bool,
-            dropped: list[str], broken: dict[str, int]) -> dict:
+def summary(
+    rows: list[Row],
+    clouds: list[Row],
+    resolution: tuple[int, int],
+    lpips: str,
+    metric: bool,
+    dropped: list[str],
+    broken: dict[str, int],
+) -> dict:
     return {
         "methods": by_method(rows),
         "bins": {name: by_method(select(rows, bin=name)) for name in groups(rows, "bin")},
         "categories": {name: by_method(select(rows, category=name)) for name in groups(rows, "category")},
         "cloud": {alignment: summarise(select(clouds, alignment=alignment)) for alignment in ALIGNMENTS},
-        "counts": {"episodes": len({row["episode"] for row in rows}), "scenes": len({row["scene"] for row in rows}),
-                   "targets": len({(row["episode"], row["target"]) for row in rows})},
-        "resolution": list(resolution), "units": "metre" if metric else "scene", "lpips": lpips,
-        "absent": absences(rows, clouds, lpips, metric, broken) | {
-            f"All scores of {name}": f"its predicted over true scale lies outside {SCALES}" for name in dropped},
+        "counts": {
+            "episodes": len({row["episode"] for row in rows}),
+            "scenes": len({row["scene"] for row in rows}),
+            "targets": len({(row["episode"], row["target"]) for row in rows}),
+        },
+        "resolution": list(resolution),
+        "units": "metre" if metric else "scene",
+        "lpips": lpips,
+        "absent": absences(rows, clouds, lpips, metric, broken)
+        | {f"All scores of {name}": f"its predicted over true scale lies outside {SCALES}" for name in dropped},
     }
 
 
-def episode_rows(path: Path, index: dict[str, SceneRecord], lpips: Lpips | None, taus: list[float], metric: bool
-                 ) -> tuple[list[Row], list[Row]]:
+def episode_rows(
+    path: Path, index: dict[str, SceneRecord], lpips: Lpips | None, taus: list[float], metric: bool
+) -> tuple[list[Row], list[Row]]:
     """Both tables' rows of one file of data/renders; none when its pair's scale is not believed."""
     rendered = Rendered.read(path)
     if not SCALES[0] <= rendered.tensors["scale"].item() <= SCALES[1]:
         return [], []
     scene = Scene.open(SCENES / index[rendered.about["scene"]].file)
-    contexts, targets = ([scene.view(name, rendered.resolution) for name in rendered.about[key]]
-                         for key in ("contexts", "targets"))
+    contexts, targets = (
+        [scene.view(name, rendered.resolution) for name in rendered.about[key]] for key in ("contexts", "targets")
+    )
     return target_rows(rendered, targets, lpips, metric), cloud_rows(rendered, contexts, taus, metric)
 
 
@@ -170,15 +212,19 @@ def main(config: Config) -> None:
     (rows, broken), (clouds, holes) = (finite([row for table in tables for row in table[kind]]) for kind in range(2))
     dropped = [path.stem for path, (scores, _) in zip(files, tables) if not scores]
     if not rows:
-        raise ValueError(f"The predicted over true scale of all {len(files)} test pairs lies outside {SCALES}; the "
-                         "geometry network sees nothing in these photographs, choose another in model.geometry.")
+        raise ValueError(
+            f"The predicted over true scale of all {len(files)} test pairs lies outside {SCALES}; the "
+            "geometry network sees nothing in these photographs, choose another in model.geometry."
+        )
     resolution = Rendered.read(files[0]).resolution
     with fresh_folder(EVAL) as folder:
         write_rows(folder / "records.csv", rows)
         if clouds:
             write_rows(folder / "cloud.csv", clouds)
-        write_json(folder / "summary.json", summary(rows, clouds, resolution, config.eval.lpips, metric, dropped,
-                                                       broken | holes))
+        write_json(
+            folder / "summary.json",
+            summary(rows, clouds, resolution, config.eval.lpips, metric, dropped, broken | holes),
+        )
 
 
 if __name__ == "__main__":

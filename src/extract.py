@@ -13,25 +13,27 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from src.backbones import Backbone, load
-from src.checkpoints import load_geometry
-from src.config import PATCH, Config, run
-from src.mast3r import Mast3r
-from src.memory import memory_advice
-from src.provenance import fix_computation, read_json, write_json
-from src.scene import Scene, read_index, write_arrays
+from src.config import Config
+from src.mast3r.weight_file import load_geometry
+from src.reproducible.files import read_json, write_json
+from src.reproducible.seeds import fix_computation
+from src.run import memory_advice, run
+from src.scenes.crop import PATCH
+from src.scenes.features import write_features
 
 SCENES, WEIGHTS, FEATURES = Path("data/scenes"), Path("data/weights"), Path("data/features")
-BATCH = 16  # photographs at a time
 
 
 def geometry_features(folder: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict]:
     """Images (B, 3, H, W) in [0, 1] -> encoder tokens (B, n, E); and what the record says of them."""
     network = load_geometry(folder).to(device)
-    about = {"channels": network.config.enc_embed_dim, "patch_size": network.config.patch_size,
-             "num_parameters": sum(parameter.numel() for parameter in network.parameters())}
+    about = {
+        "channels": network.config.enc_embed_dim,
+        "patch_size": network.config.patch_size,
+        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
     return lambda images: network.encode(images * 2 - 1), about
 
 
@@ -44,26 +46,6 @@ def backbone_features(backbone: Backbone, size: tuple[int, int], grid: str) -> C
     """
     cells = (size[1] // PATCH, size[0] // PATCH) if grid == "aligned" else None
     return lambda images: backbone(images, cells)
-
-
-def write_features(scenes: Path, folder: Path, tensor: str, features: Callable[[Tensor], Tensor], size: tuple[int, int],
-                   device: torch.device) -> None:
-    """A file per scene of the index, its frames in the scene's order.
-
-    raises    ValueError  when a feature is not finite in half precision
-    """
-    for record in tqdm(read_index(scenes), desc=f"extract {folder.name}"):
-        scene = Scene.open(scenes / record.file, record.sha256)
-        batches = []
-        for start in range(0, len(scene), BATCH):
-            images = torch.stack([scene.view(name, size).image for name in scene.names[start:start + BATCH]])
-            batches.append(features(images.to(device)).half().cpu())
-        found = torch.cat(batches)
-        if not found.isfinite().all():
-            raise ValueError(f"Features of scene {scene.id} are not finite in half precision; check the weights that "
-                             f"{folder.name} was computed with.")
-        write_arrays(folder / f"{scene.id}.safetensors", {tensor: found.numpy()}, "features",
-                     {"scene": scene.id, "sha256": record.sha256, "size": list(size)})
 
 
 @memory_advice()
@@ -79,8 +61,12 @@ def main(config: Config, kind: str) -> None:
     else:
         backbone = load(config.model, WEIGHTS / kind).to(device)
         tensor, features = "features", backbone_features(backbone, size, config.model.feature_grid)
-        about = {"label": backbone.label(record["weights"]), "channels": backbone.channels,
-                 "patch_size": backbone.patch_size, "num_parameters": backbone.num_parameters}
+        about = {
+            "label": backbone.label(record["weights"]),
+            "channels": backbone.channels,
+            "patch_size": backbone.patch_size,
+            "num_parameters": backbone.num_parameters,
+        }
         about |= {"true_points": True} if backbone.true_points else {}
     shutil.rmtree(FEATURES / kind, ignore_errors=True)
     if about["channels"]:

@@ -13,27 +13,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src import backbones, models
+from src import backbones
 from src.backbones import Backbone
 from src.config import Config, load
 from src.extract import backbone_features
-from src.folders import write_whole
-from src.ply import check_ending, write_splats
-from src.prediction import splat
-from src.previews import drawn
-from src.provenance import fix_computation, read_json
-from src.snapshots import read_snapshot
-from src.splatt3r import Splatt3R, SplatOutput
+from src.inference.photographs import read_snapshot
+from src.inference.previews import drawn
+from src.renders.ply import check_ending, write_splats
+from src.reproducible.files import read_json, write_whole
+from src.reproducible.seeds import fix_computation
+from src.splatt3r import build
+from src.splatt3r.network import SplatOutput, Splatt3R
+from src.splatt3r.prediction import splat
 
 WEIGHTS, MODEL = Path("data/weights"), Path("data/model")
-NEEDED = (WEIGHTS / "geometry/model.safetensors", WEIGHTS / "backbone/record.json", MODEL / "record.json",
-          MODEL / models.TRAINED)
+NEEDED = (
+    WEIGHTS / "geometry/model.safetensors",
+    WEIGHTS / "backbone/record.json",
+    MODEL / "record.json",
+    MODEL / build.TRAINED,
+)
 PREVIEWS = (".png", ".gif")
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m src.predict", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m src.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photographs", nargs=2, type=Path, help="of one place, from two points of view")
     parser.add_argument("-o", "--output", type=Path, required=True, help="scene.ply, .splat or .compressed.ply")
     parser.add_argument("--preview", type=Path, help="a .png sheet or a .gif animation of the way between them")
@@ -62,13 +68,17 @@ def load_model(config: Config) -> tuple[Splatt3R, Backbone, dict]:
     raises    FileNotFoundError, ValueError  when there is no trained model, or it is not the one of params.yaml
     """
     if missing := [path.as_posix() for path in NEEDED if not path.exists()]:
-        raise FileNotFoundError(f"There is no trained model here, {', '.join(missing)} missing; run dvc repro train "
-                                "(or dvc pull train where a remote has it).")
+        raise FileNotFoundError(
+            f"There is no trained model here, {', '.join(missing)} missing; run dvc repro train "
+            "(or dvc pull train where a remote has it)."
+        )
     record, backbone = read_json(MODEL / "record.json"), backbones.load(config.model, WEIGHTS / "backbone")
     if record["feature_channels"] != backbone.channels:
-        raise ValueError(f"{MODEL} was trained on features of {record['feature_channels']} channels, but params.yaml "
-                         f"asks for {backbone.title} with {backbone.channels}; run dvc repro train.")
-    network, _ = models.load(config, WEIGHTS / "geometry", MODEL)
+        raise ValueError(
+            f"{MODEL} was trained on features of {record['feature_channels']} channels, but params.yaml "
+            f"asks for {backbone.title} with {backbone.channels}; run dvc repro train."
+        )
+    network, _ = build.load(config, WEIGHTS / "geometry", MODEL)
     return network, backbone, record
 
 
@@ -117,8 +127,10 @@ def main(words: list[str]) -> None:
     if picture is not None:
         write_whole(asked.preview, picture)
     print(f"model: {made_by}")
-    print(f"{asked.output}: {len(gaussians)} Gaussians in the first photograph's camera frame, in the geometry "
-          "network's units")
+    print(
+        f"{asked.output}: {len(gaussians)} Gaussians in the first photograph's camera frame, in the geometry "
+        "network's units"
+    )
 
 
 if __name__ == "__main__":

@@ -15,27 +15,35 @@ from typing import Iterator
 
 import numpy as np
 
-from src.config import Config, Episodes, Procedural, run
-from src.conversion import OVERLAP, SCENE, Converted, code_hash, convert
-from src.datasets.co3d import co3d_scenes
+from src.config import Config, Episodes, Procedural
+from src.datasets.co3d.scenes import co3d_scenes
+from src.datasets.conversion import OVERLAP, SCENE, Converted, code_hash, convert
+from src.datasets.processes import in_processes
+from src.datasets.recording import Catalogue, Recording
 from src.datasets.scannetpp import listed_rooms
+from src.datasets.splits import SPLITS, check_no_leak
 from src.datasets.transforms import listed_captures
-from src.episodes import (BINS, SceneViews, draw_training_episode, evaluation_episodes, overlap_file,
-                          write_episodes)
-from src.folders import fresh_folder
-from src.processes import in_processes
-from src.provenance import fix_computation, read_json, write_json
-from src.recording import Catalogue, Recording
-from src.scene import Frame, Scene, SceneRecord, write_index
-from src.splits import SPLITS, check_no_leak
-from src.validation import Tally
+from src.datasets.usable import Tally
+from src.episodes.episodes import (
+    BINS,
+    SceneViews,
+    draw_training_episode,
+    evaluation_episodes,
+    overlap_file,
+    write_episodes,
+)
+from src.reproducible.files import fresh_folder, read_json, write_json
+from src.reproducible.seeds import fix_computation
+from src.run import run
+from src.scenes.scene import Frame, Scene, SceneRecord, write_index
 
 RAW, SCENES = Path("data/raw"), Path("data/scenes")
 SCRATCH = Path("scratch/prepare")  # of an interrupted run: the scenes that were done
 
 
-def convert_all(catalogue: Catalogue, folder: Path, resolution: tuple[int, int], workers: int, scratch: Path
-                ) -> tuple[list[SceneRecord], dict]:
+def convert_all(
+    catalogue: Catalogue, folder: Path, resolution: tuple[int, int], workers: int, scratch: Path
+) -> tuple[list[SceneRecord], dict]:
     """Every recording as a scene in `folder`, by way of `scratch`, and the accounting: listed = kept + skipped by
     reason, all named. The result does not depend on the number of worker processes, nor on what is in `scratch`.
 
@@ -58,8 +66,13 @@ def convert_all(catalogue: Catalogue, folder: Path, resolution: tuple[int, int],
         place(scratch / record.id / OVERLAP, overlap_file(folder, record.id))
     reports = {recording.id: scene_report(recording, result) for recording, result in zip(recordings, results)}
     listed = len(records) + sum(map(len, skipped.values()))
-    return records, {"listed": listed, "kept": len(records), "skipped": skipped, "excluded": catalogue.excluded,
-                     "scenes": reports}
+    return records, {
+        "listed": listed,
+        "kept": len(records),
+        "skipped": skipped,
+        "excluded": catalogue.excluded,
+        "scenes": reports,
+    }
 
 
 def place(source: Path, target: Path) -> None:
@@ -73,9 +86,16 @@ def place(source: Path, target: Path) -> None:
 
 def scene_report(recording: Recording, result: Converted) -> dict:
     """The photographs of one scene: listed = kept + skipped, every skipped one named."""
-    return {"split": recording.split, "category": recording.category, "listed": recording.listed,
-            "kept": result.record.n_frames if result.record else 0, "dropped": result.dropped,
-            "skipped": result.skipped, "counts": result.counts, "overlap_source": result.overlap_source}
+    return {
+        "split": recording.split,
+        "category": recording.category,
+        "listed": recording.listed,
+        "kept": result.record.n_frames if result.record else 0,
+        "dropped": result.dropped,
+        "skipped": result.skipped,
+        "counts": result.counts,
+        "overlap_source": result.overlap_source,
+    }
 
 
 def check_enough(kept: int, skipped: dict[str, list[str]], limit: float) -> None:
@@ -83,8 +103,10 @@ def check_enough(kept: int, skipped: dict[str, list[str]], limit: float) -> None
     dropped = sum(map(len, skipped.values()))
     if not kept or dropped > limit * (kept + dropped):
         reasons = "; ".join(f"{reason}: {', '.join(ids)}" for reason, ids in sorted(skipped.items()))
-        raise ValueError(f"{dropped} of {kept + dropped} listed scenes cannot be used, at most {limit:.0%} may "
-                         f"({reasons}); repair the raw data and run dvc repro again.")
+        raise ValueError(
+            f"{dropped} of {kept + dropped} listed scenes cannot be used, at most {limit:.0%} may "
+            f"({reasons}); repair the raw data and run dvc repro again."
+        )
 
 
 def choose_episodes(records: list[SceneRecord], selection: Episodes, folder: Path, required: tuple[str, ...]) -> dict:
@@ -104,8 +126,10 @@ def choose_episodes(records: list[SceneRecord], selection: Episodes, folder: Pat
             if split == "train":  # a scene without any draw must stop us here, not in the middle of training
                 draw_training_episode(views, selection, np.random.default_rng(0))
         if not episodes and split in required:
-            raise ValueError(f"The {len(members)} {split} scenes offer no episode with {selection.num_targets} "
-                             "targets; lower episodes.num_targets of the datasets block, or take more scenes or views.")
+            raise ValueError(
+                f"The {len(members)} {split} scenes offer no episode with {selection.num_targets} "
+                "targets; lower episodes.num_targets of the datasets block, or take more scenes or views."
+            )
         write_episodes(folder, split, episodes, views_of)
         taken = Counter(item.bin for item in episodes)
         report[split] = {bin: {"pairs": available[bin], "episodes": taken[bin]} for bin in available}
@@ -120,14 +144,18 @@ def contents(folder: Path, records: list[SceneRecord]) -> Iterator[tuple[str, st
             yield record.split, f"{record.id} {name}", content
 
 
-def prepare(catalogue: Catalogue, folder: Path, resolution: tuple[int, int], selection: Episodes, workers: int,
-            scratch: Path) -> None:
+def prepare(
+    catalogue: Catalogue, folder: Path, resolution: tuple[int, int], selection: Episodes, workers: int, scratch: Path
+) -> None:
     """Fill `folder` with scenes, index, episodes and report; `scratch` keeps finished scenes until then."""
     records, report = convert_all(catalogue, folder, resolution, workers, scratch)
     check_no_leak(contents(folder, records))
     write_index(folder, records)
-    report |= {"dataset": catalogue.dataset, "resolution": list(resolution),
-               "episodes": choose_episodes(records, selection, folder, catalogue.required)}
+    report |= {
+        "dataset": catalogue.dataset,
+        "resolution": list(resolution),
+        "episodes": choose_episodes(records, selection, folder, catalogue.required),
+    }
     write_json(folder / "report.json", report)
 
 
@@ -141,10 +169,18 @@ def rendered_frames(path: Path, sha256: str, tally: Tally) -> Iterator[Frame]:
 def rendered_scenes(dataset: Procedural, raw: Path, manifest: dict) -> Catalogue:
     """The procedural scenes that `download` rendered."""
     recordings = [
-        Recording(scene["id"], scene["category"], scene["split"], "metre", manifest["views"],
-                  partial(rendered_frames, raw / scene["file"], scene["sha256"]),
-                  {"license": "none", "source": {"seed": scene["seed"]}}, fingerprint=partial(str, scene["sha256"]))
-        for scene in manifest["scenes"]]
+        Recording(
+            scene["id"],
+            scene["category"],
+            scene["split"],
+            "metre",
+            manifest["views"],
+            partial(rendered_frames, raw / scene["file"], scene["sha256"]),
+            {"license": "none", "source": {"seed": scene["seed"]}},
+            fingerprint=partial(str, scene["sha256"]),
+        )
+        for scene in manifest["scenes"]
+    ]
     return Catalogue("procedural", recordings, min_frames=manifest["views"])
 
 
@@ -166,8 +202,9 @@ def read_manifest(raw: Path, dataset: str) -> dict:
         raise FileNotFoundError(f"{path} is missing; run dvc repro download.")
     manifest = read_json(path)
     if manifest["dataset"] != dataset:
-        raise ValueError(f"{raw} holds dataset {manifest['dataset']}, but data.dataset is {dataset}; run dvc repro "
-                         "download.")
+        raise ValueError(
+            f"{raw} holds dataset {manifest['dataset']}, but data.dataset is {dataset}; run dvc repro download."
+        )
     return manifest
 
 
@@ -176,8 +213,14 @@ def main(config: Config) -> None:
     name = config.data.dataset
     catalogue = CATALOGUES[name](config.dataset, RAW, read_manifest(RAW, name))
     with fresh_folder(SCENES) as folder:
-        prepare(replace(catalogue, crop=config.data.crop), folder, tuple(config.dataset.resolution),
-                config.dataset.episodes, config.threads, SCRATCH)
+        prepare(
+            replace(catalogue, crop=config.data.crop),
+            folder,
+            tuple(config.dataset.resolution),
+            config.dataset.episodes,
+            config.threads,
+            SCRATCH,
+        )
     shutil.rmtree(SCRATCH)
 
 

@@ -20,16 +20,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad
 from tqdm import tqdm
 
-from src.alignment import scale_factor
-from src.checkpoints import read_checkpoint, write_geometry
-from src.folders import whole_file
-from src.losses import confidence_loss, point_errors
-from src.mast3r import Mast3r, Mast3rConfig
-from src.matching import matching_loss, watched
-from src.muon import Muon
-from src.pretraining import Pairs, Stream, draw_batch, gathered
-from src.provenance import file_hash, numpy_generator, params_hash, torch_generator, versions, write_json
-from src.timing import hardware
+from src.geometry.alignment import scale_factor
+from src.mast3r.network import Mast3r, Mast3rConfig
+from src.mast3r.weight_file import read_checkpoint, write_geometry
+from src.pretraining.matching import matching_loss, watched
+from src.pretraining.muon import Muon
+from src.pretraining.pairs import Pairs, Stream, draw_batch, gathered
+from src.reproducible.files import whole_file, write_json
+from src.reproducible.hashes import file_hash, params_hash
+from src.reproducible.seeds import numpy_generator, torch_generator
+from src.reproducible.versions import versions
+from src.splatt3r.losses import confidence_loss, point_errors
+from src.timing.measure import hardware
 
 FOLDER = Path("data/bundled")
 SCRATCH = Path("scratch/pretrain")
@@ -59,8 +61,9 @@ def thinned(network: Mast3r, step: int, row: int, column: int) -> Iterator[None]
     handles = []
     for convolution in convolutions:
         convolution.stride, convolution.padding = (step, step), (0, 0)
-        handles.append(convolution.register_forward_pre_hook(
-            lambda _, inputs: pad(inputs[0], (1 - column, 1, 1 - row, 1))))
+        handles.append(
+            convolution.register_forward_pre_hook(lambda _, inputs: pad(inputs[0], (1 - column, 1, 1 - row, 1)))
+        )
     try:
         yield
     finally:
@@ -80,8 +83,9 @@ def objective(network: Mast3r, batch: Pairs, how, corner: Sequence[int]) -> Tens
     points, confidence = torch.stack([first.pts3d, second.pts3d], 1), torch.stack([first.conf, second.conf], 1)
     metric = torch.ones(len(points), dtype=torch.bool, device=points.device)
     errors = point_errors(points, truth, valid, metric)
-    return (confidence_loss(errors, confidence, valid, how.confidence_alpha)
-            + how.matching_weight * matching_loss(attention, batch["matches"]))
+    return confidence_loss(errors, confidence, valid, how.confidence_alpha) + how.matching_weight * matching_loss(
+        attention, batch["matches"]
+    )
 
 
 def learning_rate(step: int, optimiser) -> float:
@@ -94,8 +98,10 @@ def optimisers_of(network: Mast3r, params) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer blocks (updates of AdamW's size), AdamW for everything else."""
     matrices = [weight for name, weight in network.named_parameters() if "_blocks" in name and weight.ndim == 2]
     others = [weight for name, weight in network.named_parameters() if "_blocks" not in name or weight.ndim != 2]
-    return [Muon(matrices, lr=0, weight_decay=params.weight_decay),
-            torch.optim.AdamW(others, lr=0, betas=(0.9, 0.95), weight_decay=params.weight_decay)]
+    return [
+        Muon(matrices, lr=0, weight_decay=params.weight_decay),
+        torch.optim.AdamW(others, lr=0, betas=(0.9, 0.95), weight_decay=params.weight_decay),
+    ]
 
 
 def build(params, device: torch.device) -> Mast3r:
@@ -104,10 +110,18 @@ def build(params, device: torch.device) -> Mast3r:
     raises    ValueError  when its heads cannot be thinned as params.objective.pixel_step says
     """
     if params.objective.pixel_step > 1 and params.network.head != "dpt":
-        raise ValueError(f"objective.pixel_step is {params.objective.pixel_step}, but network.head {params.network.head} "
-                         "computes patches as a whole; set pixel_step to 1, or head to dpt.")
-    network = Mast3r(Mast3rConfig(**{key: tuple(value) if isinstance(value, list) else value
-                                     for key, value in OmegaConf.to_container(params.network).items()}))
+        raise ValueError(
+            f"objective.pixel_step is {params.objective.pixel_step}, but network.head {params.network.head} "
+            "computes patches as a whole; set pixel_step to 1, or head to dpt."
+        )
+    network = Mast3r(
+        Mast3rConfig(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in OmegaConf.to_container(params.network).items()
+            }
+        )
+    )
     if params.start:
         network.load_state_dict(read_checkpoint(Path(params.start)).state_dict)
     else:
@@ -124,15 +138,23 @@ def start_of(params) -> str:
     if not params.start:
         return "random weights"
     if not Path(params.start).is_file():
-        raise FileNotFoundError(f"{(FOLDER / 'params.yaml').as_posix()} starts from {params.start}, which is not there; "
-                                "place it as README.md beside it says, or leave start empty to train from scratch.")
+        raise FileNotFoundError(
+            f"{(FOLDER / 'params.yaml').as_posix()} starts from {params.start}, which is not there; "
+            "place it as README.md beside it says, or leave start empty to train from scratch."
+        )
     return file_hash(params.start)
 
 
 def save(checkpoint: Path, network: Mast3r, optimisers: list[torch.optim.Optimizer], step: int) -> None:
     with whole_file(checkpoint) as partial:
-        torch.save({"network": network.state_dict(), "step": step,
-                    "optimisers": [optimiser.state_dict() for optimiser in optimisers]}, partial)
+        torch.save(
+            {
+                "network": network.state_dict(),
+                "step": step,
+                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            },
+            partial,
+        )
 
 
 def resume(checkpoint: Path, network: Mast3r, optimisers: list[torch.optim.Optimizer]) -> int:
@@ -187,6 +209,7 @@ def relative_errors(prediction: Tensor, truth: Tensor) -> Tensor:
 def ause(errors: Tensor, confidence: Tensor, steps: int = 20) -> float:
     """Area under the sparsification error: mean error left after removing the least confident share, minus the same
     with the largest errors removed, averaged over shares 0 to 95 % and divided by the mean error (0 is perfect)."""
+
     def curve(order: Tensor) -> Tensor:
         ranked = errors[order]
         return torch.stack([ranked[: max(1, round(len(ranked) * (1 - k / steps)))].mean() for k in range(steps)])
@@ -205,11 +228,14 @@ def pair_errors(network: Mast3r, pair: Pairs) -> dict[str, float]:
     scale = scale_factor(prediction, truth, torch.ones_like(confidence, dtype=torch.bool))
     aligned = relative_errors(prediction / scale, truth)
     views = aligned.split(valid.flatten(1).sum(1).tolist())
-    return {"median_relative_error_aligned": aligned.median().item(),
-            "median_relative_error_aligned_view1": views[0].median().item(),
-            "median_relative_error_aligned_view2": views[1].median().item(),
-            "median_relative_error_raw": relative_errors(prediction, truth).median().item(),
-            "median_abs_log_scale": scale.log().abs().item(), "ause": ause(aligned, confidence)}
+    return {
+        "median_relative_error_aligned": aligned.median().item(),
+        "median_relative_error_aligned_view1": views[0].median().item(),
+        "median_relative_error_aligned_view2": views[1].median().item(),
+        "median_relative_error_raw": relative_errors(prediction, truth).median().item(),
+        "median_abs_log_scale": scale.log().abs().item(),
+        "ause": ause(aligned, confidence),
+    }
 
 
 @torch.inference_mode()
@@ -221,8 +247,11 @@ def held_out_errors(network: Mast3r, params, device: torch.device) -> dict[str, 
     stream.close()
     results = {}
     for number, family in enumerate(params.stream.families):
-        rows = [pair_errors(network, gathered([(scene, pair)]))
-                for scene in stream.scenes[number :: len(params.stream.families)] for pair in scene.pairs]
+        rows = [
+            pair_errors(network, gathered([(scene, pair)]))
+            for scene in stream.scenes[number :: len(params.stream.families)]
+            for pair in scene.pairs
+        ]
         results[family] = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
         results[family] |= {"pairs": len(rows), "scenes": params.stream.held_out_scenes}
     return results
@@ -239,11 +268,17 @@ def main() -> None:
     halved = {name: tensor.half().cpu() for name, tensor in network.state_dict().items()}
     network.load_state_dict({name: tensor.float() for name, tensor in halved.items()})
     network.heads_in_autocast = False
-    record = {"params_hash": params_hash(OmegaConf.to_container(params)),
-              "started_from": start_of(params), "steps": params.optimiser.steps,
-              "pairs": params.optimiser.steps * params.optimiser.batch_size, "seconds_of_last_run": round(seconds),
-              "parameters": sum(p.numel() for p in network.parameters()), "versions": versions(),
-              "hardware": hardware(), "held_out": held_out_errors(network, params, device)}
+    record = {
+        "params_hash": params_hash(OmegaConf.to_container(params)),
+        "started_from": start_of(params),
+        "steps": params.optimiser.steps,
+        "pairs": params.optimiser.steps * params.optimiser.batch_size,
+        "seconds_of_last_run": round(seconds),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "versions": versions(),
+        "hardware": hardware(),
+        "held_out": held_out_errors(network, params, device),
+    }
     write_geometry(FOLDER / "geometry.safetensors", network.config, halved)
     write_json(FOLDER / "provenance.json", record)
     json.dump(record["held_out"], sys.stdout, indent=2)

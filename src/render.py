@@ -1,70 +1,121 @@
-"""Gaussians and cameras to images: gsplat on CUDA, our own rasteriser on the CPU, the same mathematics on both."""
+"""Stage `render`: the test episodes' held-out views as the model and the floors show them.
 
-from dataclasses import dataclass
+reads data/scenes, data/features, data/weights/geometry, data/model; writes data/renders: a safetensors per episode and,
+of a few, .ply files: the model's Gaussians and those of the floor points_splat
+"""
+
+import shutil
+from itertools import zip_longest
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from src.gaussians import Gaussians
-from src.geometry import invert_se3
-from src.rasterize_cpu import rasterize
-from src.sh import colours
+from src.config import Config
+from src.episodes.episodes import Episode, read_episodes
+from src.geometry.alignment import camera_in_prediction
+from src.mast3r.network import Mast3r
+from src.renders.baselines import nearest_context, points_as_gaussians, splat_points
+from src.renders.episode_file import write_episode
+from src.renders.ply import write_ply
+from src.reproducible.seeds import fix_computation
+from src.run import memory_advice, run
+from src.scenes.features import Features
+from src.scenes.scene import read_index
+from src.splatt3r.build import load, scale_reference
+from src.splatt3r.network import Splatt3R
+from src.splatt3r.prediction import predict, render_targets, target_mask
+from src.splatt3r.samples import Samples
+from src.splatting.gaussians import Gaussians
 
-NEAR = 0.02  # Splatt3R's: the Inria rasteriser culls at 0.2, in a scene enlarged by 1 / 0.1
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """images (V, 3, H, W) float32 sRGB >= 0, not clamped above; alphas (V, H, W) in [0, 1), the share of light that the
-    Gaussians stop; depths (V, H, W), expected z-depth of what stops it, scene units, 0 where alpha is 0."""
-
-    images: Tensor
-    alphas: Tensor
-    depths: Tensor
-
-
-def render(gaussians: Gaussians, c2w: Tensor, K: Tensor, size: tuple[int, int], background: Tensor | None = None,
-           near: float = NEAR) -> Rendering:
-    """Gaussians seen by V cameras; differentiable in the Gaussians, not in the cameras. In float32, under autocast too.
-
-    gaussians              without batch dimension; N may be 0
-    c2w         (V, 4, 4)  rigid camera poses, OpenCV axes, in the frame of the means
-    K           (V, 3, 3)  pixels, first pixel centre at 0.5
-    size                   (width, height) in pixels
-    background  (3,)       shown where light passes; None is black
-    near                   Gaussians whose centre has a smaller z-depth are not drawn; scene units
-    raises      ValueError when a shape, size or near is wrong, or the tensors are on different devices
-    """
-    means = gaussians.means
-    if means.ndim != 2:
-        raise ValueError(f"render takes one set of Gaussians, but its means have shape {tuple(means.shape)}; index the "
-                         "batch.")
-    if c2w.ndim != 3 or c2w.shape[1:] != (4, 4) or K.shape != (len(c2w), 3, 3):
-        raise ValueError(f"render needs c2w (V, 4, 4) and K (V, 3, 3); got {tuple(c2w.shape)} and {tuple(K.shape)}.")
-    for name, tensor in (("c2w", c2w), ("K", K), ("background", background)):
-        if tensor is not None and tensor.device != means.device:
-            raise ValueError(f"render: {name} is on {tensor.device} but the Gaussians are on {means.device}; move it "
-                             "there.")
-    means, quats, scales, opacities, sh = (getattr(gaussians, name).float()
-                                           for name in ("means", "quats", "scales", "opacities", "sh"))
-    c2w, K = c2w.detach().double(), K.detach()
-    background = None if background is None else background.detach().float()
-    draw = rasterize_cuda if means.is_cuda else rasterize
-    with torch.autocast(means.device.type, enabled=False):
-        images, alphas, accumulated = draw(means, quats, scales, opacities, colours(sh, means, c2w[:, :3, 3].float()),
-                                           invert_se3(c2w), K, *size, near, background)
-    covered = alphas > 0
-    depths = torch.where(covered, accumulated / torch.where(covered, alphas, 1), 0)
-    return Rendering(images, alphas, depths)
+SCENES, FEATURES, RENDERS = Path("data/scenes"), Path("data/features"), Path("data/renders")
+GEOMETRY, MODEL = Path("data/weights/geometry"), Path("data/model")
 
 
-def rasterize_cuda(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, w2c: Tensor,
-                   K: Tensor, width: int, height: int, near: float,
-                   background: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """`rasterize_cpu.rasterize` by gsplat, which compiles its kernels when it is first used."""
-    from gsplat import rasterization
+def episode_renders(
+    network: Splatt3R, sample: dict[str, Tensor], metric: bool, masks: str, frozen: Mast3r | None = None
+) -> tuple[dict[str, Tensor], dict[str, Gaussians]]:
+    """All pictures of one episode, each (T, ...); names without a suffix trust the prediction's scale, `_aligned` ones
+    have the true cameras multiplied by the prediction's scale. `depth_aligned` is in the dataset's units. The floors
+    show the frozen geometry's points, whatever the model did with them. Also the Gaussians that `render` and
+    `points_splat` show."""
+    batch = {key: value[None] for key, value in sample.items()}
+    prediction = predict(network, batch, frozen, metric)
+    gaussians, scale = prediction.output.gaussians[0], prediction.scales[0]
+    points, colours = prediction.geometry[0].reshape(-1, 3), sample["images"][:2].permute(0, 2, 3, 1).reshape(-1, 3)
+    splats = points_as_gaussians(points, colours, sample["K"][0, 0, 0])
+    height, width = sample["images"].shape[-2:]
+    nearest = nearest_context(sample["c2w"][:2], sample["c2w"][2:])
+    pictures = {"copy_nearest": sample["images"][:2][nearest], "mask": target_mask(batch, metric, masks)[0]}
+    for suffix, factor, own in (("", 1.0, 1.0), ("_aligned", scale, prediction.geometry_scales[0])):
+        rendering = render_targets(gaussians, batch, 0, factor)
+        cameras = camera_in_prediction(sample["c2w"][0], sample["c2w"][2:], own)
+        pictures |= {
+            f"render{suffix}": rendering.images,
+            f"alpha{suffix}": rendering.alphas,
+            f"depth{suffix}": rendering.depths / factor,
+            f"points{suffix}": splat_points(points, colours, cameras, sample["K"][2:], (width, height)),
+            f"points_splat{suffix}": render_targets(splats, batch, 0, own).images,
+        }
+    pictures |= {"means": gaussians.means, "scale": scale.double().reshape(1)}
+    return pictures, {"render": gaussians, "points_splat": splats}
 
-    backgrounds = None if background is None else background.expand(len(w2c), 3)
-    pictures, alphas, _ = rasterization(means, quats, scales, opacities, colors, w2c.float(), K.float(), width, height,
-                                        near_plane=near, packed=False, backgrounds=backgrounds, render_mode="RGB+D")
-    return pictures[..., :3].permute(0, 3, 1, 2), alphas[..., 0], pictures[..., 3]
+
+def described(episode: Episode, scored_in: str) -> dict:
+    """What an episode's file says of it; scored_in: its bin."""
+    return {
+        "episode": episode.id,
+        "scene": episode.scene,
+        "contexts": list(episode.contexts),
+        "targets": list(episode.targets),
+        "bin": scored_in,
+        "category": episode.category,
+    }
+
+
+def bins(episodes: list[Episode]) -> list[str]:
+    """The overlap bin that each episode is scored in: its own, or of its own kind where overlap was measured in more
+    than one way, for shares of depth maps and of view frustums are not alike."""
+    several = len({episode.overlap_source for episode in episodes}) > 1
+    return [f"{episode.bin}_{episode.overlap_source}" if several else episode.bin for episode in episodes]
+
+
+def to_export(episodes: list[Episode], count: int) -> set[str]:
+    """Episodes whose Gaussians become .ply files: the first of each scene, families taking turns."""
+    families = {}
+    for episode in episodes:
+        families.setdefault(episode.category, {}).setdefault(episode.scene, episode.id)
+    turns = zip_longest(*(first.values() for first in families.values()))
+    return set([episode for turn in turns for episode in turn if episode][:count])
+
+
+@memory_advice()
+@torch.inference_mode()
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    network, _ = load(config, GEOMETRY, MODEL)
+    frozen = scale_reference(network, GEOMETRY)
+    episodes = read_episodes(SCENES, "test", config.dataset.test_category)
+    metric = all(record.units == "metre" for record in read_index(SCENES))
+    samples = Samples(
+        SCENES,
+        Features(FEATURES / "geometry", "tokens"),
+        Features(FEATURES / "backbone", "features"),
+        config.dataset.resolution,
+        episodes.__getitem__,
+        len(episodes),
+    )
+    shutil.rmtree(RENDERS, ignore_errors=True)
+    RENDERS.mkdir(parents=True)
+    exported, scored_in = to_export(episodes, config.eval.num_plys), bins(episodes)
+    for number, episode in enumerate(tqdm(episodes, desc="render")):
+        pictures, clouds = episode_renders(network, samples[number], metric, config.eval.masks, frozen)
+        write_episode(RENDERS, described(episode, scored_in[number]), pictures)
+        if episode.id in exported:
+            write_ply(RENDERS / f"{episode.id}.ply", clouds["render"])
+            write_ply(RENDERS / f"{episode.id}.points_splat.ply", clouds["points_splat"])
+
+
+if __name__ == "__main__":
+    run(main, "render")

@@ -28,8 +28,8 @@ from hydra.errors import HydraException
 from src.backbones import build
 from src.compare import publish
 from src.config import Config, ConfigError, load
-from src.experiments import experiments, git, joined, read_revision
-from src.provenance import params_hash
+from src.experiments.result import experiments, git, joined, read_revision
+from src.reproducible.hashes import params_hash
 
 LOGS = Path("scratch/sweep")
 CODE = ("src", "dvc.yaml", "data/bundled")  # what an arm's result depends on besides params.yaml, and Git tracks
@@ -84,18 +84,23 @@ def combinations(words: list[str]) -> list[dict[str, str]]:
 
 def readable(overrides: dict[str, str]) -> str:
     """{"model.backbone_layers": "[6,12]"} -> "backbone_layers-6_12", fit for a Git reference and a file name."""
-    parts = [f"{key.rpartition('.')[2]}-{re.sub(r'[^A-Za-z0-9.]+|[.]{2,}', '_', value).strip('_.') or 'empty'}"
-             for key, value in overrides.items()]
+    parts = [
+        f"{key.rpartition('.')[2]}-{re.sub(r'[^A-Za-z0-9.]+|[.]{2,}', '_', value).strip('_.') or 'empty'}"
+        for key, value in overrides.items()
+    ]
     return "-".join(parts)[:LONGEST].rstrip("-_.")
 
 
 def local_files(config: Config) -> dict[str, str]:
     """Keys whose values name files or folders, where they do."""
     family, _, path = config.model.backbone.partition(":")
-    named = {"weights.root": config.weights.root, "model.weights": config.model.weights,
-             "model.backbone": path if family == "file" else None,
-             f"geometries.{config.model.geometry}.file": config.geometries[config.model.geometry].file,
-             f"datasets.{config.data.dataset}.source.root": getattr(config.dataset.source, "root", None)}
+    named = {
+        "weights.root": config.weights.root,
+        "model.weights": config.model.weights,
+        "model.backbone": path if family == "file" else None,
+        f"geometries.{config.model.geometry}.file": config.geometries[config.model.geometry].file,
+        f"datasets.{config.data.dataset}.source.root": getattr(config.dataset.source, "root", None),
+    }
     return {key: value for key, value in named.items() if value and Path(value).expanduser().exists()}
 
 
@@ -108,8 +113,10 @@ def checked(overrides: tuple[str, ...]) -> Config:
     config = load(overrides)
     for key, path in local_files(config).items():
         if not Path(path).expanduser().is_absolute() and not git(".", "ls-files", "--", path):
-            raise ConfigError(f"{key} names {path}, which Git does not track: arms run in copies of the repository "
-                              f"without it; write {Path(path).resolve()}.")
+            raise ConfigError(
+                f"{key} names {path}, which Git does not track: arms run in copies of the repository "
+                f"without it; write {Path(path).resolve()}."
+            )
     build(config.model, None)
     return config
 
@@ -123,8 +130,9 @@ def arms_of(words: list[str]) -> list[Arm]:
     if not git(".", "rev-parse", "--verify", "--quiet", "HEAD"):
         raise ValueError("There is no Git commit for experiments to grow from; commit the repository first.")
     if unknown := (git(".", "ls-files", "--others", "--exclude-standard", "--", *CODE) or "").split("\n")[:-1]:
-        raise ValueError(f"Git does not track {', '.join(unknown)}, but arms run in copies of what it tracks; git add "
-                         "or remove it.")
+        raise ValueError(
+            f"Git does not track {', '.join(unknown)}, but arms run in copies of what it tracks; git add or remove it."
+        )
     edits = git(".", "diff", "HEAD", "--full-index", "--", *CODE)
     found, wrong = combinations(words), []
     varied = {key for each in found for key in each if len({other.get(key) for other in found}) > 1}
@@ -159,12 +167,23 @@ def run_arm(arm: Arm, log: Path) -> bool:
     """Run an arm to its end; whether it succeeded. Its processes do not see the terminal's Ctrl-C, which here is passed
     on to them once, so that DVC clears its copy of the repository away."""
     settings = [word for override in arm.overrides for word in ("-S", override)]
-    here = {"NUMBA_CACHE_DIR": str(Path("src/__pycache__").resolve())} | os.environ | {  # compiled once for all arms
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    here = (
+        {"NUMBA_CACHE_DIR": str(Path("src/splatting/cpu/__pycache__").resolve())}
+        | os.environ
+        | {  # compiled once for all arms
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        }
+    )
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", arm.name, *settings]
     with open(log, "w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=here, start_new_session=True,
-                                   preexec_fn=hear_interruptions)
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=here,
+            start_new_session=True,
+            preexec_fn=hear_interruptions,
+        )
     try:
         return process.wait() == 0
     except KeyboardInterrupt:

@@ -22,20 +22,23 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from src.alignment import context_points
-from src.config import Config, Opt, run
-from src.effects import fusion_effects
-from src.episodes import TrainingEpisodes, read_episodes
-from src.losses import mast3r_loss, photometric_loss
-from src.mast3r import Mast3r
-from src.memory import memory_advice
-from src.metrics import load_lpips, psnr
-from src.models import build, save_trained, scale_reference
-from src.prediction import predict, render_targets, target_mask
-from src.provenance import file_hash, fix_computation, params_hash, read_json
-from src.samples import StepSampler, Features, Samples
-from src.scene import read_index
-from src.splatt3r import SplatOutput, Splatt3R
+from src.config import Config, Opt
+from src.episodes.episodes import TrainingEpisodes, read_episodes
+from src.geometry.alignment import context_points
+from src.mast3r.network import Mast3r
+from src.metrics.image import load_lpips, psnr
+from src.reproducible.files import read_json
+from src.reproducible.hashes import file_hash, params_hash
+from src.reproducible.seeds import fix_computation
+from src.run import memory_advice, run
+from src.scenes.features import Features
+from src.scenes.scene import read_index
+from src.splatt3r.build import build, save_trained, scale_reference
+from src.splatt3r.fusion_effects import fusion_effects
+from src.splatt3r.losses import mast3r_loss, photometric_loss
+from src.splatt3r.network import SplatOutput, Splatt3R
+from src.splatt3r.prediction import predict, render_targets, target_mask
+from src.splatt3r.samples import Samples, StepSampler
 
 SCENES, FEATURES, WEIGHTS = Path("data/scenes"), Path("data/features"), Path("data/weights")
 MODEL, CURVES = Path("data/model"), Path("data/train")
@@ -46,8 +49,15 @@ class Fit(lightning.LightningModule):
 
     strict_loading = False
 
-    def __init__(self, network: Splatt3R, config: Config, sampler: StepSampler, metric: bool,
-                 lpips: nn.Module | None, frozen: Mast3r | None):
+    def __init__(
+        self,
+        network: Splatt3R,
+        config: Config,
+        sampler: StepSampler,
+        metric: bool,
+        lpips: nn.Module | None,
+        frozen: Mast3r | None,
+    ):
         super().__init__()
         self.network, self.config, self.sampler, self.metric = network, config, sampler, metric
         self.lpips, self.frozen = [lpips], [frozen]  # in lists: not a part of this module's state
@@ -55,8 +65,10 @@ class Fit(lightning.LightningModule):
     def renders(self, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor, object]:
         """Targets as rendered (B, T, 3, H, W), their mask (B, T, H, W), and the prediction behind them."""
         prediction = predict(self.network, sample, self.reference(), self.metric)
-        images = [render_targets(prediction.output.gaussians[b], sample, b, scale).images
-                  for b, scale in enumerate(prediction.scales)]
+        images = [
+            render_targets(prediction.output.gaussians[b], sample, b, scale).images
+            for b, scale in enumerate(prediction.scales)
+        ]
         return torch.stack(images), target_mask(sample, self.metric, self.config.loss.masks), prediction
 
     def reference(self) -> Mast3r | None:
@@ -78,9 +90,16 @@ class Fit(lightning.LightningModule):
     def training_step(self, sample: dict[str, Tensor], _: int) -> dict[str, Tensor]:
         images, mask, prediction = self.renders(sample)
         weights = self.config.loss
-        parts = photometric_loss(images, sample["images"][:, 2:], mask, weights.mse_loss_weight,
-                                 weights.lpips_loss_weight, self.perceptual(), weights.apply_mask,
-                                 weights.average_over_mask)
+        parts = photometric_loss(
+            images,
+            sample["images"][:, 2:],
+            mask,
+            weights.mse_loss_weight,
+            weights.lpips_loss_weight,
+            self.perceptual(),
+            weights.apply_mask,
+            weights.average_over_mask,
+        )
         if weights.mast3r_loss_weight:
             parts["mast3r"] = self.geometry_loss(prediction.output, sample)
             parts["loss"] = parts["loss"] + weights.mast3r_loss_weight * parts["mast3r"]
@@ -93,8 +112,10 @@ class Fit(lightning.LightningModule):
         contexts = {key: sample[key][:, :2] for key in ("depth", "K", "c2w", "valid")}
         valid = contexts["valid"] & (contexts["depth"] > 0)
         if not valid.flatten(1).any(1).all():
-            raise ValueError("A training pair has no depth, which loss.mast3r_loss_weight needs; set it to 0 or take a "
-                             "dataset with depth.")
+            raise ValueError(
+                "A training pair has no depth, which loss.mast3r_loss_weight needs; set it to 0 or take a "
+                "dataset with depth."
+            )
         truth = context_points(contexts["depth"], contexts["K"], contexts["c2w"])
         metric = torch.full((len(points),), self.metric, device=points.device)
         return mast3r_loss(points, confidence, truth, valid, contexts["valid"] & ~valid, metric)
@@ -114,14 +135,19 @@ class Fit(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trainable}
+        checkpoint["state_dict"] = {
+            name: value for name, value in checkpoint["state_dict"].items() if name in trainable
+        }
 
 
 def by_rate(network: Splatt3R, opt: Opt) -> list[dict]:
     """Trainable parameters as groups for the optimiser, one per learning rate, each in the network's own order."""
     own = {"F": opt.lr_fusion} | dict.fromkeys("EDP", opt.lr_geometry)
-    rates = {parameter: own.get(group) or opt.lr for group, members in network.parameter_groups().items()
-             for parameter in members.values()}
+    rates = {
+        parameter: own.get(group) or opt.lr
+        for group, members in network.parameter_groups().items()
+        for parameter in members.values()
+    }
     found: dict[float, list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -130,7 +156,7 @@ def by_rate(network: Splatt3R, opt: Opt) -> list[dict]:
 
 
 def rate(step: int, opt: Opt) -> float:
-    """Learning rate of a step as a share of the full one: constant, tenfold lower after half of the steps, or half a cosine."""
+    """Learning rate of a step as a share of the full one: constant, a tenth after half the steps, or half a cosine."""
     if opt.scheduler == "constant":
         return 1.0
     if opt.scheduler == "multistep":
@@ -178,10 +204,20 @@ class Curves(Callback):
 def fingerprint(config: Config) -> str:
     """Names a run by all that decides its result: parameters, scenes, features and code."""
     code = [file_hash(path) for path in sorted(Path("src").rglob("*.py"))]
-    inputs = [file_hash(SCENES / "index.jsonl"), *(read_json(FEATURES / kind / "record.json")
-                                                   for kind in ("geometry", "backbone"))]
-    sections = (config.seed, config.threads, config.data, config.dataset, config.model, config.opt, config.loss,
-                config.geometries[config.model.geometry])
+    inputs = [
+        file_hash(SCENES / "index.jsonl"),
+        *(read_json(FEATURES / kind / "record.json") for kind in ("geometry", "backbone")),
+    ]
+    sections = (
+        config.seed,
+        config.threads,
+        config.data,
+        config.dataset,
+        config.model,
+        config.opt,
+        config.loss,
+        config.geometries[config.model.geometry],
+    )
     return params_hash(*sections, code, inputs)
 
 
@@ -195,8 +231,11 @@ def loaders(config: Config) -> tuple[DataLoader, DataLoader, Features]:
     frozen = read_episodes(SCENES, "val", config.dataset.train_category)
     validation = Samples(SCENES, *features, config.dataset.resolution, frozen.__getitem__, len(frozen))
     workers = {"num_workers": config.data.num_workers, "persistent_workers": config.data.num_workers > 0}
-    return (DataLoader(training, batch, sampler=StepSampler(epoch), **workers),
-            DataLoader(validation, 1, **workers), features[1])
+    return (
+        DataLoader(training, batch, sampler=StepSampler(epoch), **workers),
+        DataLoader(validation, 1, **workers),
+        features[1],
+    )
 
 
 def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader: DataLoader) -> None:
@@ -205,22 +244,34 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
     scratch = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"train-{fingerprint(config)}"
     last = scratch / "last.ckpt"
     if config.opt.precision == "16-mixed" and not torch.cuda.is_available():
-        raise ValueError("opt.precision is 16-mixed, but torch sees no CUDA device, which that needs; set it to bf16-mixed "
-                         "or 32-true.")
+        raise ValueError(
+            "opt.precision is 16-mixed, but torch sees no CUDA device, which that needs; set it to bf16-mixed "
+            "or 32-true."
+        )
     lpips = load_lpips(WEIGHTS / "lpips_loss") if config.loss.lpips_loss_weight else None
     metric = all(record.units == "metre" for record in read_index(SCENES))
     frozen = scale_reference(network, WEIGHTS / "geometry")
     module = Fit(network, config, train_loader.sampler, metric, lpips, frozen)
     curves = Curves(config.opt.log_every)
-    saver = ModelCheckpoint(scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True,
-                            enable_version_counter=False)
+    saver = ModelCheckpoint(
+        scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
     # where a process's share has no depth in one view, the loss on points does not reach all their parameters
     strategy = "ddp_find_unused_parameters_true" if config.opt.processes > 1 else "auto"
     trainer = lightning.Trainer(
-        max_steps=config.opt.steps, precision=config.opt.precision, devices=config.opt.devices,
-        num_nodes=config.opt.num_nodes, gradient_clip_val=config.opt.gradient_clip_val, logger=False,
-        callbacks=[curves, saver, TQDMProgressBar(refresh_rate=config.opt.log_every)], num_sanity_val_steps=0,
-        enable_model_summary=False, default_root_dir=scratch, use_distributed_sampler=False, strategy=strategy)
+        max_steps=config.opt.steps,
+        precision=config.opt.precision,
+        devices=config.opt.devices,
+        num_nodes=config.opt.num_nodes,
+        gradient_clip_val=config.opt.gradient_clip_val,
+        logger=False,
+        callbacks=[curves, saver, TQDMProgressBar(refresh_rate=config.opt.log_every)],
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        default_root_dir=scratch,
+        use_distributed_sampler=False,
+        strategy=strategy,
+    )
     first = trainer.is_global_zero
     with Live(str(CURVES), save_dvc_exp=False, dvcyaml=None) if first else nullcontext() as curves.live:
         if last.exists():
@@ -237,8 +288,10 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
 def effects(network: Splatt3R, loader: DataLoader) -> dict:
     """What the adapters are and do, on the validation episodes: their number of parameters, and `fusion_effects`."""
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return {"parameters": sum(p.numel() for p in network.parameter_groups()["F"].values()),
-            "sites": fusion_effects(network, loader)}
+    return {
+        "parameters": sum(p.numel() for p in network.parameter_groups()["F"].values()),
+        "sites": fusion_effects(network, loader),
+    }
 
 
 @memory_advice()
@@ -251,11 +304,20 @@ def main(config: Config) -> None:
     network.gradient_checkpointing = config.opt.gradient_checkpointing
     fit(config, network, train_loader, val_loader)
     geometry = read_json(FEATURES / "geometry" / "record.json")
-    save_trained(network, MODEL, {
-        "backbone": backbone.record, "geometry": geometry, "feature_channels": backbone.channels,
-        "steps": config.opt.steps, "train_category": config.dataset.train_category or "all",
-        "train_points": config.loss.mast3r_loss_weight > 0, "fusion": effects(network, val_loader),
-        "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad)})
+    save_trained(
+        network,
+        MODEL,
+        {
+            "backbone": backbone.record,
+            "geometry": geometry,
+            "feature_channels": backbone.channels,
+            "steps": config.opt.steps,
+            "train_category": config.dataset.train_category or "all",
+            "train_points": config.loss.mast3r_loss_weight > 0,
+            "fusion": effects(network, val_loader),
+            "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        },
+    )
 
 
 if __name__ == "__main__":

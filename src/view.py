@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import viser
 
-from src.gaussians import Gaussians
-from src.geometry import covariances
-from src.ply import read_ply
-from src.sh import dc_to_rgb
+from src.geometry.cameras import covariances
+from src.renders.ply import read_ply
+from src.splatting.gaussians import Gaussians
+from src.splatting.sh import dc_to_rgb
 
 HOST, PORT = "127.0.0.1", 8080
 DISTANCE = 10.0  # viewer units from the camera to the middle of the scene: covariances travel in half precision
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m src.view", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m src.view", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scenes", nargs="+", type=Path, metavar="scene.ply", help="one or two 3DGS PLY files")
     parser.add_argument("--port", type=int, default=PORT, help=f"{PORT} or the next free one; 0: any")
     asked = parser.parse_args(words)
@@ -42,8 +43,12 @@ def add_splats(server: viser.ViserServer, name: str, gaussians: Gaussians, facto
     """Gaussians enlarged by `factor`, with their colour seen from everywhere, as a node of the scene."""
     g = gaussians.scaled(factor)
     return server.scene.add_gaussian_splats(
-        name, centers=g.means.numpy(), covariances=covariances(g.quats, g.scales).numpy(),
-        rgbs=dc_to_rgb(g.sh[:, 0]).clamp(0, 1).numpy(), opacities=g.opacities[:, None].numpy())
+        name,
+        centers=g.means.numpy(),
+        covariances=covariances(g.quats, g.scales).numpy(),
+        rgbs=dc_to_rgb(g.sh[:, 0]).clamp(0, 1).numpy(),
+        opacities=g.opacities[:, None].numpy(),
+    )
 
 
 def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.GaussianSplatHandle]]:
@@ -53,8 +58,9 @@ def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.G
     """
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}; python -m src.predict writes one, and so does the stage "
-                                    "render.")
+            raise FileNotFoundError(
+                f"There is no file {path}; python -m src.predict writes one, and so does the stage render."
+            )
     scenes = [read_ply(path) for path in paths]
     factor = enlargement(scenes)
     server = viser.ViserServer(HOST, port, label="Backsplat", verbose=False)
@@ -84,8 +90,9 @@ def main(words: list[str]) -> None:
     try:  # from here on: who reads the address may end this before it waits
         for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs deaf to the first
             signal.signal(number, signal.default_int_handler)
-        print(f"http://{HOST}:{server.get_port()} shows {', '.join(map(str, asked.scenes))}; Ctrl-C ends it",
-              flush=True)
+        print(
+            f"http://{HOST}:{server.get_port()} shows {', '.join(map(str, asked.scenes))}; Ctrl-C ends it", flush=True
+        )
         threading.Event().wait()
     except KeyboardInterrupt:
         server.stop()

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import torch
 
-from src.backbone_weights import backbone_weights
-from src.backbones.files import read_tensors
-from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
-from src.config import Config, run
-from src.fetch import FetchError, Source
-from src.official import NAVER, NAVER_LICENCE, compare, read_official
-from src.provenance import file_hash, fix_computation
-from src.weight_files import MODEL, fetched, renew
+from src.config import Config
+from src.fetching.backbone import backbone_weights
+from src.fetching.fetch import FetchError
+from src.fetching.store import MODEL, fetched, renew
+from src.mast3r.weight_file import CheckpointError, read_checkpoint, write_geometry
+from src.pretrained.official import NAVER, NAVER_LICENCE, compare, read_official
+from src.pretrained.source import Source
+from src.pretrained.state_dicts import read_tensors
+from src.reproducible.hashes import file_hash
+from src.reproducible.seeds import fix_computation
+from src.run import run
 
 WEIGHTS = Path("data/weights")
 
@@ -30,28 +33,46 @@ def of_hub(repository: str, licence: str, megabytes: int) -> Source:
     return Source(f"{HUB}/{repository}/resolve/main/{MODEL}", licence, megabytes, file=f"{repository}/{MODEL}")
 
 
-GEOMETRIES = {source.name: (label, source) for label, source in (
-    ("MASt3R ViT-L", Source(f"{NAVER}/MASt3R/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric.pth", NAVER_LICENCE,
-                            2754)),
-    ("DUSt3R ViT-L", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_dpt.pth", NAVER_LICENCE, 2285)),
-    ("DUSt3R ViT-L, linear head", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_linear.pth", NAVER_LICENCE,
-                                         2129)),
-    ("DUSt3R ViT-L at 224, linear head", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_224_linear.pth",
-                                                NAVER_LICENCE, 2129)),
-    ("MASt3R ViT-L", of_hub("naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric", NAVER_LICENCE, 2754)),
-    ("DUSt3R ViT-L", of_hub("naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt", NAVER_LICENCE, 2285)),
-    ("Splatt3R v1.0", Source(f"{HUB}/brandonsmart/splatt3r_v1.0/resolve/main/epoch=19-step=1200.ckpt", SPLATT3R_LICENCE,
-                             3300)))}
+GEOMETRIES = {
+    source.name: (label, source)
+    for label, source in (
+        (
+            "MASt3R ViT-L",
+            Source(f"{NAVER}/MASt3R/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric.pth", NAVER_LICENCE, 2754),
+        ),
+        ("DUSt3R ViT-L", Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_dpt.pth", NAVER_LICENCE, 2285)),
+        (
+            "DUSt3R ViT-L, linear head",
+            Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_512_linear.pth", NAVER_LICENCE, 2129),
+        ),
+        (
+            "DUSt3R ViT-L at 224, linear head",
+            Source(f"{NAVER}/DUSt3R/DUSt3R_ViTLarge_BaseDecoder_224_linear.pth", NAVER_LICENCE, 2129),
+        ),
+        ("MASt3R ViT-L", of_hub("naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric", NAVER_LICENCE, 2754)),
+        ("DUSt3R ViT-L", of_hub("naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt", NAVER_LICENCE, 2285)),
+        (
+            "Splatt3R v1.0",
+            Source(f"{HUB}/brandonsmart/splatt3r_v1.0/resolve/main/epoch=19-step=1200.ckpt", SPLATT3R_LICENCE, 3300),
+        ),
+    )
+}
 
 TORCHVISION = "https://download.pytorch.org/models"
 # torchvision's file names carry the first 8 digits of their SHA-256
 TRUNKS = {
-    "alex": ("AlexNet", Source(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause (torchvision)", 244,
-                               sha256="7be5be79")),
-    "vgg": ("VGG-16", Source(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause (torchvision)", 553,
-                             sha256="397923af")),
-    "squeeze": ("SqueezeNet", Source(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause (torchvision)", 5,
-                                     sha256="b8a52dc0")),
+    "alex": (
+        "AlexNet",
+        Source(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause (torchvision)", 244, sha256="7be5be79"),
+    ),
+    "vgg": (
+        "VGG-16",
+        Source(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause (torchvision)", 553, sha256="397923af"),
+    ),
+    "squeeze": (
+        "SqueezeNet",
+        Source(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause (torchvision)", 5, sha256="b8a52dc0"),
+    ),
 }
 TRUNK_NETWORKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # as torchvision calls them
 
@@ -66,20 +87,29 @@ def geometry_file(config: Config) -> tuple[Path, dict]:
     if (path := Path(file)).is_file():
         bundled = path.parts[:2] == ("data", "bundled")
         label = f"{config.model.geometry} MASt3R" if bundled else f"{config.model.geometry} ({path.name})"
-        about = {"weights": "bundled" if bundled else "file", "label": label,
-                 "source": path.as_posix() if bundled else path.name,
-                 "licence": "Apache-2.0 (this project)" if bundled else "unknown"}
+        about = {
+            "weights": "bundled" if bundled else "file",
+            "label": label,
+            "source": path.as_posix() if bundled else path.name,
+            "licence": "Apache-2.0 (this project)" if bundled else "unknown",
+        }
     elif file in GEOMETRIES:
         label, source = GEOMETRIES[file]
         path = fetched(source, config, key, "set model.geometry=tiny for the network that comes with this repository")
         about = {"weights": "pretrained", "label": label, "source": source.url, "licence": source.licence}
     elif config.weights.root and (path := Path(config.weights.root) / file).is_file():
-        about = {"weights": "file", "label": f"{config.model.geometry} ({path.name})", "source": path.name,
-                 "licence": "unknown"}
+        about = {
+            "weights": "file",
+            "label": f"{config.model.geometry} ({path.name})",
+            "source": path.name,
+            "licence": "unknown",
+        }
     else:
-        raise FetchError(f"{key} is {file}, which is neither a file of this repository nor one in weights.root "
-                         f"({config.weights.root or 'not set'}); place it there, or choose one of "
-                         f"{', '.join(GEOMETRIES)}, or set model.geometry=tiny.")
+        raise FetchError(
+            f"{key} is {file}, which is neither a file of this repository nor one in weights.root "
+            f"({config.weights.root or 'not set'}); place it there, or choose one of "
+            f"{', '.join(GEOMETRIES)}, or set model.geometry=tiny."
+        )
     return path, about | {"name": config.model.geometry, "sha256": file_hash(path)}
 
 
@@ -96,9 +126,11 @@ def geometry(config: Config, folder: Path) -> None:
     else:
         checkpoint, splatt3r = read_official(path)
         if not any(name.startswith("downstream_head") for name in checkpoint.state_dict):
-            raise CheckpointError(f"{path} predicts no points (it is CroCo, which MASt3R and DUSt3R started from); set "
-                                  f"model.geometry to {', '.join(config.geometries)}, or name another file in "
-                                  f"geometries.{config.model.geometry}.file.")
+            raise CheckpointError(
+                f"{path} predicts no points (it is CroCo, which MASt3R and DUSt3R started from); set "
+                f"model.geometry to {', '.join(config.geometries)}, or name another file in "
+                f"geometries.{config.model.geometry}.file."
+            )
         renew(folder, record | (asdict(splatt3r) if splatt3r else {}))
         write_geometry(folder / MODEL, checkpoint.config, checkpoint.state_dict)
 
@@ -110,8 +142,17 @@ def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
     name    alex, vgg, squeeze or none · key  the parameter that says so
     raises  FetchError; CheckpointError when the file is not that network's, to the last name and shape
     """
-    record, trunk = {"name": "none", "label": "no LPIPS", "weights": "none", "licence": "none needed", "source": "none",
-                     "sha256": None}, None
+    record, trunk = (
+        {
+            "name": "none",
+            "label": "no LPIPS",
+            "weights": "none",
+            "licence": "none needed",
+            "source": "none",
+            "sha256": None,
+        },
+        None,
+    )
     if name != "none":
         label, source = TRUNKS[name]
         path = fetched(source, config, f"{key}={name}", "set eval.lpips=none and loss.lpips_loss_weight=0")
@@ -120,8 +161,14 @@ def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
 
         with torch.device("meta"):
             compare(path, trunk, get_model(TRUNK_NETWORKS[name]).features.state_dict(prefix="features."))
-        record = {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained", "licence": source.licence,
-                  "source": source.url, "sha256": file_hash(path)}
+        record = {
+            "name": name,
+            "label": f"LPIPS ({label})",
+            "weights": "pretrained",
+            "licence": source.licence,
+            "source": source.url,
+            "sha256": file_hash(path),
+        }
     for folder in folders:
         renew(folder, record, trunk)
 

@@ -7,6 +7,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.helpers.peer_lists import root  # noqa: F401
+from tests.helpers.publishing import repository  # noqa: F401
+from tests.helpers.weights import weights_folder  # noqa: F401
+
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
 torch.set_num_threads(1)

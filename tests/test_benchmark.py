@@ -9,12 +9,22 @@ import torch
 from src import benchmark
 from src.backbones.controls import Nothing, Rgb
 from src.benchmark import Pieces, choose_device, main, measured, parameters
-from src.fusion import FusionConfig
-from src.mast3r import Mast3rConfig
-from src.splatt3r import Splatt3R
+from src.mast3r.network import Mast3rConfig
+from src.splatt3r.fusion import FusionConfig
+from src.splatt3r.network import Splatt3R
 
-TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=2, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
-                    head="catmlp+dpt", dpt_feature_dim=8, dpt_last_dim=6, dpt_layer_dims=(4, 6, 8, 10))
+TINY = Mast3rConfig(
+    enc_embed_dim=48,
+    enc_depth=2,
+    enc_num_heads=2,
+    dec_embed_dim=64,
+    dec_depth=4,
+    dec_num_heads=2,
+    head="catmlp+dpt",
+    dpt_feature_dim=8,
+    dpt_last_dim=6,
+    dpt_layer_dims=(4, 6, 8, 10),
+)
 SIDE = 32
 TIMES = {"median_ms", "p10_ms", "p90_ms", "per_second"}
 
@@ -33,9 +43,13 @@ def network(channels: int) -> Splatt3R:
 def sample(side: int = SIDE) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
     K = torch.tensor([[1.1 * side, 0, side / 2], [0, 1.1 * side, side / 2], [0, 0, 1]])
-    return {"images": torch.rand(1, 3, 3, side, side, generator=g), "depth": torch.full((1, 3, side, side), 2.0),
-            "valid": torch.ones(1, 3, side, side, dtype=torch.bool), "K": K.expand(1, 3, 3, 3),
-            "c2w": torch.eye(4).expand(1, 3, 4, 4)}
+    return {
+        "images": torch.rand(1, 3, 3, side, side, generator=g),
+        "depth": torch.full((1, 3, side, side), 2.0),
+        "valid": torch.ones(1, 3, side, side, dtype=torch.bool),
+        "K": K.expand(1, 3, 3, 3),
+        "c2w": torch.eye(4).expand(1, 3, 4, 4),
+    }
 
 
 def run_measured(backbone) -> dict:
@@ -52,8 +66,14 @@ def test_every_piece_is_measured():
     assert found["encode_flops"] > 0 and found["backbone_flops"] == 0  # pixels need no product
     for name in ("inference_memory", "training_step_memory"):
         assert found[name]["peak_bytes"] >= found[name]["before_bytes"] > 2**20 and "resident" in found[name]["what"]
-    assert found.keys() == {*pieces, "gaussians", "encode_flops", "backbone_flops", "inference_memory",
-                            "training_step_memory"}
+    assert found.keys() == {
+        *pieces,
+        "gaussians",
+        "encode_flops",
+        "backbone_flops",
+        "inference_memory",
+        "training_step_memory",
+    }
 
 
 def test_flops_of_the_encoder_agree_with_a_count_by_hand():
@@ -75,8 +95,14 @@ def test_the_pieces_make_what_the_network_makes():
     with torch.no_grad():
         image1, image2 = inputs["images"][:, 0], inputs["images"][:, 1]
         model = pieces.network
-        wanted = model(model.encode(2 * image1 - 1), model.encode(2 * image2 - 1), image1, image2, backbone(image1),
-                       backbone(image2))
+        wanted = model(
+            model.encode(2 * image1 - 1),
+            model.encode(2 * image2 - 1),
+            image1,
+            image2,
+            backbone(image1),
+            backbone(image2),
+        )
         torch.testing.assert_close(pieces.encode().gaussians.means, wanted.gaussians.means)
         assert pieces.inputs()["features"].shape[:3] == (1, 2, backbone.channels)
 

@@ -1,6 +1,5 @@
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -8,16 +7,19 @@ from safetensors.torch import save_file
 
 from src import check
 from src.config import load
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 
-
-@pytest.mark.parametrize(("overrides", "words"), [
-    (["model.backbone=dinov9"], "model.backbone is 'dinov9'; did you mean dinov2"),
-    (["model.backbone=timm:"], "timm:<name>"),
-    (["model.backbone=timm:resnet19"], "near are resnet1"),
-    (["model.backbone_layers=[6,13]"], r"model.backbone_layers is \[6, 13\]; .* from 1 to 12"),
-    (["model.backbone=croco", "model.backbone_layers=[0.5,25]"], "from 1 to 24")])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.backbone=dinov9"], "model.backbone is 'dinov9'; did you mean dinov2"),
+        (["model.backbone=timm:"], "timm:<name>"),
+        (["model.backbone=timm:resnet19"], "near are resnet1"),
+        (["model.backbone_layers=[6,13]"], r"model.backbone_layers is \[6, 13\]; .* from 1 to 12"),
+        (["model.backbone=croco", "model.backbone_layers=[0.5,25]"], "from 1 to 24"),
+    ],
+)
 def test_a_backbone_that_cannot_be_built_stops_everything_at_the_start(overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
         check.main(load(overrides, ROOT))

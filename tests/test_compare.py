@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 
 from src.compare import main
-from src.provenance import write_json
-from src.records import read_rows
-from src.tradeoffs import pareto_front
-from tests.test_experiments import publish, repository  # noqa: F401: a fixture
-
-ROOT = Path(__file__).resolve().parents[1]
+from src.page.tradeoffs import pareto_front
+from src.reproducible.files import write_json
+from src.results.tables import read_rows
+from tests.helpers.publishing import publish
+from tests.helpers.repository import ROOT
 
 
 @pytest.fixture
-def compare(repository, monkeypatch, capsys):  # noqa: F811
+def compare(repository, monkeypatch, capsys):
     shutil.copy(ROOT / "params.yaml", repository)
     monkeypatch.chdir(repository)
 
@@ -37,15 +36,20 @@ def test_all_experiments_of_the_commit_are_compared_with_the_baseline(compare):
     assert "Refused: long was measured in another way: opt.steps 900 instead of 300." in said
     with open("reports/comparison/table.csv") as file:
         rows = {(row["run"], row["metric"]): row for row in csv.DictReader(file)}
-    scores = [row["psnr_masked"] for row in read_rows(Path("reports/records.csv").read_text())
-              if row["alignment"] == "aligned"]
+    scores = [
+        row["psnr_masked"]
+        for row in read_rows(Path("reports/records.csv").read_text())
+        if row["alignment"] == "aligned"
+    ]
     assert float(rows["this run", "psnr_masked"]["mean"]) == pytest.approx(np.mean(scores), abs=2e-6)
     better = rows["better", "psnr_masked"]
     assert float(better["low"]) < float(better["difference"]) < float(better["high"])
     assert better["verdict"] == "distinguishable" and rows["better", "lpips"]["verdict"] == "not measured"
     assert rows["main", "psnr_masked"]["verdict"] == "reference" and rows["main", "lpips"]["mean"] == ""
-    ranks = {name: (rows[name, "psnr_masked"]["rank_best"], rows[name, "psnr_masked"]["rank_worst"])
-             for name in ("this run", "main", "better")}
+    ranks = {
+        name: (rows[name, "psnr_masked"]["rank_best"], rows[name, "psnr_masked"]["rank_worst"])
+        for name in ("this run", "main", "better")
+    }
     assert all(1 <= int(best) <= int(worst) <= 3 for best, worst in ranks.values()) and "| Rank |" in table
     assert int(ranks["better"][1]) <= int(ranks["main"][1]) and rows["better", "ssim"]["rank_best"] == ""
     written = json.loads(Path("reports/comparison/comparison.json").read_text())
@@ -89,9 +93,14 @@ def test_files_open_without_a_network(compare):
 
 def priced(milliseconds: float, device: str = "cpu") -> dict:
     numbers = {"encode": {"median_ms": milliseconds}, "inference_memory": {"peak_bytes": 2**30}}
-    return {"params": "p", "hardware": {"cpu": "x"}, "device": device, "precision": "32-true",
-            "resolutions": {"128": numbers},
-            "parameters": {"backbone": 3_000_000, "trainable": 1, "decoder": 1_000_000}}
+    return {
+        "params": "p",
+        "hardware": {"cpu": "x"},
+        "device": device,
+        "precision": "32-true",
+        "resolutions": {"128": numbers},
+        "parameters": {"backbone": 3_000_000, "trainable": 1, "decoder": 1_000_000},
+    }
 
 
 def test_the_price_of_quality_is_drawn_for_one_machine(compare):
@@ -108,7 +117,10 @@ def test_the_price_of_quality_is_drawn_for_one_machine(compare):
     _, table, _ = compare("HEAD")
     assert "| 70.0 | 4.0 | 1024.0 |" in table and "| 20.0 | 4.0 |" in table
     assert {path.stem for path in Path("reports/comparison").glob("pareto*")} == {
-        "pareto_milliseconds", "pareto_parameters", "pareto_memory"}
+        "pareto_milliseconds",
+        "pareto_parameters",
+        "pareto_memory",
+    }
     write_json("reports/benchmark.json", priced(7.0, "cuda"))
     _, table, _ = compare("HEAD")
     assert "| 7.0 (cuda) | 4.0 | 1024.0 (cuda) |" in table and "| 20.0 | 4.0 | 1024.0 |" in table
@@ -118,8 +130,11 @@ def test_the_price_of_quality_is_drawn_for_one_machine(compare):
 
 def test_the_front_holds_what_nothing_beats():
     points = {"slow": (9.0, 20.0), "best": (5.0, 21.0), "cheap": (1.0, 18.0), "worse": (2.0, 17.0), "tie": (5.0, 20.5)}
-    by_loops = {name for name, (cost, quality) in points.items()
-                if not any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points.values())}
+    by_loops = {
+        name
+        for name, (cost, quality) in points.items()
+        if not any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points.values())
+    }
     assert pareto_front(points) == ["cheap", "best"] and set(pareto_front(points)) == by_loops
 
 

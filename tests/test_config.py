@@ -1,11 +1,8 @@
-from pathlib import Path
-
 import pytest
 
 from src.config import FUSION_MODES, ConfigError, load, one_sentence
-from src.fusion import MODES
-
-ROOT = Path(__file__).resolve().parents[1]
+from src.splatt3r.fusion import MODES
+from tests.helpers.repository import ROOT
 
 
 def test_the_committed_parameters_load():
@@ -19,40 +16,43 @@ def test_an_override_changes_one_value():
     assert load(["model.fusion_mode=addition"], ROOT).model.fusion_mode == "add"
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("opt.stepz=7", "opt.stepz"),                                             # unknown
-    ("+opt.stepz=7", "opt.stepz"),
-    ("opt.steps=many", "opt.steps"),                                          # mistyped
-    ("model.identity_init=7x", "model.identity_init"),
-    ("opt.steps=0", "opt.steps is 0"),                                        # out of range
-    ("seed=-1", "seed is -1"),
-    ("data.dataset=kitti", "choose one of procedural"),
-    ("model.geometry=colmap", "choose one of tiny, mast3r, dust3r"),
-    ("geometries.mast3r.file=CroCo_V2_ViTLarge_BaseDecoder.pth", "CroCo predicts no points"),
-    ("geometries.tiny.initial_head=zeros", "initial_head is 'zeros'; choose one of drawn, points"),
-    ("data.crop=square", "data.crop is 'square'; choose one of central, splatt3r"),
-    ("weights.dinov2_source=web", "weights.dinov2_source is 'web'; choose one of file, torchhub"),
-    ("weights.mirror=/data/weights", "weights.mirror is /data/weights, which is no web address; .* weights.root"),
-    ("model.dinov2_model=dinov2_vitx14", "dinov2_vits14"),
-    ("model.dinov2_dim=768", "dinov2_vits14 is 384 wide"),
-    ("datasets.procedural.resolution=[120,128]", "multiple of the geometry network's patch size 16"),
-    ("datasets.procedural.resolution=[128]", r"\[width, height\]"),
-    ("datasets.procedural.train_category=cars", "choose one of objects, rooms"),
-    ("datasets.procedural.source.families=[]", "families is empty"),
-    ("datasets.procedural.source.views=4", "at least 5"),
-    ("datasets.procedural.episodes.temporal_gap_min=1", "2 <= min <= max"),
-    ("datasets.procedural.episodes.alpha=1.5", "between 0 and 1"),
-    ("datasets.co3d.source.subset=half", "choose one of singlesequence, full"),
-    ("datasets.co3d.source.on_bad_frame=warn", "choose one of skip, error"),
-    ("datasets.co3d.source.max_dropped=20", "max_dropped is 20.0; it must lie between 0 and 1"),
-    ("model.freeze_dinov2=false", "needs a frozen"),
-    ("model.fusion_mode=sum", "choose one of concat, add, weighted_sum, channel_weights, gated, cross_attention"),
-    ("model.fusion_parameters=0", "model.fusion_parameters is 0"),
-    ("opt.lr_geometry=0", "opt.lr_geometry is 0.0"),
-    ("loss.mse_loss_weight=0", "would train nothing"),
-    ("eval.fscore_tau=[]", "eval.fscore_tau is empty"),
-    ("benchmark.resolutions=[100]", "multiple of 16"),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("opt.stepz=7", "opt.stepz"),  # unknown
+        ("+opt.stepz=7", "opt.stepz"),
+        ("opt.steps=many", "opt.steps"),  # mistyped
+        ("model.identity_init=7x", "model.identity_init"),
+        ("opt.steps=0", "opt.steps is 0"),  # out of range
+        ("seed=-1", "seed is -1"),
+        ("data.dataset=kitti", "choose one of procedural"),
+        ("model.geometry=colmap", "choose one of tiny, mast3r, dust3r"),
+        ("geometries.mast3r.file=CroCo_V2_ViTLarge_BaseDecoder.pth", "CroCo predicts no points"),
+        ("geometries.tiny.initial_head=zeros", "initial_head is 'zeros'; choose one of drawn, points"),
+        ("data.crop=square", "data.crop is 'square'; choose one of central, splatt3r"),
+        ("weights.dinov2_source=web", "weights.dinov2_source is 'web'; choose one of file, torchhub"),
+        ("weights.mirror=/data/weights", "weights.mirror is /data/weights, which is no web address; .* weights.root"),
+        ("model.dinov2_model=dinov2_vitx14", "dinov2_vits14"),
+        ("model.dinov2_dim=768", "dinov2_vits14 is 384 wide"),
+        ("datasets.procedural.resolution=[120,128]", "multiple of the geometry network's patch size 16"),
+        ("datasets.procedural.resolution=[128]", r"\[width, height\]"),
+        ("datasets.procedural.train_category=cars", "choose one of objects, rooms"),
+        ("datasets.procedural.source.families=[]", "families is empty"),
+        ("datasets.procedural.source.views=4", "at least 5"),
+        ("datasets.procedural.episodes.temporal_gap_min=1", "2 <= min <= max"),
+        ("datasets.procedural.episodes.alpha=1.5", "between 0 and 1"),
+        ("datasets.co3d.source.subset=half", "choose one of singlesequence, full"),
+        ("datasets.co3d.source.on_bad_frame=warn", "choose one of skip, error"),
+        ("datasets.co3d.source.max_dropped=20", "max_dropped is 20.0; it must lie between 0 and 1"),
+        ("model.freeze_dinov2=false", "needs a frozen"),
+        ("model.fusion_mode=sum", "choose one of concat, add, weighted_sum, channel_weights, gated, cross_attention"),
+        ("model.fusion_parameters=0", "model.fusion_parameters is 0"),
+        ("opt.lr_geometry=0", "opt.lr_geometry is 0.0"),
+        ("loss.mse_loss_weight=0", "would train nothing"),
+        ("eval.fscore_tau=[]", "eval.fscore_tau is empty"),
+        ("benchmark.resolutions=[100]", "multiple of 16"),
+    ],
+)
 def test_a_mistake_is_one_sentence_that_names_the_key(override, words):
     with pytest.raises(ConfigError, match=words) as caught:
         load([override], ROOT)

@@ -4,28 +4,26 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors import safe_open
 
 from src import backbones, distill
-from src.backbone_weights import backbone_weights
 from src.backbones import build
 from src.backbones.controls import Rgb, Shuffled
 from src.backbones.dinov2 import DinoV2
-from src.backbones.files import read_tensors
 from src.config import load
-from src.datasets.procedural import generate
 from src.distill import Crops, Known, Optimiser, Pair, Params, check, main, rate, read_params
-from src.experiments import Result
-from src.provenance import read_json
-from src.verdict import cautions
-from tests.test_distillation import write_photographs
-from tests.test_pipeline import UNHASHED, reached
+from src.experiments.result import Result
+from src.fetching.backbone import backbone_weights
+from src.page.verdict import cautions
+from src.pretrained.state_dicts import read_tensors
+from src.procedural.scenes import generate
+from src.reproducible.files import read_json
+from tests.helpers.frames import write_photographs
+from tests.helpers.repository import ROOT, UNHASHED, reached, room
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"depth": 2, "num_heads": 2}
 STEPS = 40
 
@@ -35,8 +33,10 @@ def scenes(tmp_path_factory) -> Path:
     """Photographs of procedural rooms: two scenes to train on, one to validate on, one that nobody may read."""
     folder = tmp_path_factory.mktemp("scenes")
     images = {seed: [frame.image for frame in generate("rooms", seed, 6, (64, 48), 1, 1)] for seed in range(3)}
-    write_photographs(folder, {"a": ("train", images[0]), "b": ("train", images[1]), "c": ("val", images[2]),
-                               "d": ("test", images[0][:1])})
+    write_photographs(
+        folder,
+        {"a": ("train", images[0]), "b": ("train", images[1]), "c": ("val", images[2]), "d": ("test", images[0][:1])},
+    )
     (folder / "scenes/d.safetensors").unlink()
     return folder
 
@@ -56,8 +56,10 @@ def params(steps: int = STEPS, every: int = 100, **students: Pair) -> Params:
 
 def networks() -> tuple[DinoV2, DinoV2]:
     """A small untrained student, and a wider teacher that saw as little."""
-    return (DinoV2("dinov2_vits14", seed=1, embed_dim=32, **SMALL),
-            DinoV2("dinov2_vitb14", seed=2, embed_dim=48, **SMALL))
+    return (
+        DinoV2("dinov2_vits14", seed=1, embed_dim=32, **SMALL),
+        DinoV2("dinov2_vitb14", seed=2, embed_dim=48, **SMALL),
+    )
 
 
 def test_training_brings_held_out_features_nearer(repository):
@@ -107,8 +109,12 @@ def write_params(students: dict, **optimiser) -> None:
     Path("data/distilled/params.yaml").write_text(yaml.safe_dump(content))
 
 
-TINY = {"teacher": "timm:test_vit2", "teacher_weights": "random", "student": "timm:test_vit",
-        "student_weights": "random"}
+TINY = {
+    "teacher": "timm:test_vit2",
+    "teacher_weights": "random",
+    "student": "timm:test_vit",
+    "student_weights": "random",
+}
 
 
 def test_the_file_gives_the_students_features_and_says_what_it_was_taught(repository):
@@ -132,8 +138,11 @@ def test_the_file_gives_the_students_features_and_says_what_it_was_taught(reposi
     trained = {}
     kept = distill.write_backbone
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distill, "write_backbone", lambda where, state, described: (
-            trained.update(state), kept(where, state, described)))
+        patch.setattr(
+            distill,
+            "write_backbone",
+            lambda where, state, described: (trained.update(state), kept(where, state, described)),
+        )
         main(load(), "tiny")
     assert path.read_bytes() == first
     student = build(load(["model.backbone=timm:test_vit"]).model, 2)
@@ -149,7 +158,7 @@ def test_a_report_says_of_a_student_that_its_teacher_was_untrained(repository):
         config = load([f"model.backbone=file:data/distilled/{name}/model.safetensors"])
         backbone_weights(config, repository / "weights")
         record = read_json(repository / "weights/record.json")
-        said, = cautions(Result("run", {"backbone": record}, {}, [], {}, None), compared=True)
+        (said,) = cautions(Result("run", {"backbone": record}, {}, [], {}, None), compared=True)
         assert "distilled from an untrained teacher" in said
         assert backbones.load(config.model, repository / "weights").note == said
 
@@ -197,9 +206,8 @@ def test_the_committed_parameters_are_valid_and_ask_for_nothing():
     assert read_params(ROOT / "data/distilled/params.yaml").students == {}
 
 
-def test_its_stages_depend_on_exactly_the_files_they_reach_and_the_root_on_none_of_theirs():
+def test_its_stages_depend_on_exactly_the_rooms_they_reach_and_the_root_on_none_of_theirs():
     stage = yaml.safe_load((ROOT / "data/distilled/dvc.yaml").read_text())["stages"]["distill"]["do"]
-    declared = {file.relative_to(ROOT).as_posix() for dep in stage["deps"] if dep.startswith("src/")
-                for file in ([ROOT / dep] if dep.endswith(".py") else (ROOT / dep).rglob("*.py"))}
-    assert declared == reached("src/distill.py") - UNHASHED - {"src/__init__.py"}
+    declared = {dep for dep in stage["deps"] if dep.startswith("src/")}
+    assert declared == {room(file) for file in reached("src/distill.py", UNHASHED | {"src/__init__.py"})}
     assert "data/distilled" not in (ROOT / "dvc.yaml").read_text()

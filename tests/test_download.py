@@ -2,21 +2,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from src.datasets.procedural import generate
 from src.download import FIRST_SEED, listed_scenes, render_scenes
-from src.scene import Scene
+from src.procedural.scenes import generate
+from src.scenes.scene import Scene
 
 BLOCK = SimpleNamespace(
     source=SimpleNamespace(families=["objects"], scenes=SimpleNamespace(train=1, val=1, test=1), views=5, samples=1),
-    resolution=[32, 16])
+    resolution=[32, 16],
+)
 
 
 def test_every_scene_is_listed_with_seeds_that_never_meet():
     listed = listed_scenes(["objects", "rooms"], {"train": 3, "val": 1, "test": 2})
     assert len({scene["id"] for scene in listed}) == 12
     for family in ("objects", "rooms"):
-        seeds = {split: {s["seed"] for s in listed if s["category"] == family and s["split"] == split}
-                 for split in FIRST_SEED}
+        seeds = {
+            split: {s["seed"] for s in listed if s["category"] == family and s["split"] == split}
+            for split in FIRST_SEED
+        }
         assert {split: len(values) for split, values in seeds.items()} == {"train": 3, "val": 1, "test": 2}
         assert len(set.union(*seeds.values())) == 6
     more = listed_scenes(["objects", "rooms"], {"train": 4, "val": 1, "test": 2})

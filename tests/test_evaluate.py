@@ -5,19 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy.spatial import cKDTree
 
 from src import evaluate
 from src.config import load
-from src.evaluate import absences, cloud_rows, all_scores, target_rows
-from src.records import read_rows, select
-from src.rendered import Rendered
-from src.scene import Scene
-from tests.fabricated import PLANE, write_results
-
-ROOT = Path(__file__).resolve().parents[1]
+from src.evaluate import absences, all_scores, cloud_rows, target_rows
+from src.renders.episode_file import Rendered
+from src.results.tables import read_rows, select
+from src.scenes.scene import Scene
+from tests.helpers.fabricated import PLANE, change, write_results
+from tests.helpers.repository import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +71,10 @@ def test_clouds_are_scored_in_the_first_context_frame(evaluated):
     for view in contexts:
         shift = (view.c2w - contexts[0].c2w)[:2, 3].numpy()
         for y in range(2, 32):  # the first two rows have no depth
-            truth += [((x + 0.5 - 20) / 48 * PLANE + shift[0], (y + 0.5 - 16) / 48 * PLANE + shift[1], PLANE)
-                      for x in range(40)]
+            truth += [
+                ((x + 0.5 - 20) / 48 * PLANE + shift[0], (y + 0.5 - 16) / 48 * PLANE + shift[1], PLANE)
+                for x in range(40)
+            ]
     valid = np.tile(np.repeat(np.arange(32) >= 2, 40), 2)
     predicted = rendered.tensors["means"].double().numpy()[valid]
     for row, factor in zip(cloud_rows(rendered, contexts, [0.515], True), (1.0, 1.25)):
@@ -139,7 +138,7 @@ def test_depths_of_scenes_without_a_metre_are_compared_at_the_predicted_size(res
     scene, scale = Scene.open(results / "data/scenes/scenes/objects__0.safetensors"), rendered.tensors["scale"].item()
     views = [scene.view(name, (40, 32)) for name in rendered.about["targets"]]
     known, unknown = (target_rows(rendered, views, None, metric) for metric in (True, False))
-    for (here, there) in zip(select(known, method="render"), select(unknown, method="render"), strict=True):
+    for here, there in zip(select(known, method="render"), select(unknown, method="render"), strict=True):
         if here["alignment"] == "raw":
             assert there["depth_abs_rel"] is there["depth_rmse"] is there["depth_delta1"] is None
         else:
@@ -203,8 +202,11 @@ def test_scores_that_are_not_finite_are_absent_counted_and_explained(results, tm
     shutil.copytree(results, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     broken = torch.full((2, 3, 32, 40), torch.nan, dtype=torch.float16)
-    change(sorted(Path("data/renders").glob("*.safetensors"))[0], render_aligned=broken,
-           means=torch.full((2560, 3), torch.inf, dtype=torch.float16))
+    change(
+        sorted(Path("data/renders").glob("*.safetensors"))[0],
+        render_aligned=broken,
+        means=torch.full((2560, 3), torch.inf, dtype=torch.float16),
+    )
     evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
     summary = json.loads(Path("data/eval/summary.json").read_text())
     assert {"2 scores of psnr_masked", "2 scores of ssim", "2 scores of chamfer"} <= summary["absent"].keys()
@@ -218,9 +220,3 @@ def test_scores_that_are_not_finite_are_absent_counted_and_explained(results, tm
 
 def change_scale(file: Path, scale: float) -> None:
     change(file, scale=torch.tensor([scale], dtype=torch.float64))
-
-
-def change(file: Path, **replaced: torch.Tensor) -> None:
-    with safe_open(file, framework="pt") as opened:
-        tensors, about = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()
-    save_file(tensors | replaced, file, about)

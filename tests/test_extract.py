@@ -10,17 +10,27 @@ from safetensors import safe_open
 
 from src import extract
 from src.backbones import build
-from src.checkpoints import write_geometry
 from src.config import load
-from src.mast3r import Mast3r, Mast3rConfig
-from src.provenance import read_json, write_json
-from src.samples import Features
-from src.scene import Frame, Scene, SceneError, SceneRecord, write_index, write_scene
+from src.mast3r.network import Mast3r, Mast3rConfig
+from src.mast3r.weight_file import write_geometry
+from src.reproducible.files import read_json, write_json
+from src.scenes.features import Features
+from src.scenes.scene import Frame, Scene, SceneError, SceneRecord, write_index, write_scene
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE = (48, 32)
-GEOMETRY = Mast3rConfig(enc_embed_dim=16, enc_depth=1, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, dec_num_heads=2,
-                        head="dpt", dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8))
+GEOMETRY = Mast3rConfig(
+    enc_embed_dim=16,
+    enc_depth=1,
+    enc_num_heads=2,
+    dec_embed_dim=16,
+    dec_depth=4,
+    dec_num_heads=2,
+    head="dpt",
+    dpt_feature_dim=8,
+    dpt_last_dim=4,
+    dpt_layer_dims=(4, 4, 8, 8),
+)
 FRAMES = {"a": 3, "b": extract.BATCH + 2}  # the second scene needs two batches
 
 
@@ -30,21 +40,40 @@ def dataset(tmp_path, monkeypatch) -> Path:
     rng = np.random.default_rng(0)
     records = []
     for name, count in FRAMES.items():
-        frames = [Frame(f"{i:03d}", rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8), None, 0.001, None,
-                        None, np.array([[40.0, 0, SIZE[0] / 2], [0, 40, SIZE[1] / 2], [0, 0, 1]]), np.eye(4), i)
-                  for i in range(count)]
-        digest = write_scene(tmp_path / f"data/scenes/scenes/{name}.safetensors", frames,
-                             {"id": name, "category": "objects", "units": "metre"}, lossless=True)
+        frames = [
+            Frame(
+                f"{i:03d}",
+                rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8),
+                None,
+                0.001,
+                None,
+                None,
+                np.array([[40.0, 0, SIZE[0] / 2], [0, 40, SIZE[1] / 2], [0, 0, 1]]),
+                np.eye(4),
+                i,
+            )
+            for i in range(count)
+        ]
+        digest = write_scene(
+            tmp_path / f"data/scenes/scenes/{name}.safetensors",
+            frames,
+            {"id": name, "category": "objects", "units": "metre"},
+            lossless=True,
+        )
         records.append(SceneRecord(name, f"scenes/{name}.safetensors", digest, count, "train", "metre", 0.0, "objects"))
     write_index(tmp_path / "data/scenes", records)
     network = Mast3r(GEOMETRY)
     network.init_weights(torch.Generator().manual_seed(0))
     write_geometry(tmp_path / "data/weights/geometry/model.safetensors", GEOMETRY, network.state_dict())
     about = {"licence": "Apache-2.0", "source": "test", "sha256": "ab" * 32}
-    write_json(tmp_path / "data/weights/geometry/record.json",
-               about | {"name": "tiny", "label": "tiny MASt3R", "weights": "bundled"})
-    write_json(tmp_path / "data/weights/backbone/record.json",
-               about | {"name": "rgb", "label": "RGB pixels", "weights": "none", "sha256": None})
+    write_json(
+        tmp_path / "data/weights/geometry/record.json",
+        about | {"name": "tiny", "label": "tiny MASt3R", "weights": "bundled"},
+    )
+    write_json(
+        tmp_path / "data/weights/backbone/record.json",
+        about | {"name": "rgb", "label": "RGB pixels", "weights": "none", "sha256": None},
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -76,9 +105,17 @@ def test_geometry_tokens_are_the_networks_own(dataset):
             one_by_one = torch.cat([network.encode(2 * image[None] - 1) for image in images(dataset, scene)])
         torch.testing.assert_close(tensors["tokens"].float(), one_by_one, rtol=2**-10, atol=1e-4)
     record = read_json(dataset / "data/features/geometry/record.json")
-    assert record == {"name": "tiny", "label": "tiny MASt3R", "weights": "bundled", "licence": "Apache-2.0",
-                      "source": "test", "sha256": "ab" * 32, "channels": 16, "patch_size": 16,
-                      "num_parameters": sum(parameter.numel() for parameter in network.parameters())}
+    assert record == {
+        "name": "tiny",
+        "label": "tiny MASt3R",
+        "weights": "bundled",
+        "licence": "Apache-2.0",
+        "source": "test",
+        "sha256": "ab" * 32,
+        "channels": 16,
+        "patch_size": 16,
+        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
 
 
 def test_backbone_maps_are_stored_frame_by_frame(dataset):
@@ -148,8 +185,14 @@ def test_a_changed_scene_is_refused(dataset):
 
 def test_features_too_large_for_half_precision_are_refused(dataset, tmp_path):
     with pytest.raises(ValueError, match="not finite"):
-        extract.write_features(dataset / "data/scenes", tmp_path / "out", "features", lambda images: images * 1e6, SIZE,
-                               torch.device("cpu"))
+        extract.write_features(
+            dataset / "data/scenes",
+            tmp_path / "out",
+            "features",
+            lambda images: images * 1e6,
+            SIZE,
+            torch.device("cpu"),
+        )
 
 
 def test_weights_of_another_network_are_refused_before_old_features_go(dataset):

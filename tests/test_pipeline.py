@@ -1,139 +1,34 @@
-"""House rules, and the whole pipeline on a miniature configuration."""
+"""The whole pipeline on a miniature configuration."""
 
-import ast
-import functools
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-STAGES = {"check": "check", "download": "download", "weights": "weights", "prepare": "prepare", "extract_geometry": "extract",
-          "extract_backbone": "extract", "train": "train", "render": "render_targets", "evaluate": "evaluate",
-          "benchmark": "benchmark", "report": "report"}
-UNHASHED = {"src/config.py"}  # `check` alone depends on it, so that a new key re-runs nothing else
-MINIATURE = ["threads=1", "datasets.procedural.source.scenes.train=2", "datasets.procedural.source.scenes.val=1",
-             "datasets.procedural.source.scenes.test=1", "datasets.procedural.source.views=6",
-             "datasets.procedural.source.samples=1", "datasets.procedural.resolution=[64,64]",
-             "datasets.procedural.episodes.per_bin=1", "opt.steps=4", "opt.val_every=2", "opt.log_every=1",
-             "eval.num_plys=1", "eval.bootstrap.resamples=100", "benchmark.resolutions=[64]", "benchmark.repeats=3",
-             "benchmark.warmup=1"]
+from tests.helpers.repository import fresh_repository, run
 
-
-def module_file(name: str) -> str | None:
-    """Project file of a dotted module name, relative to the root; None for other modules and for names inside one."""
-    path = ROOT / Path(*name.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.exists():
-            return candidate.relative_to(ROOT).as_posix()
-    return None
-
-
-@functools.cache
-def imports(file: str) -> set[str]:
-    """Project files that `file` imports, wherever in it the import stands."""
-    names = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file} imports relatively; write src.…"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {found for name in names if name.split(".")[0] == "src" and (found := module_file(name))} - {file}
-
-
-def reached(file: str) -> set[str]:
-    seen, waiting = set(), [file]
-    while waiting:
-        if (current := waiting.pop()) not in seen:
-            seen.add(current)
-            waiting += imports(current)
-    return seen
-
-
-def pipeline() -> dict:
-    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_exactly_the_files_it_reaches(stage):
-    page = {"src/report.html", "src/viewer.js", "src/vendor/gsplat.js", "src/vendor/gsplat.LICENSE"}
-    data_files = page if stage == "report" else set()
-    unhashed = {"src/__init__.py"} | (UNHASHED if stage != "check" else set())
-    declared = {file.relative_to(ROOT).as_posix() for dep in pipeline()[stage]["deps"] if dep.startswith("src/")
-                for file in ([ROOT / dep] if (ROOT / dep).is_file() else (ROOT / dep).rglob("*.py"))}
-    assert declared - data_files == reached(f"src/{STAGES[stage]}.py") - unhashed
-
-
-def test_no_stage_imports_a_stage():
-    stages = {f"src/{module}.py" for module in STAGES.values()}
-    assert {stage: imports(stage) & stages for stage in stages if imports(stage) & stages} == {}
-
-
-def test_imports_run_in_no_circle():
-    files = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*.py"))
-    assert [file for file in files if any(file in reached(other) for other in imports(file))] == []
-
-
-def flat_keys(tree: dict, prefix: str = "") -> set[str]:
-    return {key for name, value in tree.items()
-            for key in (flat_keys(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name})}
-
-
-def test_each_parameter_is_read_by_some_stage():
-    tracked = set()
-    for stage in pipeline().values():
-        for entry in stage.get("params", []):
-            if isinstance(entry, str):
-                tracked.add(entry.replace("${data.dataset}", "procedural").replace("${model.geometry}", "tiny"))
-    keys = flat_keys(yaml.safe_load((ROOT / "params.yaml").read_text()))
-    other = re.compile(r"(datasets\.(?!procedural)|geometries\.(?!tiny))")
-    assert {key for key in keys if not other.match(key)
-            and not any(key == name or key.startswith(f"{name}.") for name in tracked)} == set()
-
-
-def test_titles_of_plots_name_no_confidence():
-    """They are fixed, eval.bootstrap.confidence is not."""
-    titles = [plot["title"] for entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
-              if isinstance(entry, dict) for plot in entry.values()]
-    assert titles and not any(re.search(r"\d %.*interval", title) for title in titles)
-
-
-def test_no_file_holds_an_absolute_path_or_an_index_address():
-    words = re.compile("|".join(("/work" + "/", "/root" + "/", "--(extra-)?index" + "-url", "/tmp" + "/")))
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True,
-                           text=True).stdout.split()
-    text = [file for file in files if Path(file).suffix in {".py", ".yaml", ".md", ".txt", ".toml", ".html", ".json", ".lock"}]
-    assert [file for file in text if (ROOT / file).exists() and words.search((ROOT / file).read_text())] == []
-
-
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                                "DVC_NO_ANALYTICS": "1"}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def fresh_repository(folder: Path) -> Path:
-    """A new Git repository in `folder`, with the files of the work tree."""
-    files = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").stdout.split()
-    for file in files:
-        if (ROOT / file).exists():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / file, folder / file)
-    for path in (ROOT / "src").rglob("*.nb[ic]"):  # what Numba has compiled already
-        (folder / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, folder / path.relative_to(ROOT))
-    for words in (["init", "-q", "-b", "main"], ["config", "user.email", "a@example.org"], ["config", "user.name", "A"],
-                  ["add", "-A"], ["commit", "-qm", "start"]):
-        assert run(folder, "git", *words).returncode == 0
-    return folder
+MINIATURE = [
+    "threads=1",
+    "datasets.procedural.source.scenes.train=2",
+    "datasets.procedural.source.scenes.val=1",
+    "datasets.procedural.source.scenes.test=1",
+    "datasets.procedural.source.views=6",
+    "datasets.procedural.source.samples=1",
+    "datasets.procedural.resolution=[64,64]",
+    "datasets.procedural.episodes.per_bin=1",
+    "opt.steps=4",
+    "opt.val_every=2",
+    "opt.log_every=1",
+    "eval.num_plys=1",
+    "eval.bootstrap.resamples=100",
+    "benchmark.resolutions=[64]",
+    "benchmark.repeats=3",
+    "benchmark.warmup=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +74,9 @@ def test_a_killed_training_run_ends_with_the_same_bytes(clone):
     interruption."""
     results = [clone / "data/model/trained.safetensors", *sorted((clone / "data/train/plots").rglob("*.tsv"))]
     expected = [path.read_bytes() for path in results]
-    process = subprocess.Popen([sys.executable, "-c", HELD], cwd=clone, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD], cwd=clone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not list((clone / "scratch").glob("train-*/last.ckpt")):
         assert process.poll() is None, "the run ended before it was killed"
         time.sleep(0.01)
@@ -204,8 +100,16 @@ def swept(clone, tmp_path_factory) -> subprocess.CompletedProcess:
     parameters = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text("# mine\n" + parameters)
     before, weights = untouched(clone), tmp_path_factory.mktemp("weights")
-    result = run(clone, sys.executable, "-m", "src.sweep", "model.weights=pretrained", f"weights.root={weights}", "+",
-                 "model.fusion_mode=add")
+    result = run(
+        clone,
+        sys.executable,
+        "-m",
+        "src.sweep",
+        "model.weights=pretrained",
+        f"weights.root={weights}",
+        "+",
+        "model.fusion_mode=add",
+    )
     assert untouched(clone) == before
     (clone / "params.yaml").write_text(parameters)
     return result
@@ -220,7 +124,7 @@ def added(clone, swept) -> str:
 
 def test_a_sweep_goes_on_after_a_failure(clone, swept):
     assert swept.returncode == 1, swept.stderr[-3000:]
-    failed = swept.stderr[swept.stderr.index("FAILED: weights-pretrained-root-"):]
+    failed = swept.stderr[swept.stderr.index("FAILED: weights-pretrained-root-") :]
     assert "dinov2_vits14_pretrain.pth, which is not in weights.root" in failed and "failed to reproduce" in failed
     assert "| fusion_mode-add-" in swept.stdout and (clone / "reports/comparison/index.html").exists()
     assert not list((clone / ".dvc").rglob("standalone/tmp*"))
@@ -244,8 +148,11 @@ def test_another_backbone_runs_neither_prepare_nor_the_geometry_features(clone):
     (clone / "params.yaml").write_text(re.sub("backbone: dinov2\\b", "backbone: none", parameters))
     stale = json.loads(run(clone, "dvc", "status", "--json").stdout)
     (clone / "params.yaml").write_text(parameters)
-    changed = {stage for stage, causes in stale.items()
-               if any("params.yaml" in cause.get("changed deps", {}) for cause in causes if isinstance(cause, dict))}
+    changed = {
+        stage
+        for stage, causes in stale.items()
+        if any("params.yaml" in cause.get("changed deps", {}) for cause in causes if isinstance(cause, dict))
+    }
     assert {"check", "weights", "extract_backbone", "train"} <= changed
     assert not changed & {"download", "prepare", "extract_geometry"}
 
@@ -259,11 +166,14 @@ def test_experiments_are_shown_and_compared(clone, added):
     assert plots.returncode == 0 and list((clone / "plots").rglob("*.png"))
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("model.backbone=dinov9", "did you mean dinov2"),
-    ("model.dinov2_dim=100", "model.dinov2_dim"),
-    ("datasets.procedural.resolution=[100,128]", "resolution"),
-])
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.backbone=dinov9", "did you mean dinov2"),
+        ("model.dinov2_dim=100", "model.dinov2_dim"),
+        ("datasets.procedural.resolution=[100,128]", "resolution"),
+    ],
+)
 def test_a_wrong_parameter_stops_the_pipeline_before_it_starts(clone, override, words):
     result = run(clone, sys.executable, "-m", "src.check", override)
     assert result.returncode != 0 and words in result.stderr and len(result.stderr.strip().splitlines()) == 1

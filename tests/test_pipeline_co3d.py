@@ -2,26 +2,37 @@
 
 import json
 
-from tests.co3d_miniature import published, write_dataset
-from tests.serving import serving
-from tests.test_pipeline import fresh_repository, run
+from tests.helpers.co3d_miniature import published, write_dataset
+from tests.helpers.repository import fresh_repository, run
+from tests.helpers.serving import serving
 
-MINIATURE = ["data.dataset=co3d", "datasets.co3d.resolution=[48,48]", "datasets.co3d.episodes.per_bin=1",
-             "datasets.co3d.episodes.num_targets=2", "model.backbone=rgb", "opt.steps=4", "opt.val_every=2",
-             "opt.log_every=1", "eval.num_plys=1"]
+MINIATURE = [
+    "data.dataset=co3d",
+    "datasets.co3d.resolution=[48,48]",
+    "datasets.co3d.episodes.per_bin=1",
+    "datasets.co3d.episodes.num_targets=2",
+    "model.backbone=rgb",
+    "opt.steps=4",
+    "opt.val_every=2",
+    "opt.log_every=1",
+    "eval.num_plys=1",
+]
 
 
 def test_co3d_is_downloaded_prepared_trained_on_and_evaluated(tmp_path):
     folder, tree = fresh_repository(tmp_path / "backsplat"), write_dataset(tmp_path / "tree")
     with serving() as server:
-        server.files = {name: data.replace(b"SERVER", server.url.encode()) if name.endswith(".json") else data
-                        for name, data in published(tree).items()}
+        server.files = {
+            name: data.replace(b"SERVER", server.url.encode()) if name.endswith(".json") else data
+            for name, data in published(tree).items()
+        }
         values = [*MINIATURE, f"datasets.co3d.source.upstream={server.url}/upstream"]
         changes = [word for value in values for word in ("-S", value)]
         result = run(folder, "dvc", "exp", "run", "-q", "evaluate", *changes)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    report, summary = (json.loads((folder / name).read_text()) for name in ("data/scenes/report.json",
-                                                                            "data/eval/summary.json"))
+    report, summary = (
+        json.loads((folder / name).read_text()) for name in ("data/scenes/report.json", "data/eval/summary.json")
+    )
     assert report["dataset"] == "co3d" and report["listed"] == report["kept"] == 5
     assert summary["units"] == "scene" and summary["counts"]["scenes"] == 2
     for alignment in ("raw", "aligned"):

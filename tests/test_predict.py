@@ -7,15 +7,15 @@ from PIL import Image
 from plyfile import PlyData
 
 from src import predict as command
-from src import render_targets
-from src.alignment import camera_in_prediction
-from src.datasets.procedural import generate
-from src.ply import read_ply
-from src.prediction import splat
-from src.render import render
-from src.rendered import Rendered
-from src.scene import Scene
-from tests.trained import SIZE, inside, samples, settings, train
+from src.geometry.alignment import camera_in_prediction
+from src.procedural.scenes import generate
+from src.render import described, episode_renders
+from src.renders.episode_file import Rendered, write_episode
+from src.renders.ply import read_ply, write_ply
+from src.scenes.scene import Scene
+from src.splatt3r.prediction import splat
+from src.splatting.render import render
+from tests.helpers.trained import SIZE, inside, samples, settings, train
 
 NAMES = ("means", "quats", "scales", "opacities", "sh")
 
@@ -73,9 +73,9 @@ def test_the_exported_file_shows_the_scored_image_again(trained, tmp_path):
     reader, episode = samples(folder, ("000", "002"), ("001", "003"), "many")
     with inside(folder), torch.inference_mode():
         network, _, _ = command.load_model(config)
-        pictures, clouds = render_targets.episode_renders(network, reader[0], True, "strict")
-        render_targets.write_episode(tmp_path, episode, episode.bin, pictures)
-    render_targets.write_ply(tmp_path / "e.ply", clouds["render"])
+        pictures, clouds = episode_renders(network, reader[0], True, "strict")
+        write_episode(tmp_path, described(episode, episode.bin), pictures)
+    write_ply(tmp_path / "e.ply", clouds["render"])
     rendered, sample = Rendered.read(tmp_path / "e.safetensors"), reader[0]
     assert len(PlyData.read(tmp_path / "e.ply")["vertex"]) == len(clouds["render"])
     for alignment, factor in (("raw", 1.0), ("aligned", rendered.tensors["scale"].item())):

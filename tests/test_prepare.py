@@ -1,64 +1,19 @@
 import filecmp
-import json
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from src.conversion import shrunk
-from src.crop import fit_published
-from src.episodes import TrainingEpisodes, read_episodes
-from src.folders import fresh_folder
-from src.prepare import CATALOGUES, prepare, read_manifest, rendered_scenes
-from src.provenance import write_json
-from src.recording import Catalogue, Recording
-from src.scene import Frame, Scene, read_index, write_scene
-from src.splits import LeakError
-from tests.test_episodes import selection
-from tests.test_scene import make_frames
-from tests.test_validation import camera, changed
-
-SIZE, VIEWS = (48, 48), 12
-
-
-def wall(seed: int, count: int = VIEWS) -> list[Frame]:
-    """Photographs of a textured wall 2 m away by a camera that slides along it: ov(i, j) = 1 - |i - j| / 12 or so."""
-    rng = np.random.default_rng(seed)
-    texture = rng.integers(1, 256, (48, 48 + 4 * count, 3), np.uint8)
-    K = np.array([[48.0, 0, 24], [0, 48, 24], [0, 0, 1]])
-    frames = []
-    for i in range(count):
-        c2w = np.eye(4)
-        c2w[0, 3] = i * 4 * 2 / 48  # four pixels
-        image, depth = texture[:, 4 * i:4 * i + 48].copy(), np.full((48, 48), 2000, np.uint16)
-        frames.append(Frame(f"frame{i:03d}", image, depth, 0.001, None, None, K, c2w, i))
-    return frames
-
-
-def read(frames: list, tally):
-    """Reader of a recording whose entries may be reasons to skip instead of frames."""
-    for number, frame in enumerate(frames):
-        if isinstance(frame, Frame):
-            yield frame
-        else:
-            tally.skip(frame, f"listed{number}", "it is broken.")
-
-
-def catalogue(changes: dict[int, list] | None = None, splits=("train",) * 4 + ("val", "test"), **options) -> Catalogue:
-    recordings = []
-    for number, split in enumerate(splits):
-        frames = (changes or {}).get(number, wall(number))
-        recordings.append(Recording(f"walls__{number}", "walls", split, "metre", len(frames), partial(read, frames),
-                                    {"license": "none"}, {"frame001": {"sharpness": 3.5}}))
-    return Catalogue("walls", recordings, **options)
-
-
-def built(folder: Path, source: Catalogue, resolution=SIZE, workers=1, **options) -> dict:
-    with fresh_folder(folder) as new:
-        prepare(source, new, resolution, selection(**options), workers, folder.with_name("scratch"))
-    return json.loads((folder / "report.json").read_text())
+from src.datasets.conversion import shrunk
+from src.datasets.splits import LeakError
+from src.episodes.episodes import TrainingEpisodes, read_episodes
+from src.prepare import CATALOGUES, read_manifest, rendered_scenes
+from src.reproducible.files import write_json
+from src.scenes.crop import fit_published
+from src.scenes.scene import Frame, Scene, read_index, write_scene
+from tests.helpers.catalogues import SIZE, VIEWS, built, catalogue, wall
+from tests.helpers.episodes import selection
+from tests.helpers.frames import camera, changed, make_frames
 
 
 def test_scenes_episodes_and_report_fit_together(tmp_path):
@@ -101,8 +56,11 @@ def test_bad_photographs_are_left_out_and_all_named(tmp_path):
     frames[6], frames[9] = "missing_image", changed(frames[8], name="twin", frame_number=9)
     report = built(tmp_path / "scenes", catalogue({2: frames}))
     scene = report["scenes"]["walls__2"]
-    assert scene["skipped"] == {"nonfinite_pose": ["frame003"], "missing_image": ["listed6"],
-                                "duplicate_image": ["twin"]}
+    assert scene["skipped"] == {
+        "nonfinite_pose": ["frame003"],
+        "missing_image": ["listed6"],
+        "duplicate_image": ["twin"],
+    }
     assert scene["listed"] == 14 and scene["kept"] == 11
     found = Scene.open(tmp_path / "scenes/scenes/walls__2.safetensors")
     assert len(found) == 11 and found.metadata["skipped"] == scene["skipped"]
@@ -156,6 +114,7 @@ def test_gap_selection_needs_no_overlap(tmp_path):
 def test_scenes_without_depth_are_measured_by_their_cameras(tmp_path):
     def blind(seed):
         return [changed(frame, depth=None) for frame in wall(seed)]
+
     report = built(tmp_path / "scenes", catalogue({i: blind(i) for i in range(6)}))
     assert {scene["overlap_source"] for scene in report["scenes"].values()} == {"gap"}  # all axes are parallel
     assert report["scenes"]["walls__0"]["counts"] == {"depth_missing": VIEWS}
@@ -170,25 +129,45 @@ def test_upscaled_photographs_are_counted(tmp_path):
 def test_frames_are_stored_small_and_centred():
     rng = np.random.default_rng(0)
     size = 700, 1100
-    frame = Frame("a", rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 9, size).astype(np.float16), 1.0,
-                  rng.integers(0, 256, size, np.uint8), rng.integers(0, 4, size, np.uint8),
-                  camera(900, 900, 540.0, 352.0), np.eye(4), 0)
+    frame = Frame(
+        "a",
+        rng.integers(0, 256, (*size, 3), np.uint8),
+        rng.integers(0, 9, size).astype(np.float16),
+        1.0,
+        rng.integers(0, 256, size, np.uint8),
+        rng.integers(0, 4, size, np.uint8),
+        camera(900, 900, 540.0, 352.0),
+        np.eye(4),
+        0,
+    )
     found = shrunk(frame, "central", SIZE)
     assert found.image.shape == (512, 794, 3) and found.depth.shape == found.fg.shape == found.flags.shape == (512, 794)
     np.testing.assert_allclose(found.K[:2, 2], [397, 256], atol=0.5)
     assert set(np.unique(found.depth)) == set(range(9)) and found.depth.dtype == np.float16
     small = make_frames(1)[0]
-    assert all(np.array_equal(getattr(shrunk(small, "central", SIZE), key), value) for key, value in vars(small).items())
+    assert all(
+        np.array_equal(getattr(shrunk(small, "central", SIZE), key), value) for key, value in vars(small).items()
+    )
 
 
 def test_rendered_scenes_become_recordings_that_check_their_files(tmp_path):
-    digest = write_scene(tmp_path / "scenes/walls__0.safetensors", wall(0),
-                         {"id": "walls__0", "category": "walls", "units": "metre"}, lossless=True)
-    scene = {"id": "walls__0", "category": "walls", "split": "val", "seed": 3, "file": "scenes/walls__0.safetensors",
-             "sha256": digest}
+    digest = write_scene(
+        tmp_path / "scenes/walls__0.safetensors",
+        wall(0),
+        {"id": "walls__0", "category": "walls", "units": "metre"},
+        lossless=True,
+    )
+    scene = {
+        "id": "walls__0",
+        "category": "walls",
+        "split": "val",
+        "seed": 3,
+        "file": "scenes/walls__0.safetensors",
+        "sha256": digest,
+    }
     write_json(tmp_path / "manifest.json", {"dataset": "procedural", "views": VIEWS, "scenes": [scene]})
     found = CATALOGUES["procedural"](None, tmp_path, read_manifest(tmp_path, "procedural"))
-    recording, = found.recordings
+    (recording,) = found.recordings
     assert (recording.id, recording.split, recording.listed, found.min_frames) == ("walls__0", "val", VIEWS, VIEWS)
     assert [frame.name for frame in recording.frames(None)] == [frame.name for frame in wall(0)]
     damaged = rendered_scenes(None, tmp_path, {"views": VIEWS, "scenes": [scene | {"sha256": "0" * 64}]}).recordings[0]

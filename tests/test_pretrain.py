@@ -10,22 +10,56 @@ import torch
 from omegaconf import OmegaConf
 
 from src import pretrain
-from src.checkpoints import load_geometry, read_checkpoint, write_geometry
-from src.mast3r import Mast3r
+from src.mast3r.network import Mast3r
+from src.mast3r.weight_file import load_geometry, read_checkpoint, write_geometry
 from src.pretrain import ause, learning_rate, pair_errors, relative_errors
 
 PARAMS = {
-    "seed": 1, "threads": 1, "start": None,
-    "stream": {"families": ["objects", "rooms"], "first_seed": 100, "held_out_seed": 50, "held_out_scenes": 1, "views": 3,
-               "resolution": [32, 32], "samples": 1, "bounces": 2, "initial_scenes": 2, "scenes_per_step": 0.5,
-               "min_overlap": 0.05},
-    "network": {"enc_embed_dim": 24, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 24, "dec_depth": 4,
-                "dec_num_heads": 2, "head": "dpt", "dpt_feature_dim": 8, "dpt_last_dim": 8,
-                "dpt_layer_dims": [8, 8, 8, 8]},
-    "optimiser": {"steps": 4, "batch_size": 2, "lr": 0.001, "weight_decay": 0.02, "warmup": 2, "cooldown": 2,
-                  "clip": 1.0, "log_every": 2, "checkpoint_every": 2},
-    "objective": {"confidence_alpha": 0.2, "pixel_step": 2, "matching_weight": 0.1,
-                  "matching_heads": [[[0, 1]], [[2, 0], [1, 1]]]},
+    "seed": 1,
+    "threads": 1,
+    "start": None,
+    "stream": {
+        "families": ["objects", "rooms"],
+        "first_seed": 100,
+        "held_out_seed": 50,
+        "held_out_scenes": 1,
+        "views": 3,
+        "resolution": [32, 32],
+        "samples": 1,
+        "bounces": 2,
+        "initial_scenes": 2,
+        "scenes_per_step": 0.5,
+        "min_overlap": 0.05,
+    },
+    "network": {
+        "enc_embed_dim": 24,
+        "enc_depth": 1,
+        "enc_num_heads": 2,
+        "dec_embed_dim": 24,
+        "dec_depth": 4,
+        "dec_num_heads": 2,
+        "head": "dpt",
+        "dpt_feature_dim": 8,
+        "dpt_last_dim": 8,
+        "dpt_layer_dims": [8, 8, 8, 8],
+    },
+    "optimiser": {
+        "steps": 4,
+        "batch_size": 2,
+        "lr": 0.001,
+        "weight_decay": 0.02,
+        "warmup": 2,
+        "cooldown": 2,
+        "clip": 1.0,
+        "log_every": 2,
+        "checkpoint_every": 2,
+    },
+    "objective": {
+        "confidence_alpha": 0.2,
+        "pixel_step": 2,
+        "matching_weight": 0.1,
+        "matching_heads": [[[0, 1]], [[2, 0], [1, 1]]],
+    },
 }
 
 
@@ -59,8 +93,12 @@ def test_heads_that_compute_whole_patches_are_trained_at_every_pixel(head):
         pretrain.build(params, torch.device("cpu"))
     params.objective.pixel_step = 1
     network = pretrain.build(params, torch.device("cpu"))
-    batch = {"images": torch.rand(1, 2, 3, 32, 32), "points": torch.rand(1, 2, 32, 32, 3) + 1,
-             "valid": torch.ones(1, 2, 32, 32, dtype=torch.bool), "matches": torch.full((1, 2, 2, 2, 2, 2), 0.25)}
+    batch = {
+        "images": torch.rand(1, 2, 3, 32, 32),
+        "points": torch.rand(1, 2, 32, 32, 3) + 1,
+        "valid": torch.ones(1, 2, 32, 32, dtype=torch.bool),
+        "matches": torch.full((1, 2, 2, 2, 2, 2), 0.25),
+    }
     assert pretrain.objective(network, batch, params.objective, (0, 0)).isfinite()
 
 
@@ -76,7 +114,7 @@ def test_ause_is_the_area_between_two_sparsification_curves():
 
     def curve(keys):
         ranked = [error for _, error in sorted(zip(keys, errors))]  # kept first, removed from the end
-        return [np.mean(ranked[:round(200 * (1 - k / 20))]) for k in range(20)]
+        return [np.mean(ranked[: round(200 * (1 - k / 20))]) for k in range(20)]
 
     expected = np.mean(np.subtract(curve(-confidence), curve(errors))) / errors.mean()
     found = ause(torch.from_numpy(errors), torch.from_numpy(confidence))
@@ -94,7 +132,9 @@ def test_pair_errors_take_one_scale_out_of_both_views():
 
     class Scaled:
         def __call__(self, first, second):
-            return [type("Map", (), {"pts3d": truth[:, v] * stretch[v], "conf": confidence[v][None]})() for v in range(2)]
+            return [
+                type("Map", (), {"pts3d": truth[:, v] * stretch[v], "conf": confidence[v][None]})() for v in range(2)
+            ]
 
     pair = {"images": torch.zeros(1, 2, 3, 8, 8), "points": truth, "valid": valid}
     found = pair_errors(Scaled(), pair)
@@ -126,8 +166,10 @@ def test_a_run_that_is_cut_short_goes_on_and_ends_with_the_same_bytes(trained, m
     whole = (trained / "bundled/geometry.safetensors").read_bytes()
     record = json.loads((trained / "bundled/provenance.json").read_text())
     assert record["pairs"] == 8 and set(record["held_out"]) == {"objects", "rooms"}
-    assert all(0 < family["median_relative_error_aligned"] < 5 and family["pairs"] > 0
-               for family in record["held_out"].values())
+    assert all(
+        0 < family["median_relative_error_aligned"] < 5 and family["pairs"] > 0
+        for family in record["held_out"].values()
+    )
 
     for kept in (trained / "scratch").glob("network-*.pt"):
         kept.unlink()
@@ -156,6 +198,7 @@ def test_training_goes_on_from_a_file_and_keeps_its_checkpoints_apart(trained, m
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items()) and len(wanted) > 100
 
     names = []
+
     def finished(checkpoint, *_):
         names.append(checkpoint.name)
         return PARAMS["optimiser"]["steps"]
@@ -175,5 +218,6 @@ def test_the_result_loads_as_any_geometry_network_does(trained, tmp_path):
     shutil.copyfile(trained / "bundled/geometry.safetensors", tmp_path / "model.safetensors")
     network = load_geometry(tmp_path)
     assert network.config.enc_embed_dim == 24 and not any(p.requires_grad for p in network.parameters())
-    assert all(tensor.dtype == torch.float32 for tensor in read_checkpoint(tmp_path / "model.safetensors")
-               .state_dict.values())
+    assert all(
+        tensor.dtype == torch.float32 for tensor in read_checkpoint(tmp_path / "model.safetensors").state_dict.values()
+    )

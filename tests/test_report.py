@@ -14,28 +14,14 @@ from PIL import Image
 
 from src import evaluate, report
 from src.config import load
-from src.experiments import protocol_differences, read_folder
-from src.provenance import read_json, write_json
-from src.records import METHODS, read_rows, select
-from tests.fabricated import write_results
-from tests.test_evaluate import change
+from src.experiments.publish import about
+from src.experiments.result import protocol_differences, read_folder
+from src.reproducible.files import read_json, write_json
+from src.results.tables import METHODS, read_rows, select
+from tests.helpers.fabricated import change, write_results
+from tests.helpers.reported import PINNED, ROOT, run
 
-ROOT = Path(__file__).resolve().parents[1]
-PINNED = ["eval.bootstrap.resamples=200", "opt.steps=300", "model.fusion_mode=concat", "model.fusion_site=head",
-          "eval.lpips=none", "geometries.tiny.max_scale=0.04", "datasets.procedural.episodes.alpha=0.3"]
 DECLARED = ("metrics.json", "experiment.json", "records.csv", "plots", "images")
-
-
-def run(folder: Path, *overrides: str, **results) -> None:
-    """The stages evaluate and report on fabricated results."""
-    shutil.rmtree(folder / "data", ignore_errors=True)
-    write_results(folder, **results)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("DVC_ROOT", raising=False)
-        config = load([*PINNED, *overrides], root=ROOT)
-        evaluate.main(config)
-        report.main(config)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -63,10 +49,11 @@ def reported(tmp_path_factory) -> Path:
     git("commit", "-qm", "baseline")
     head = git("rev-parse", "HEAD")
     for name, overrides, results in (
-            ("add", ["model.fusion_mode=add"], {"gain": 0.3}),
-            ("add-1", ["model.fusion_mode=add", "seed=1"], {"gain": 0.5, "seed": 1}),
-            ("constant", ["model.backbone=constant"], {"gain": 0.02, "backbone": "constant"}),
-            ("long", ["opt.steps=900"], {"gain": 0.4})):
+        ("add", ["model.fusion_mode=add"], {"gain": 0.3}),
+        ("add-1", ["model.fusion_mode=add", "seed=1"], {"gain": 0.5, "seed": 1}),
+        ("constant", ["model.backbone=constant"], {"gain": 0.02, "backbone": "constant"}),
+        ("long", ["opt.steps=900"], {"gain": 0.4}),
+    ):
         run(folder, *overrides, **results)
         git("add", "-A")
         git("commit", "-qm", name)
@@ -92,7 +79,9 @@ def test_headline_numbers_agree_with_the_records(reported):
         assert metrics[metric] == pytest.approx(mean(metric, method="render", alignment="aligned"), abs=2e-6)
     assert metrics["psnr_masked_raw"] == pytest.approx(mean("psnr_masked", method="render", alignment="raw"), abs=2e-6)
     raw = [row for row in rows if (row["method"], row["alignment"]) == ("render", "raw")]
-    errors = np.array([10 ** (-row["psnr_splatt3r_masked"] / 10) for row in raw]).reshape(2, 12).mean(1)  # masks are alike
+    errors = (
+        np.array([10 ** (-row["psnr_splatt3r_masked"] / 10) for row in raw]).reshape(2, 12).mean(1)
+    )  # masks are alike
     assert metrics["psnr_splatt3r_masked"] == pytest.approx(-10 * np.log10(errors).mean(), abs=1e-5)
     for group, column in (("bins", "bin"), ("categories", "category")):
         for name, value in metrics[group].items():
@@ -108,8 +97,13 @@ def test_headline_numbers_agree_with_the_records(reported):
 
 def test_one_photograph_has_no_standard_deviation():
     scores = {method: {"raw": {}, "aligned": {"psnr_masked": {"mean": 20.0, "n": 1}}} for method in METHODS}
-    summary = {"methods": scores, "cloud": {"aligned": {}}, "bins": {}, "categories": {},
-               "counts": {"targets": 1, "scenes": 1}}
+    summary = {
+        "methods": scores,
+        "cloud": {"aligned": {}},
+        "bins": {},
+        "categories": {},
+        "counts": {"targets": 1, "scenes": 1},
+    }
     metrics = report.headline_metrics(summary, 5, {"sites": {}})
     assert metrics["psnr_masked"] == 20 and "psnr_masked_std" not in metrics
     scores["render"]["aligned"]["psnr_masked"] |= {"std": 0.0, "n": 2}
@@ -124,7 +118,9 @@ def test_what_fusion_came_to_do_is_published(reported, html):
     assert about["fusion"] == {"parameters": 23456, "sites": {"4": {"relative_change": 0.0625, "weight": 0.03125}}}
     assert "fusion into token map 4" in html and "changes them by 6.25 % of their length; weight 0.0312" in html
     assert "23,456" in html
-    baseline = subprocess.run(["git", "-C", reported, "show", "HEAD:reports/metrics.json"], check=True, capture_output=True)
+    baseline = subprocess.run(
+        ["git", "-C", reported, "show", "HEAD:reports/metrics.json"], check=True, capture_output=True
+    )
     assert "fusion" not in json.loads(baseline.stdout)
 
 
@@ -137,13 +133,18 @@ def test_plots_agree_with_the_records(reported):
         assert [line[next(iter(line))] for line in table] == sorted({row[column] for row in rows})
         for line in table:
             for method in ("render", "points"):
-                scores = [row["psnr_masked"] for row in rows
-                          if row[column] == next(iter(line.values())) and row["method"] == method]
+                scores = [
+                    row["psnr_masked"]
+                    for row in rows
+                    if row[column] == next(iter(line.values())) and row["method"] == method
+                ]
                 assert float(line[method]) == pytest.approx(np.mean(scores), abs=2e-6) and int(line["n"]) == len(scores)
             if file == "bins":
                 assert float(line["render_low"]) < float(line["render"]) < float(line["render_high"])
     assert (plots / "train_loss.csv").read_text().splitlines()[:2] == [
-        "step,loss,model", '0,0.09,"DINOv2 ViT-S/14 (random weights, untrained)"']
+        "step,loss,model",
+        '0,0.09,"DINOv2 ViT-S/14 (random weights, untrained)"',
+    ]
     assert {path.name for path in plots.glob("*_*.csv")} == {"train_loss.csv", "train_mse.csv", "val_psnr_masked.csv"}
 
 
@@ -207,7 +208,13 @@ def words_of(html: str) -> str:
 def test_the_page_has_a_row_per_experiment_and_says_why_one_is_not_compared(html):
     table = re.search(r'<table class="board">.*?</table>', html, re.DOTALL).group()
     assert re.findall(r'<th scope="row">([^<]*)</th>', table) == [
-        "this run", "main", "add", "constant", "long", *["floor"] * 3]
+        "this run",
+        "main",
+        "add",
+        "constant",
+        "long",
+        *["floor"] * 3,
+    ]
     assert "Not compared: opt.steps 900 instead of 300" in words_of(table)
     assert "baseline" in words_of(table) and "add at head, feature_extraction, 2 seeds" in words_of(table)
     assert "Rows that name several seeds are means over them" in words_of(html)
@@ -218,8 +225,10 @@ def test_the_page_tells_the_verdict_and_what_was_not_measured(html):
     headline = re.search(r"<h1>(.*?)</h1>", html).group(1)
     assert headline.startswith("DINOv2 ViT-S/14 (random weights, untrained) is ") and "n = 24 in 6 scenes" in headline
     assert "this run is an untrained control" in words
-    assert ("Against an adapter that is told nothing: DINOv2 ViT-S/14 (random weights, untrained) is not distinguishable "
-            "from constant features: ") in words
+    assert (
+        "Against an adapter that is told nothing: DINOv2 ViT-S/14 (random weights, untrained) is not distinguishable "
+        "from constant features: "
+    ) in words
     assert "LPIPS eval.lpips is none" in words and "Overlap bin medium no test pair overlaps that much" in words
     assert "Speed and memory of this run there is no reports/benchmark.json" in words
     assert "not measured" in words and "scikit" not in words
@@ -278,8 +287,8 @@ def test_hashes_say_whether_runs_share_recipe_training_scenes_and_seed(tmp_path,
 
     def hashes(*overrides, sha256: str | None = None) -> list[str]:
         write_json("data/model/record.json", record | {"backbone": record["backbone"] | {"sha256": sha256}})
-        about = report.about(load([*PINNED, *overrides], ROOT), {"resolution": [40, 32], "counts": {}, "absent": {}})
-        return [about[name] for name in ("recipe", "arm", "params")]
+        found = about(load([*PINNED, *overrides], ROOT), {"resolution": [40, 32], "counts": {}, "absent": {}})
+        return [found[name] for name in ("recipe", "arm", "params")]
 
     usual = hashes()
 

@@ -10,14 +10,14 @@ import pytest
 from src import sweep
 from src.config import load
 from src.sweep import Arm, arms_of, combinations, last_words, main, ran_before, readable, run_all, values_of
-from tests.test_experiments import publish, repository  # noqa: F401: a fixture
+from tests.helpers.publishing import publish
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.usefixtures("handlers")
 
 
 @pytest.fixture
-def folder(repository, monkeypatch):  # noqa: F811
+def folder(repository, monkeypatch):
     """A repository with a baseline commit, our parameters, and a line of code."""
     for file in ("params.yaml", ".gitignore"):
         shutil.copy(ROOT / file, repository)
@@ -29,13 +29,16 @@ def folder(repository, monkeypatch):  # noqa: F811
     return repository
 
 
-@pytest.mark.parametrize(("word", "key", "values"), [
-    ("model.backbone=none", "model.backbone", ["none"]),
-    ("model.backbone=none,dinov2", "model.backbone", ["none", "dinov2"]),
-    ("model.backbone_layers=[6],[6,12]", "model.backbone_layers", ["[6]", "[6,12]"]),
-    ("seed=range(1,4)", "seed", ["1", "2", "3"]),
-    ("model.backbone_layers=null,[6]", "model.backbone_layers", ["null", "[6]"]),
-])
+@pytest.mark.parametrize(
+    ("word", "key", "values"),
+    [
+        ("model.backbone=none", "model.backbone", ["none"]),
+        ("model.backbone=none,dinov2", "model.backbone", ["none", "dinov2"]),
+        ("model.backbone_layers=[6],[6,12]", "model.backbone_layers", ["[6]", "[6,12]"]),
+        ("seed=range(1,4)", "seed", ["1", "2", "3"]),
+        ("model.backbone_layers=null,[6]", "model.backbone_layers", ["null", "[6]"]),
+    ],
+)
 def test_a_word_is_a_key_and_its_values(word, key, values):
     assert values_of(word) == (key, values)
 
@@ -60,12 +63,16 @@ def test_grids_are_products_and_follow_each_other():
         combinations(["a=1", "b=1", "a=2"])
 
 
-@pytest.mark.parametrize(("overrides", "name"), [
-    ({"model.backbone": "none"}, "backbone-none"),
-    ({"model.backbone_layers": "[6,12]", "opt.lr": "0.001"}, "backbone_layers-6_12-lr-0.001"),
-    ({"model.backbone": "timm\\:vit_tiny.x"}, "backbone-timm_vit_tiny.x"),
-    ({"weights.root": ""}, "root-empty"), ({"weights.root": "../there"}, "root-there"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({"model.backbone": "none"}, "backbone-none"),
+        ({"model.backbone_layers": "[6,12]", "opt.lr": "0.001"}, "backbone_layers-6_12-lr-0.001"),
+        ({"model.backbone": "timm\\:vit_tiny.x"}, "backbone-timm_vit_tiny.x"),
+        ({"weights.root": ""}, "root-empty"),
+        ({"weights.root": "../there"}, "root-there"),
+    ],
+)
 def test_names_are_readable_and_git_takes_them(overrides, name):
     assert readable(overrides) == name
     assert subprocess.run(["git", "check-ref-format", f"refs/exps/{name}-0"]).returncode == 0
@@ -125,8 +132,12 @@ def experiment(folder: Path, name: str, backbone: str, gain: float, seed: int = 
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     publish(folder, backbone, gain, noise=len(name) + seed, seed=seed)
     reference = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
-    for words in (["add", "-A"], ["commit", "-qm", name], ["update-ref", reference, "HEAD"],
-                  ["reset", "-q", "--hard", head]):
+    for words in (
+        ["add", "-A"],
+        ["commit", "-qm", name],
+        ["update-ref", reference, "HEAD"],
+        ["reset", "-q", "--hard", head],
+    ):
         subprocess.run(["git", *words], check=True)
 
 
@@ -195,8 +206,9 @@ def test_last_words_prefer_errors_and_skip_progress_bars(tmp_path):
 def test_a_sweep_under_nohup_outlives_its_terminal(folder, monkeypatch):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     found = []
-    monkeypatch.setattr(sweep, "run_all", lambda _: found.extend(map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM)))
-                        or ([], {}))
+    monkeypatch.setattr(
+        sweep, "run_all", lambda _: found.extend(map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM))) or ([], {})
+    )
     with pytest.raises(SystemExit):
         main(["model.backbone=none"])
     assert found == [signal.SIG_IGN, signal.default_int_handler]
@@ -208,8 +220,10 @@ def test_the_processes_of_an_arm_end_with_an_interruption(folder, monkeypatch, h
     script ignores SIGINT."""
     signal.signal(signal.SIGINT, here)
     program = folder / "dvc.py"
-    program.write_text("import time\ntry:\n    print('begun', flush=True)\n    time.sleep(60)\n"
-                       "except KeyboardInterrupt:\n    time.sleep(0.2)\n    print('cleared away', flush=True)\n")
+    program.write_text(
+        "import time\ntry:\n    print('begun', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(0.2)\n    print('cleared away', flush=True)\n"
+    )
     log = folder / "log"
     real = subprocess.Popen.wait
 

@@ -8,24 +8,42 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from src import extract, prepare, render_targets, train, weights
-from src.config import load, run
-from src.fusion import FusionConfig
-from src.mast3r import Mast3rConfig
-from src.memory import memory_advice
-from src.provenance import read_json, write_json
-from src.scene import write_scene
-from src.splatt3r import Splatt3R
+from src import extract, prepare, render, train, weights
+from src.config import load
+from src.mast3r.network import Mast3rConfig
+from src.reproducible.files import read_json, write_json
+from src.run import memory_advice, run
+from src.scenes.scene import write_scene
+from src.splatt3r.fusion import FusionConfig
+from src.splatt3r.network import Splatt3R
 from src.train import by_rate
-from tests.fabricated import frames
-from tests.miniatures import computing_as_before
+from tests.helpers.fabricated import frames
+from tests.helpers.miniatures import computing_as_before
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-MINIATURE = ["datasets.procedural.resolution=[64,48]", "datasets.procedural.episodes.per_bin=1", "opt.steps=3",
-             "opt.val_every=3", "opt.log_every=1", "eval.num_plys=0", "model.backbone=rgb", "opt.lr=0.002",
-             "threads=1"]
-TINY = Mast3rConfig(enc_embed_dim=48, enc_depth=1, enc_num_heads=2, dec_embed_dim=64, dec_depth=4, dec_num_heads=2,
-                    head="dpt", dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8))
+MINIATURE = [
+    "datasets.procedural.resolution=[64,48]",
+    "datasets.procedural.episodes.per_bin=1",
+    "opt.steps=3",
+    "opt.val_every=3",
+    "opt.log_every=1",
+    "eval.num_plys=0",
+    "model.backbone=rgb",
+    "opt.lr=0.002",
+    "threads=1",
+]
+TINY = Mast3rConfig(
+    enc_embed_dim=48,
+    enc_depth=1,
+    enc_num_heads=2,
+    dec_embed_dim=64,
+    dec_depth=4,
+    dec_num_heads=2,
+    head="dpt",
+    dpt_feature_dim=8,
+    dpt_last_dim=4,
+    dpt_layer_dims=(4, 4, 8, 8),
+)
 
 
 def config(*overrides: str):
@@ -41,8 +59,16 @@ def extracted(tmp_path_factory) -> Path:
     for seed, split in enumerate(("train", "train", "val", "test")):
         about = {"id": f"wall__{seed}", "category": "objects", "units": "metre"}
         digest = write_scene(folder / f"data/raw/{seed}.safetensors", frames(seed, 6, (64, 48)), about, lossless=True)
-        scenes.append({"id": about["id"], "category": "objects", "split": split, "file": f"{seed}.safetensors",
-                       "sha256": digest, "seed": seed})
+        scenes.append(
+            {
+                "id": about["id"],
+                "category": "objects",
+                "split": split,
+                "file": f"{seed}.safetensors",
+                "sha256": digest,
+                "seed": seed,
+            }
+        )
     write_json(folder / "data/raw/manifest.json", {"dataset": "procedural", "views": 6, "scenes": scenes})
     with pytest.MonkeyPatch.context() as patch, computing_as_before():
         patch.chdir(folder)
@@ -70,7 +96,7 @@ def trained(folder: Path, *overrides: str) -> dict:
 
 def rendered(folder: Path, *overrides: str) -> torch.Tensor:
     """The test episodes' held-out views as the model trained last shows them."""
-    render_targets.main(config(*overrides))
+    render.main(config(*overrides))
     files = sorted((folder / "data/renders").glob("*.safetensors"))
     return torch.cat([load_file(path)["render_aligned"] for path in files])
 
@@ -87,7 +113,7 @@ def test_a_fused_run_ends_elsewhere_than_the_baseline_and_reports_its_fusion(wor
     assert fused.shape == baseline.shape and not torch.equal(fused, baseline)
     assert bare["fusion"] == {"parameters": 0, "sites": {}}
     assert gated["trainable_parameters"] - bare["trainable_parameters"] == gated["fusion"]["parameters"] > 0
-    (site, found), = gated["fusion"]["sites"].items()
+    ((site, found),) = gated["fusion"]["sites"].items()
     assert site == "4" and found["relative_change"] > 1e-4 and found["weight_std"] > 1e-5
 
 
@@ -96,9 +122,13 @@ def test_the_reported_figures_are_those_of_the_saved_adapter(workspace):
     assert found["weight"] == load_file(workspace / "data/model/trained.safetensors")["fusion.4.weight"].item() != 0
 
 
-@pytest.mark.parametrize("overrides", [
-    ["opt.gradient_checkpointing=true"],
-    ["opt.gradient_checkpointing=true", "model.strategy=full_finetune", "model.fusion_site=encoder"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["opt.gradient_checkpointing=true"],
+        ["opt.gradient_checkpointing=true", "model.strategy=full_finetune", "model.fusion_site=encoder"],
+    ],
+)
 def test_checkpointing_ends_with_the_same_weights(workspace, overrides):
     trained(workspace, *overrides[1:])
     expected = load_file(workspace / "data/model/trained.safetensors")
@@ -171,8 +201,9 @@ def test_half_precision_trains_on_the_cpu_as_bf16_and_is_refused_as_fp16(workspa
             trained(workspace, "opt.precision=16-mixed")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError(),
-                                   None])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError(), None]
+)
 def test_running_out_of_memory_says_what_takes_less(workspace, monkeypatch, capfd, error):
     def fail(*_):
         if error is None:
@@ -227,7 +258,11 @@ def test_a_step_moves_each_part_by_its_own_rate_and_the_schedule_scales_all():
     module = train.Fit(model, settings, None, True, None, None)
     optimisation = module.configure_optimizers()
     optimizer, schedule = optimisation["optimizer"], optimisation["lr_scheduler"]["scheduler"]
-    chosen = {"fusion.4.join.0.bias": 0.01, "dec_norm.bias": 0.0001, "downstream_head1.gaussian_dpt.dpt.head.4.bias": 0.002}
+    chosen = {
+        "fusion.4.join.0.bias": 0.01,
+        "dec_norm.bias": 0.0001,
+        "downstream_head1.gaussian_dpt.dpt.head.4.bias": 0.002,
+    }
     for share in (1, 0.1):
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         for p in model.parameters():
@@ -247,7 +282,10 @@ def test_the_losses_lpips_follows_the_module_to_its_device(monkeypatch):
     module = train.Fit(network("feature_extraction"), config("loss.lpips_loss_weight=0.25"), None, True, lpips, None)
     module.to("meta")  # a device that any machine has
     monkeypatch.setattr(module, "renders", lambda _: (None, None, None))
-    monkeypatch.setattr(train, "photometric_loss", lambda *arguments: {"devices": [
-        argument.weight.device.type for argument in arguments if argument is lpips]})
+    monkeypatch.setattr(
+        train,
+        "photometric_loss",
+        lambda *arguments: {"devices": [argument.weight.device.type for argument in arguments if argument is lpips]},
+    )
     assert module.training_step({"images": torch.empty(1, 3)}, 0) == {"devices": ["meta"]}
     assert not any("lpips" in name for name in module.state_dict())

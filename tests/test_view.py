@@ -4,18 +4,16 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from src.geometry import covariances
-from src.ply import write_ply
+from src.geometry.cameras import covariances
+from src.renders.ply import write_ply
 from src.view import DISTANCE, main, serve
-from tests.test_gaussians import random_gaussians
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.gaussians import random_gaussians
+from tests.helpers.repository import ROOT
 
 
 @pytest.fixture
@@ -68,7 +66,7 @@ def test_the_scene_holds_the_files_gaussians(served):
 def test_a_switch_shows_one_of_two_scenes_from_one_camera(served, scenes):
     server, handles, _ = served
     assert [handle.visible for handle in handles] == [True, False]
-    switch, = server.gui._gui_input_handle_from_uuid.values()
+    (switch,) = server.gui._gui_input_handle_from_uuid.values()
     assert list(switch.options) == [f"1: {scenes[0][0]}", f"2: {scenes[0][1]}"]
     switch.value = switch.options[1]
     assert [handle.visible for handle in handles] == [False, True]
@@ -77,8 +75,10 @@ def test_a_switch_shows_one_of_two_scenes_from_one_camera(served, scenes):
 def test_missing_and_foreign_files_are_refused_in_a_sentence(tmp_path, scenes):
     paths, _ = scenes
     (tmp_path / "foreign.ply").write_text("ply\nformat ascii 1.0\nend_header\n")
-    for words, said in (([tmp_path / "none.ply"], "There is no file"),
-                        ([paths[0], tmp_path / "foreign.ply"], "foreign.ply")):
+    for words, said in (
+        ([tmp_path / "none.ply"], "There is no file"),
+        ([paths[0], tmp_path / "foreign.ply"], "foreign.ply"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main([str(word) for word in words])
         assert str(stop.value).startswith("error: ") and said in str(stop.value)
@@ -90,8 +90,14 @@ def test_missing_and_foreign_files_are_refused_in_a_sentence(tmp_path, scenes):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_it_is_interrupted(scenes, number):
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "src.view", str(scenes[0][0]), "--port", "0"], cwd=ROOT,
-                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "src.view", str(scenes[0][0]), "--port", "0"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         lines = iter(process.stdout.readline, "")
         port = next(int(found[1]) for line in lines if (found := re.search(r"^http://127.0.0.1:(\d+) shows", line)))
@@ -119,6 +125,6 @@ def test_an_interruption_before_it_waits_ends_it_in_good_order(handlers, scenes,
         main([str(scenes[0][0]), "--port", "0"])
     except KeyboardInterrupt:
         pytest.fail("the interruption went through")
-    line, = said
+    (line,) = said
     with pytest.raises(OSError):
         fetch(int(re.match(r"http://127.0.0.1:(\d+) shows", line)[1]))

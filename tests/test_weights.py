@@ -12,43 +12,34 @@ import torchvision
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from src import backbones, fetch, models, weights
+from src import backbones, weights
 from src.backbones.base import Backbone
 from src.backbones.croco import SOURCE as CROCO_SOURCE
 from src.backbones.croco import Croco as CrocoBackbone
 from src.backbones.dinov2 import DinoV2, source_of
-from src.backbones.files import Described, write_backbone
-from src.backbones.timm import Timm
-from src.checkpoints import CheckpointError, read_checkpoint, write_geometry
-from src.config import load
-from src.fetch import FetchError, Source
-from src.mast3r import Croco, Mast3r, Mast3rConfig
-from src.metrics import load_lpips, lpips_distance
-from src.provenance import read_json, write_json
-from src.splatt3r import Splatt3R
-from tests.serving import serving
+from src.backbones.timm_models import Timm
+from src.fetching import fetch
+from src.fetching.fetch import FetchError
+from src.mast3r.network import Croco, Mast3r
+from src.mast3r.weight_file import CheckpointError, read_checkpoint
+from src.metrics.image import load_lpips, lpips_distance
+from src.pretrained.source import Source
+from src.pretrained.state_dicts import Described, write_backbone
+from src.reproducible.files import read_json, write_json
+from src.splatt3r import build
+from src.splatt3r.network import Splatt3R
+from tests.helpers.serving import serving
+from tests.helpers.weights import GEOMETRY, HEADS_64, TAPS, config, torchvision_file
 
-ROOT = Path(__file__).resolve().parents[1]
-GEOMETRY = Mast3rConfig(enc_embed_dim=16, enc_depth=1, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, dec_num_heads=2,
-                        head="dpt", dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8))
 FOLDERS = ("geometry", "backbone", "lpips_loss", "lpips_eval")
 DINOV2 = ("model.backbone=dinov2", "model.weights=pretrained")
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch) -> Path:
-    """An empty repository with a bundled geometry network, and a folder `root` for files placed by hand."""
-    network = Mast3r(GEOMETRY)
-    network.init_weights(torch.Generator().manual_seed(0))
-    write_geometry(tmp_path / "data/bundled/geometry.safetensors", GEOMETRY, network.state_dict())
-    (tmp_path / "root").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("weights_folder")
 
 
-def config(*overrides: str):
-    return load(["threads=2", "model.backbone=rgb", *overrides], ROOT)
+@pytest.fixture
+def folder(weights_folder):
+    return weights_folder
 
 
 def records() -> dict[str, dict]:
@@ -160,8 +151,16 @@ def test_without_a_network_one_sentence_names_all_remedies(monkeypatch):
     with pytest.raises(FetchError) as failure:
         weights.main(config(*DINOV2, "weights.mirror=http://127.0.0.1:9"))
     message = str(failure.value)
-    for words in ("model.weights=pretrained", "dinov2_vits14_pretrain.pth", "cannot be reached", "scratch/downloads",
-                  "weights.root", "weights.mirror", "model.weights=random", "path"):
+    for words in (
+        "model.weights=pretrained",
+        "dinov2_vits14_pretrain.pth",
+        "cannot be reached",
+        "scratch/downloads",
+        "weights.root",
+        "weights.mirror",
+        "model.weights=random",
+        "path",
+    ):
         assert words in message
     assert "\n" not in message
 
@@ -198,7 +197,9 @@ def test_a_fine_tuned_file_is_recorded_and_needed_no_more(folder, monkeypatch):
     with pytest.raises(FileNotFoundError, match="There is no weight file student.safetensors; .*model.backbone"):
         weights.main(chosen)
     other = config("model.backbone=file:other.safetensors")
-    with pytest.raises(ValueError, match="holds weights of file:student.safetensors, but .* ask for file:other.safetensors"):
+    with pytest.raises(
+        ValueError, match="holds weights of file:student.safetensors, but .* ask for file:other.safetensors"
+    ):
         backbones.load(other.model, "data/weights/backbone")
 
 
@@ -211,10 +212,19 @@ def test_random_is_untrained_whatever_the_weights(folder):
 
 def test_crocos_encoder_from_its_official_layout(folder, monkeypatch):
     small = replace(GEOMETRY, enc_depth=2)
-    monkeypatch.setitem(backbones.FAMILIES, "croco", lambda model, seed: CrocoBackbone(model.backbone_layers, seed, small))
+    monkeypatch.setitem(
+        backbones.FAMILIES, "croco", lambda model, seed: CrocoBackbone(model.backbone_layers, seed, small)
+    )
     network = Croco(small)
-    keywords = {"enc_embed_dim": 16, "enc_depth": 2, "enc_num_heads": 2, "dec_embed_dim": 16, "dec_depth": 4,
-                "dec_num_heads": 2, "pos_embed": "RoPE100"}
+    keywords = {
+        "enc_embed_dim": 16,
+        "enc_depth": 2,
+        "enc_num_heads": 2,
+        "dec_embed_dim": 16,
+        "dec_depth": 4,
+        "dec_num_heads": 2,
+        "pos_embed": "RoPE100",
+    }
     torch.save({"model": network.state_dict(), "croco_kwargs": keywords}, folder / "root" / CROCO_SOURCE.name)
     chosen = config("model.backbone=croco", "model.weights=pretrained", "weights.root=root")
     weights.main(chosen)
@@ -245,12 +255,10 @@ def test_geometry_files_of_others(folder):
     assert (record["weights"], record["source"], record["licence"]) == ("file", "other.safetensors", "unknown")
 
 
-CONSTRUCTOR = ("AsymmetricCroCo3DStereo(enc_embed_dim=16, enc_depth=1, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, "
-               "dec_num_heads=2, pos_embed='RoPE100', head_type='dpt', conf_mode=('exp', 1, inf))")
-
-
-HEADS_64 = Mast3rConfig(enc_embed_dim=64, enc_depth=1, enc_num_heads=1, dec_embed_dim=64, dec_depth=4, dec_num_heads=1,
-                        dpt_feature_dim=8, dpt_last_dim=4, dpt_layer_dims=(4, 4, 8, 8), local_features_factor=0.25)
+CONSTRUCTOR = (
+    "AsymmetricCroCo3DStereo(enc_embed_dim=16, enc_depth=1, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, "
+    "dec_num_heads=2, pos_embed='RoPE100', head_type='dpt', conf_mode=('exp', 1, inf))"
+)
 
 
 @torch.no_grad()
@@ -259,15 +267,21 @@ def test_a_splatt3r_checkpoint_is_where_training_starts(folder):
     published.init_weights(torch.Generator().manual_seed(2))
     state = {f"encoder.{name}": value for name, value in published.state_dict().items()}
     settings = OmegaConf.create({"use_offsets": True, "sh_degree": 4, "opt": {"lr": 1e-5}, "gpus": [0, 1]})
-    torch.save({"state_dict": state | {"lpips_criterion.scaling_layer.shift": torch.zeros(1, 3, 1, 1)},
-                "hyper_parameters": {"config": settings}, "epoch": 19, "global_step": 1200,
-                "optimizer_states": [{"state": {0: {"step": torch.tensor(1200.0)}}, "param_groups": [{"lr": 1e-5}]}]},
-               folder / "root/epoch=19-step=1200.ckpt")
+    torch.save(
+        {
+            "state_dict": state | {"lpips_criterion.scaling_layer.shift": torch.zeros(1, 3, 1, 1)},
+            "hyper_parameters": {"config": settings},
+            "epoch": 19,
+            "global_step": 1200,
+            "optimizer_states": [{"state": {0: {"step": torch.tensor(1200.0)}}, "param_groups": [{"lr": 1e-5}]}],
+        },
+        folder / "root/epoch=19-step=1200.ckpt",
+    )
     chosen = config("model.geometry=splatt3r", "weights.root=root", "model.sh_degree=1")
     weights.main(chosen)
     record = records()["geometry"]
     assert (record["label"], record["sh_degree"], record["use_offsets"]) == ("Splatt3R v1.0", 1, True)
-    network = models.build(chosen, "data/weights/geometry", 0)
+    network = build.build(chosen, "data/weights/geometry", 0)
     images = torch.rand(2, 1, 3, 32, 48, generator=torch.Generator().manual_seed(3))
     tokens = [published.encode(2 * image - 1) for image in images]
     ours, theirs = network(*tokens, *images).gaussians, published.eval()(*tokens, *images).gaussians
@@ -279,10 +293,20 @@ def test_a_hub_mirror_in_a_folder_of_the_root(folder):
     network = Mast3r(GEOMETRY)
     network.init_weights(torch.Generator().manual_seed(5))
     (folder / "root/hub").mkdir()
-    save_file({name: value for name, value in network.state_dict().items() if ".layer_rn." not in name},
-              folder / "root/hub/model.safetensors")
-    keywords = {"enc_embed_dim": 16, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 16, "dec_depth": 4,
-                "dec_num_heads": 2, "pos_embed": "RoPE100", "head_type": "dpt"}
+    save_file(
+        {name: value for name, value in network.state_dict().items() if ".layer_rn." not in name},
+        folder / "root/hub/model.safetensors",
+    )
+    keywords = {
+        "enc_embed_dim": 16,
+        "enc_depth": 1,
+        "enc_num_heads": 2,
+        "dec_embed_dim": 16,
+        "dec_depth": 4,
+        "dec_num_heads": 2,
+        "pos_embed": "RoPE100",
+        "head_type": "dpt",
+    }
     (folder / "root/hub/config.json").write_text(json.dumps(keywords))
     weights.main(config("model.geometry=dust3r", "geometries.dust3r.file=hub/model.safetensors", "weights.root=root"))
     copy = Mast3r(GEOMETRY)
@@ -292,8 +316,15 @@ def test_a_hub_mirror_in_a_folder_of_the_root(folder):
 
 def test_croco_alone_is_no_geometry_network(folder):
     network = Croco(GEOMETRY)
-    keywords = {"enc_embed_dim": 16, "enc_depth": 1, "enc_num_heads": 2, "dec_embed_dim": 16, "dec_depth": 4,
-                "dec_num_heads": 2, "pos_embed": "RoPE100"}
+    keywords = {
+        "enc_embed_dim": 16,
+        "enc_depth": 1,
+        "enc_num_heads": 2,
+        "dec_embed_dim": 16,
+        "dec_depth": 4,
+        "dec_num_heads": 2,
+        "pos_embed": "RoPE100",
+    }
     torch.save({"model": network.state_dict(), "croco_kwargs": keywords}, folder / "root/mine.pth")
     with pytest.raises(CheckpointError, match="mine.pth predicts no points .*geometries.dust3r.file"):
         weights.main(config("model.geometry=dust3r", "geometries.dust3r.file=mine.pth", "weights.root=root"))
@@ -322,29 +353,11 @@ def test_official_geometry_files_are_converted(folder, capsys):
     assert read_checkpoint("data/weights/geometry/model.safetensors").config == GEOMETRY
 
 
-# torchvision's network, and the layers after which LPIPS looks (Zhang et al. 2018, and the package for SqueezeNet)
-TAPS = {"alex": ("alexnet", (1, 4, 7, 9, 11)), "vgg": ("vgg16", (3, 8, 15, 22, 29)),
-        "squeeze": ("squeezenet1_1", (1, 4, 7, 9, 10, 11, 12))}
-
-
-def torchvision_file(path: Path, trunk: str) -> torch.nn.Sequential:
-    """The trunk with seeded weights, written with torchvision's names and a classifier."""
-    with torch.device("meta"):
-        features = getattr(torchvision.models, TAPS[trunk][0])(num_classes=1).features
-    features.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for parameter in features.parameters():
-        scale = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
-        parameter.data = scale * torch.randn(parameter.shape, generator=generator)
-    torch.save(features.state_dict(prefix="features.") | {"classifier.6.weight": torch.zeros(1, 4096)}, path)
-    return features.eval()
-
-
 @torch.no_grad()
 def zhang(features: torch.nn.Sequential, trunk: str, render: torch.Tensor, photo: torch.Tensor) -> float:
     """Equation 1 of Zhang et al. 2018 with the linear layers of the package."""
     linear = torch.load(Path(lpips.__file__).parent / f"weights/v0.1/{trunk}.pth", "cpu", weights_only=True)
-    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in ((-.030, -.088, -.188), (.458, .448, .450)))
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
     pair, total = [(2 * image - 1 - shift) / scale for image in (render, photo)], 0.0
     for index, layer in enumerate(features):
         pair = [layer(image.clone()[None])[0] for image in pair]
@@ -378,10 +391,17 @@ def test_lpips_from_a_file_of_torchvisions_layout_without_a_network(folder, monk
     assert records()["lpips_loss"]["weights"] == "none" and records()["lpips_eval"]["label"] == f"LPIPS ({label})"
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda state: state.pop("features.3.bias"), "1 keys missing .features.3.bias., 0 unexpected"),
-    (lambda state: state.update({"conv1.weight": torch.zeros(1)}), "1 unexpected .conv1.weight"),
-    (lambda state: state.update({"features.0.bias": torch.zeros(3)}), r"features.0.bias has shape \(3,\) and should")])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("features.3.bias"), "1 keys missing .features.3.bias., 0 unexpected"),
+        (lambda state: state.update({"conv1.weight": torch.zeros(1)}), "1 unexpected .conv1.weight"),
+        (
+            lambda state: state.update({"features.0.bias": torch.zeros(3)}),
+            r"features.0.bias has shape \(3,\) and should",
+        ),
+    ],
+)
 def test_a_trunk_of_another_layout_is_refused(folder, monkeypatch, change, words):
     monkeypatch.setitem(weights.TRUNKS, "alex", ("AlexNet", replace(weights.TRUNKS["alex"][1], sha256="")))
     file = folder / "root/alexnet-owt-7be5be79.pth"
@@ -398,8 +418,10 @@ def test_official_names_and_addresses():
     assert weights.TRUNKS["vgg"][1].url == torchvision.models.VGG16_Weights.DEFAULT.url
     assert weights.TRUNKS["squeeze"][1].url == torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url
     offered = {geometry.file for name, geometry in config().geometries.items() if name != "tiny"}
-    hub = {f"naver/{name}/model.safetensors": f"https://huggingface.co/naver/{name}/resolve/main/model.safetensors"
-           for name in ("MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric", "DUSt3R_ViTLarge_BaseDecoder_512_dpt")}
+    hub = {
+        f"naver/{name}/model.safetensors": f"https://huggingface.co/naver/{name}/resolve/main/model.safetensors"
+        for name in ("MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric", "DUSt3R_ViTLarge_BaseDecoder_512_dpt")
+    }
     assert hub.items() <= {name: source.url for name, (_, source) in weights.GEOMETRIES.items()}.items()
     assert offered == weights.GEOMETRIES.keys() - hub.keys()
     for _, source in weights.GEOMETRIES.values():

@@ -13,13 +13,18 @@ import yaml
 from dvc.cli import parse_args
 from PIL import Image
 
-from src.records import read_rows, write_rows
+from src.results.tables import read_rows, write_rows
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / ".github/workflows/benchmark.yml"
 COMMENT = ROOT / ".ci/comment"
-RELEASED = {"actions/checkout@v6", "actions/setup-python@v6", "actions/cache@v5", "actions/upload-artifact@v6",
-            "iterative/setup-cml@v2"}
+RELEASED = {
+    "actions/checkout@v6",
+    "actions/setup-python@v6",
+    "actions/cache@v5",
+    "actions/upload-artifact@v6",
+    "iterative/setup-cml@v2",
+}
 
 
 def workflow() -> dict:
@@ -73,6 +78,7 @@ def test_every_command_of_the_comment_exists():
 @pytest.fixture
 def pull_request(tmp_path) -> Path:
     """A clone of the committed results, whose work tree has better scores, another parameter and one other picture."""
+
     def git(*words):
         subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
 
@@ -87,8 +93,10 @@ def pull_request(tmp_path) -> Path:
     git("commit", "-qm", "start")
     git("update-ref", "refs/remotes/origin/main", "HEAD")
     rows = read_rows((tmp_path / "reports/records.csv").read_text())
-    write_rows(tmp_path / "reports/records.csv", [row | {"psnr_masked": row["psnr_masked"] and row["psnr_masked"] + 0.5}
-                                                  for row in rows])
+    write_rows(
+        tmp_path / "reports/records.csv",
+        [row | {"psnr_masked": row["psnr_masked"] and row["psnr_masked"] + 0.5} for row in rows],
+    )
     metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
     (tmp_path / "reports/metrics.json").write_text(json.dumps(metrics | {"psnr_masked": 16.25}))
     params = (tmp_path / "params.yaml").read_text()
@@ -101,8 +109,9 @@ def pull_request(tmp_path) -> Path:
 
 def comment(folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run([".ci/comment", "origin/main"], cwd=folder, env=os.environ | {"PATH": path},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [".ci/comment", "origin/main"], cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -114,8 +123,10 @@ def test_the_comment_holds_verdict_numbers_and_the_picture_that_changed(pull_req
     assert re.search(r"\| psnr_masked +\| [\d.]+ +\| 16\.25 ", text)
     assert re.search(r"model\.fusion_mode +\| concat +\| add ", text)
     pictures = re.findall(r"!\[\w+\]\((.+)\)", text)
-    assert [Path(picture).name for picture in pictures] == ["origin_main_reports_images_rooms_best.png",
-                                                            "workspace_reports_images_rooms_best.png"]
+    assert [Path(picture).name for picture in pictures] == [
+        "origin_main_reports_images_rooms_best.png",
+        "workspace_reports_images_rooms_best.png",
+    ]
     assert all((pull_request / picture).exists() for picture in pictures)
 
 

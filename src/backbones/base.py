@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from src.backbones.files import Described, load_strictly, read_state
-from src.fetch import Source
+from src.pretrained.source import Source
+from src.pretrained.state_dicts import Described, load_strictly, read_state
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Grid = tuple[int, int]
@@ -59,8 +59,9 @@ class Backbone(nn.Module, ABC):
     def label(self, weights: str) -> str:
         """Title that says what the weights are: `random`, `pretrained`, `file` or `none`."""
         file = "" if self.described else " (weights from a file)"  # a fine-tuned one's title names it
-        return self.title + {"random": " (random weights, untrained)", "file": file,
-                             "pretrained": "", "none": ""}[weights]
+        return (
+            self.title + {"random": " (random weights, untrained)", "file": file, "pretrained": "", "none": ""}[weights]
+        )
 
     def freeze(self) -> None:
         """To be called at the end of each __init__."""
@@ -89,8 +90,9 @@ class Backbone(nn.Module, ABC):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"A backbone takes images (B, 3, H, W); got {tuple(images.shape)}.")
         if images.min() < 0 or images.max() > 1:
-            raise ValueError("A backbone takes images in [0, 1]; got values from "
-                             f"{images.min():.3f} to {images.max():.3f}.")
+            raise ValueError(
+                f"A backbone takes images in [0, 1]; got values from {images.min():.3f} to {images.max():.3f}."
+            )
         rows, columns = grid or self.grid(images)
         images = resize(images, (rows * self.patch_size, columns * self.patch_size))
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
@@ -137,8 +139,10 @@ def chosen_blocks(layers: Sequence[int | float] | None, depth: int) -> tuple[int
         return (depth,)
     numbers = tuple(round(layer * depth) if isinstance(layer, float) else layer for layer in layers)
     if not numbers or min(numbers) < 1 or max(numbers) > depth or any(a >= b for a, b in zip(numbers, numbers[1:])):
-        raise ValueError(f"model.backbone_layers is {list(layers)}; give increasing block numbers from 1 to {depth}, "
-                         "or increasing fractions of the depth such as 0.5 and 1.0.")
+        raise ValueError(
+            f"model.backbone_layers is {list(layers)}; give increasing block numbers from 1 to {depth}, "
+            "or increasing fractions of the depth such as 0.5 and 1.0."
+        )
     return numbers
 
 

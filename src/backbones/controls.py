@@ -25,8 +25,10 @@ class Oracle(Nothing):
     """A ceiling: no features, and every Gaussian starts from its pixel's true point instead of the predicted one."""
 
     name, title, true_points = "oracle", "oracle geometry (true points)", True
-    note = ("This run is given the true points of its photographs, which nobody has at inference: a ceiling of what "
-            "better geometry could bring, no result about a backbone.")
+    note = (
+        "This run is given the true points of its photographs, which nobody has at inference: a ceiling of what "
+        "better geometry could bring, no result about a backbone."
+    )
 
 
 class Random(DinoV2):

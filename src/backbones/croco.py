@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.attention import NORM_EPS, EncoderBlock, rope_angles, token_positions
 from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, chosen_blocks, with_blocks
-from src.checkpoints import CheckpointError
-from src.fetch import Source
-from src.initialise import draw_uniform
-from src.mast3r import MAST3R, Mast3rConfig, PatchEmbed
-from src.official import NAVER, NAVER_LICENCE, read_official
+from src.mast3r.attention import NORM_EPS, EncoderBlock, rope_angles, token_positions
+from src.mast3r.initialise import draw_uniform
+from src.mast3r.network import MAST3R, Mast3rConfig, PatchEmbed
+from src.mast3r.weight_file import CheckpointError
+from src.pretrained.official import NAVER, NAVER_LICENCE, read_official
+from src.pretrained.source import Source
 
 SOURCE = Source(f"{NAVER}/CroCo/CroCo_V2_ViTLarge_BaseDecoder.pth", NAVER_LICENCE, 1672)
 PARTS = ("patch_embed.", "enc_blocks.", "enc_norm.")  # of an official file; the rest is the decoder's
@@ -29,8 +29,9 @@ class Encoder(nn.Module):
         super().__init__()
         width = config.enc_embed_dim
         self.patch_embed = PatchEmbed(config.patch_size, width)
-        self.enc_blocks = nn.ModuleList(EncoderBlock(width, config.enc_num_heads, config.mlp_ratio)
-                                        for _ in range(config.enc_depth))
+        self.enc_blocks = nn.ModuleList(
+            EncoderBlock(width, config.enc_num_heads, config.mlp_ratio) for _ in range(config.enc_depth)
+        )
         self.enc_norm = nn.LayerNorm(width, eps=NORM_EPS)
 
     @torch.no_grad()
@@ -54,8 +55,9 @@ class Croco(Backbone):
 
     name, mean, std, licence, source = "croco", IMAGENET_MEAN, IMAGENET_STD, NAVER_LICENCE, SOURCE
 
-    def __init__(self, layers: Sequence[int | float] | None = None, seed: int | None = 0,
-                 config: Mast3rConfig = MAST3R):
+    def __init__(
+        self, layers: Sequence[int | float] | None = None, seed: int | None = 0, config: Mast3rConfig = MAST3R
+    ):
         super().__init__()
         with torch.device("meta"):
             self.network = Encoder(config)
@@ -70,10 +72,11 @@ class Croco(Backbone):
     def features(self, images: Tensor) -> Tensor:
         network, config = self.network, self.config
         grid = tuple(side // config.patch_size for side in images.shape[-2:])
-        angles = rope_angles(token_positions(grid, images.device), config.enc_embed_dim // config.enc_num_heads,
-                             config.rope_base)
+        angles = rope_angles(
+            token_positions(grid, images.device), config.enc_embed_dim // config.enc_num_heads, config.rope_base
+        )
         x, maps = network.patch_embed(images), []
-        for number, block in enumerate(network.enc_blocks[:self.blocks[-1]], 1):
+        for number, block in enumerate(network.enc_blocks[: self.blocks[-1]], 1):
             x = block(x, angles)
             if number in self.blocks:
                 maps.append(network.enc_norm(x))
@@ -88,10 +91,13 @@ class Croco(Backbone):
             return super().read(path)
         checkpoint, _ = read_official(path)
         if any(name.startswith("downstream_head") for name in checkpoint.state_dict):
-            raise CheckpointError(f"{path} is DUSt3R or MASt3R, whose encoder was trained on, with other input "
-                                  "statistics; model.backbone=croco takes a CroCo v2 file.")
+            raise CheckpointError(
+                f"{path} is DUSt3R or MASt3R, whose encoder was trained on, with other input "
+                "statistics; model.backbone=croco takes a CroCo v2 file."
+            )
         for name in SIZES:
             if (found := getattr(checkpoint.config, name)) != (wanted := getattr(self.config, name)):
-                raise CheckpointError(f"{path} has {name} {found}, but {self.title} has {wanted}; it is no "
-                                      f"{SOURCE.name}.")
+                raise CheckpointError(
+                    f"{path} has {name} {found}, but {self.title} has {wanted}; it is no {SOURCE.name}."
+                )
         return {name: tensor for name, tensor in checkpoint.state_dict.items() if name.startswith(PARTS)}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Grid, chosen_blocks, with_blocks
-from src.fetch import Source
-from src.initialise import initialise
+from src.mast3r.initialise import initialise
+from src.pretrained.source import Source
 
 LICENCE = "Apache-2.0 (Meta)"
 ADDRESS = "https://dl.fbaipublicfiles.com/dinov2"
@@ -26,8 +26,10 @@ MODELS = {
     "dinov2_vitl14": ("ViT-L/14", "vit_large_patch14_dinov2", 1024, 1218),
     "dinov2_vitg14": ("ViT-g/14", "vit_giant_patch14_dinov2", 1536, 4546),
 }
-MODELS |= {f"{name}_reg": (f"{title} with registers", timm_name.replace("patch14", "patch14_reg4"), width, megabytes)
-           for name, (title, timm_name, width, megabytes) in MODELS.items()}
+MODELS |= {
+    f"{name}_reg": (f"{title} with registers", timm_name.replace("patch14", "patch14_reg4"), width, megabytes)
+    for name, (title, timm_name, width, megabytes) in MODELS.items()
+}
 
 
 def source_of(model: str) -> Source:
@@ -40,8 +42,9 @@ def check_width(model: str, dinov2_dim: int | None) -> int:
     """Width of `model`; raises ValueError when model.dinov2_dim says another."""
     width = MODELS[model][2]
     if dinov2_dim not in (None, width):
-        raise ValueError(f"model.dinov2_dim is {dinov2_dim}, but {model} is {width} wide; set it to {width} or leave "
-                         "it empty.")
+        raise ValueError(
+            f"model.dinov2_dim is {dinov2_dim}, but {model} is {width} wide; set it to {width} or leave it empty."
+        )
     return width
 
 
@@ -78,16 +81,23 @@ class DinoV2(Backbone):
     patch_size = 14
     mean, std, licence = IMAGENET_MEAN, IMAGENET_STD, LICENCE
 
-    def __init__(self, model: str = "dinov2_vits14", layers: Sequence[int | float] | None = None,
-                 seed: int | None = 0, **sizes):
+    def __init__(
+        self, model: str = "dinov2_vits14", layers: Sequence[int | float] | None = None, seed: int | None = 0, **sizes
+    ):
         super().__init__()
         if model not in MODELS:
             raise ValueError(f"model.dinov2_model is {model!r}; choose one of {', '.join(MODELS)}.")
         import timm  # here, as it takes seconds and most stages need no network of its
 
         with torch.device("meta"):
-            self.network = timm.create_model(MODELS[model][1], pretrained=False, img_size=SIDE * self.patch_size,
-                                             dynamic_img_size=True, init_values=1.0, **sizes)
+            self.network = timm.create_model(
+                MODELS[model][1],
+                pretrained=False,
+                img_size=SIDE * self.patch_size,
+                dynamic_img_size=True,
+                init_values=1.0,
+                **sizes,
+            )
         if seed is not None:
             draw_weights(self.network.to_empty(device="cpu"), torch.Generator().manual_seed(seed))
         self.name, self.registers = model, model.endswith("_reg")
@@ -99,7 +109,7 @@ class DinoV2(Backbone):
 
     def positions(self, grid: Grid) -> Tensor:
         """Position embedding of the patches at `grid` cells, (1, gh gw, C), resampled as Meta's models do."""
-        native = self.network.pos_embed[:, -SIDE * SIDE:]
+        native = self.network.pos_embed[:, -SIDE * SIDE :]
         if grid == (SIDE, SIDE):
             return native
         table = native.unflatten(1, (SIDE, SIDE)).permute(0, 3, 1, 2).float()
@@ -123,10 +133,10 @@ class DinoV2(Backbone):
         prefix = self.prefix().expand(len(images), -1, -1)
         x = torch.cat([prefix, patches.flatten(2).mT + self.positions(grid)], 1)
         maps = []
-        for number, block in enumerate(self.network.blocks[:self.blocks[-1]], 1):
+        for number, block in enumerate(self.network.blocks[: self.blocks[-1]], 1):
             x = block(x)
             if number in self.blocks:
-                maps.append(self.network.norm(x)[:, prefix.shape[1]:])
+                maps.append(self.network.norm(x)[:, prefix.shape[1] :])
         return torch.cat(maps, -1).mT.unflatten(-1, grid)
 
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -135,8 +145,11 @@ class DinoV2(Backbone):
         Meta has a mask token (used in training only), registers in `register_tokens` with the CLS token's position
         still in `pos_embed`, and in ViT-g the two halves of SwiGLU packed in `mlp.w12`.
         """
-        state = {name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): tensor
-                 for name, tensor in state.items() if name != "mask_token"}
+        state = {
+            name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): tensor
+            for name, tensor in state.items()
+            if name != "mask_token"
+        }
         if "register_tokens" in state:
             state["reg_token"] = state.pop("register_tokens")
             width = self.network.embed_dim

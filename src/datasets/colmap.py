@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from src.overlap import Points
+from src.scenes.reconstruction import Points
 
 
 def rows(data: bytes) -> list[list[str]]:
@@ -26,6 +26,8 @@ def points_of(images: bytes, points3d: bytes) -> Points:
             for image in dict.fromkeys(row[8::2]):
                 observed[names[int(image)]].append(number)
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"colmap/images.txt or points3D.txt is not a COLMAP text model ({error!r}); get the files "
-                         "again, or remove them.") from error
+        raise ValueError(
+            f"colmap/images.txt or points3D.txt is not a COLMAP text model ({error!r}); get the files "
+            "again, or remove them."
+        ) from error
     return Points(xyz, {name: np.array(numbers, np.int64) for name, numbers in observed.items()})

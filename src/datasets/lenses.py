@@ -60,8 +60,10 @@ class Resampling:
     def nearest(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W) of any type, never mixed; 0 outside the photograph."""
         height, width = pixels.shape
-        rows, columns = (np.clip(np.floor(places + 0.5), 0, side - 1).astype(np.int64)
-                         for places, side in ((self.y, height), (self.x, width)))
+        rows, columns = (
+            np.clip(np.floor(places + 0.5), 0, side - 1).astype(np.int64)
+            for places, side in ((self.y, height), (self.x, width))
+        )
         return np.where(self.inside, pixels[rows, columns], pixels.dtype.type(0))
 
 
@@ -85,6 +87,7 @@ def _resampling(K: tuple, pinhole: tuple, lens: Lens, size: tuple[int, int]) -> 
 def fisheye_pinhole(K: np.ndarray, lens: Lens, size: tuple[int, int]) -> np.ndarray:
     """The camera matrix (3, 3), corner origin, to undistort a fisheye with so that no pixel looks outside: OpenCV's
     choice at balance 0, its principal point moved to the image's centre as ScanNet++'s own tool does."""
-    pinhole = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(K - CENTRE, np.array(lens.coefficients), size,
-                                                                     np.eye(3), balance=0.0)
+    pinhole = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
+        K - CENTRE, np.array(lens.coefficients), size, np.eye(3), balance=0.0
+    )
     return np.array([[pinhole[0, 0], 0, size[0] / 2], [0, pinhole[1, 1], size[1] / 2], [0, 0, 1]])

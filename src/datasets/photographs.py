@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.codec import BadPixels, decode_depth, decode_mask, decode_photograph, open_image
 from src.datasets.lenses import resampling
 from src.datasets.raw_files import RawFiles
 from src.datasets.transforms_json import Camera
-from src.scene import RELIABLE, VALID, Frame
-from src.validation import Tally, check_intrinsics
+from src.datasets.usable import Tally, check_intrinsics
+from src.scenes.pixels import BadPixels, decode_depth, decode_mask, decode_photograph, open_image
+from src.scenes.scene import RELIABLE, VALID, Frame
 
 DEPTH_LIMIT = 65535  # of 16-bit samples
-BACKGROUND = 65504   # the largest float16, which depth maps hold where nothing was hit
-FURTHEST = 4         # times the depth that 99 % of a map's samples stay below: beyond it lie outliers
+BACKGROUND = 65504  # the largest float16, which depth maps hold where nothing was hit
+FURTHEST = 4  # times the depth that 99 % of a map's samples stay below: beyond it lie outliers
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | Non
     return decode_photograph(files.read(path))
 
 
-def read_depth(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Tally
-               ) -> tuple[np.ndarray | None, float]:
+def read_depth(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Tally) -> tuple[np.ndarray | None, float]:
     """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of a .npy array or 32-bit picture
     rounded to a unit as fine as fits, negative, non-finite and too large ones and outliers that the unit does not reach
     0 and counted. None when there is no such file.
@@ -111,8 +110,14 @@ def usable_pixels(files: RawFiles, listed: Listed, size: tuple[int, int], tally:
     return usable
 
 
-def photograph(files: RawFiles, listed: Listed, pixels: tuple[np.ndarray, np.ndarray | None], camera: Camera,
-               pinhole: np.ndarray, tally: Tally) -> Frame:
+def photograph(
+    files: RawFiles,
+    listed: Listed,
+    pixels: tuple[np.ndarray, np.ndarray | None],
+    camera: Camera,
+    pinhole: np.ndarray,
+    tally: Tally,
+) -> Frame:
     """The frame of decoded `pixels` (image, alpha) that `camera` took, resampled for camera matrix `pinhole` (3, 3)
     where the lens is not straight; masked pixels and those from outside the photograph are marked invalid.
 
@@ -120,8 +125,9 @@ def photograph(files: RawFiles, listed: Listed, pixels: tuple[np.ndarray, np.nda
     """
     image, alpha = pixels
     if (size := image.shape[1::-1]) != camera.size:
-        raise BadPixels("size_mismatch", f"the image is {size[0]}x{size[1]}, listed as {camera.size[0]}x"
-                                         f"{camera.size[1]}.")
+        raise BadPixels(
+            "size_mismatch", f"the image is {size[0]}x{size[1]}, listed as {camera.size[0]}x{camera.size[1]}."
+        )
     check_intrinsics(camera.K, size)
     (depth, unit), usable = read_depth(files, listed, size, tally), usable_pixels(files, listed, size, tally)
     if not camera.lens.straight:

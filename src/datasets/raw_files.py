@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Iterable
 
 from src.datasets.json_node import Node
-from src.provenance import file_hash, read_json, write_json
+from src.reproducible.files import read_json, write_json
+from src.reproducible.hashes import file_hash
 
 
 def relative_path(path: str, where: str) -> str:
@@ -19,8 +20,9 @@ def relative_path(path: str, where: str) -> str:
     """
     parts = PurePosixPath(forward := path.replace("\\", "/")).parts
     if not parts or forward.startswith("/") or re.match("[A-Za-z]:", forward) or ".." in parts:
-        raise ValueError(f"{where} names {path!r}; a path must be relative to the dataset and stay inside it: write it "
-                         "that way.")
+        raise ValueError(
+            f"{where} names {path!r}; a path must be relative to the dataset and stay inside it: write it that way."
+        )
     return "/".join(parts)
 
 
@@ -63,8 +65,9 @@ class RawFiles:
         try:
             data = (self.root / path).read_bytes()
         except OSError as error:
-            raise ValueError(f"{path} cannot be read any more ({error.strerror}); restore it, or run dvc repro --force "
-                             "download.") from error
+            raise ValueError(
+                f"{path} cannot be read any more ({error.strerror}); restore it, or run dvc repro --force download."
+            ) from error
         if [len(data), hashlib.sha256(data).hexdigest()] != self.listed[path]:
             raise ValueError(f"{path} changed after it was listed; restore it, or run dvc repro --force download.")
         return data

@@ -11,31 +11,36 @@ from typing import Iterator
 
 import numpy as np
 
-from src.codec import BadPixels
 from src.config import ScanNetPP
 from src.datasets.colmap import points_of
 from src.datasets.json_node import Node
 from src.datasets.lenses import fisheye_pinhole, resampling
 from src.datasets.photographs import Listed, photograph, read_image
+from src.datasets.processes import in_processes
 from src.datasets.raw_files import RawFiles, check_inside
+from src.datasets.recording import Catalogue, Recording
+from src.datasets.splits import share_of
 from src.datasets.transforms_json import Camera, Entry, camera, read_transforms
-from src.folders import existing_root
-from src.overlap import Points
-from src.processes import in_processes
-from src.recording import Catalogue, Recording
-from src.scene import RELIABLE, VALID, Frame
-from src.splits import share_of
-from src.validation import BadFrame, SceneDropped, Tally
+from src.datasets.usable import BadFrame, SceneDropped, Tally
+from src.reproducible.files import existing_root
+from src.scenes.pixels import BadPixels
+from src.scenes.reconstruction import Points
+from src.scenes.scene import RELIABLE, VALID, Frame
 
 KEY = "datasets.scannetpp.source"
-HOLDS = ("ScanNet++ (splits/nvs_sem_train.txt, splits/nvs_sem_val.txt and data/<scene>/dslr/; or raw/ with these and "
-         "processed/<scene>/dslr/), which is had by application at https://scannetpp.mlsg.cit.tum.de/scannetpp/")
+HOLDS = (
+    "ScanNet++ (splits/nvs_sem_train.txt, splits/nvs_sem_val.txt and data/<scene>/dslr/; or raw/ with these and "
+    "processed/<scene>/dslr/), which is had by application at https://scannetpp.mlsg.cit.tum.de/scannetpp/"
+)
 DATASET, CATEGORY = "scannetpp", "indoor"
 LISTS = {"nvs_sem_train": "train", "nvs_sem_val": "test"}
-VALIDATION = 0.05   # share of the training scenes
-FOLDERS = {         # of each plane, in order of preference
-    "undistorted": {"image": ("undistorted_images", "resized_undistorted_images"), "depth": ("undistorted_depths",),
-                    "mask": ("undistorted_anon_masks", "resized_undistorted_masks")},
+VALIDATION = 0.05  # share of the training scenes
+FOLDERS = {  # of each plane, in order of preference
+    "undistorted": {
+        "image": ("undistorted_images", "resized_undistorted_images"),
+        "depth": ("undistorted_depths",),
+        "mask": ("undistorted_anon_masks", "resized_undistorted_masks"),
+    },
     "fisheye": {"image": ("resized_images",), "depth": ("render_depth",), "mask": ("resized_anon_masks",)},
 }
 WORLD = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]])  # COLMAP's to that of transforms.json; its own inverse
@@ -63,8 +68,9 @@ def listed_scenes(root: Path) -> list[tuple[str, str]]:
             if not id.replace("_", "").isalnum():
                 raise ValueError(f"{path.relative_to(root)} lists {id!r}, which is no scene's name; repair the list.")
             if id in scenes:
-                raise ValueError(f"scene {id} is listed twice in {', '.join(LISTS)}, but may be in one split only; "
-                                 "repair the lists.")
+                raise ValueError(
+                    f"scene {id} is listed twice in {', '.join(LISTS)}, but may be in one split only; repair the lists."
+                )
             scenes[id] = split_of(name, id)
     return list(scenes.items())
 
@@ -124,9 +130,13 @@ def photographs(places: dict, lists: Node) -> list[Listed]:
         name = node.text()
         if "/" in name or "\\" in name or name.startswith("."):
             raise node.fault(f"found {name!r}, wanted the bare name of a photograph")
-        image, depth, mask = (folder and f"{folder}/{file}" for folder, file in zip(
-            (places["planes"][plane] for plane in ("image", "depth", "mask")),
-            (name, *[f"{Path(name).stem}.png"] * 2)))
+        image, depth, mask = (
+            folder and f"{folder}/{file}"
+            for folder, file in zip(
+                (places["planes"][plane] for plane in ("image", "depth", "mask")),
+                (name, *[f"{Path(name).stem}.png"] * 2),
+            )
+        )
         listed.append(Listed(name, number, image, depth, MILLIMETRE, mask, UNSEEN))
     return listed
 
@@ -167,8 +177,10 @@ class Room:
     def __init__(self, files: RawFiles, places: dict):
         self.undistorted = places["images"] == "undistorted"
         self.listed = photographs(places, files.json(places["lists"]))
-        self.fisheye, self.cameras = ({entry.frame["file_path"].text(): entry for entry in entries(files, places[key])}
-                                      for key in ("fisheye", "cameras"))
+        self.fisheye, self.cameras = (
+            {entry.frame["file_path"].text(): entry for entry in entries(files, places[key])}
+            for key in ("fisheye", "cameras")
+        )
 
     def camera(self, name: str, size: tuple[int, int], tally: Tally) -> tuple[Camera, np.ndarray, Camera | None]:
         """What took a photograph, the camera matrix (3, 3) it is to be resampled for, and the fisheye that the
@@ -242,11 +254,20 @@ def recording_of(root: Path, raw: Path, scene: dict) -> Recording:
     """One scene of the manifest."""
     places, list_file = scene["places"], raw / "scenes" / f"{scene['id']}.json"
     points = partial(room_points, root, list_file, places["model"]) if places["model"] else None
-    return Recording(scene["id"], CATEGORY, scene["split"], "metre", scene["listed"],
-                     partial(room_frames, root, list_file, places),
-                     {"license": "ScanNet++ Terms of Use", "source": {"fingerprint": scene["fingerprint"],
-                                                                      "images": places["images"]}}, points=points,
-                     fingerprint=partial(str, scene["fingerprint"]))
+    return Recording(
+        scene["id"],
+        CATEGORY,
+        scene["split"],
+        "metre",
+        scene["listed"],
+        partial(room_frames, root, list_file, places),
+        {
+            "license": "ScanNet++ Terms of Use",
+            "source": {"fingerprint": scene["fingerprint"], "images": places["images"]},
+        },
+        points=points,
+        fingerprint=partial(str, scene["fingerprint"]),
+    )
 
 
 def listed_rooms(dataset: ScanNetPP, raw: Path, manifest: dict) -> Catalogue:

@@ -15,18 +15,18 @@ from typing import Callable, Iterator
 import numpy as np
 from plyfile import PlyData, PlyParseError
 
-from src.codec import BadPixels
 from src.config import Transforms
 from src.datasets.json_node import Node
 from src.datasets.photographs import Listed, photograph, read_image
+from src.datasets.processes import in_processes
 from src.datasets.raw_files import RawFiles, check_inside, relative_path
+from src.datasets.recording import Catalogue, Recording
 from src.datasets.transforms_json import Entry, camera, natural, read_transforms
-from src.folders import existing_root
-from src.overlap import Points
-from src.processes import in_processes
-from src.recording import Catalogue, Recording
-from src.scene import Frame
-from src.validation import BadFrame, Tally
+from src.datasets.usable import BadFrame, Tally
+from src.reproducible.files import existing_root
+from src.scenes.pixels import BadPixels
+from src.scenes.reconstruction import Points
+from src.scenes.scene import Frame
 
 KEY = "datasets.transforms.source"
 HOLDS = "a capture (transforms.json or transforms_{train,val,test}.json and its images), or one folder per capture"
@@ -52,8 +52,9 @@ def captures(root: Path) -> dict[str, str]:
         raise ValueError(f"{KEY}.root is {str(root)!r}, where no capture was found; it must hold {HOLDS}.")
     ids = [re.sub(r"[^A-Za-z0-9_-]", "_", folder.resolve().name) for folder in folders]
     if doubled := sorted(id for id, count in Counter(ids).items() if count > 1):
-        raise ValueError(f"{KEY}.root holds several captures that would be called {', '.join(doubled)}; rename their "
-                         "folders.")
+        raise ValueError(
+            f"{KEY}.root holds several captures that would be called {', '.join(doubled)}; rename their folders."
+        )
     return {id: folder.relative_to(root).as_posix() for id, folder in zip(ids, folders)}
 
 
@@ -119,22 +120,32 @@ class Capture:
 
     def files(self) -> list[str]:
         """All files it names, relative to the root, whether they exist or not."""
-        planes = [path for _, listed in self.photographs
-                  for path in (listed.image, listed.depth, listed.keep, listed.ignore) if path]
+        planes = [
+            path
+            for _, listed in self.photographs
+            for path in (listed.image, listed.depth, listed.keep, listed.ignore)
+            if path
+        ]
         return planes + [self.point_file] * (self.point_file is not None)
 
     @property
     def reordered(self) -> bool:
         """Whether a list is in another order than its photographs were taken in."""
-        pointers = [[frame.pointer for frame in frames] for top in self.lists
-                    for frames in (top["frames"].items(), in_order(top))]
+        pointers = [
+            [frame.pointer for frame in frames]
+            for top in self.lists
+            for frames in (top["frames"].items(), in_order(top))
+        ]
         return pointers[::2] != pointers[1::2]
 
     @property
     def details(self) -> dict[str, dict]:
         """By photograph, what a scene file keeps of its entry."""
-        return {listed.name: {"path": listed.image} | ({"sharpness": sharp} if np.isfinite(sharp) else {})
-                for entry, listed in self.photographs for sharp in [sharpness_of(entry)]}
+        return {
+            listed.name: {"path": listed.image} | ({"sharpness": sharp} if np.isfinite(sharp) else {})
+            for entry, listed in self.photographs
+            for sharp in [sharpness_of(entry)]
+        }
 
     def check(self) -> None:
         """raises ValueError for what no photograph may have, even one whose image is missing"""
@@ -156,7 +167,7 @@ class Capture:
         sharpness = np.array([sharpness_of(entry) for entry, _ in self.photographs])[:first]
         reasons = {position: "beyond_n_frames" for position in range(first, len(self.photographs))}
         for position, own in enumerate(sharpness if threshold > 0 else []):
-            around = sharpness[max(0, position - NEIGHBOURS):position + NEIGHBOURS + 1]
+            around = sharpness[max(0, position - NEIGHBOURS) : position + NEIGHBOURS + 1]
             if np.isfinite(own) and own <= threshold * np.nanmean(around):
                 reasons[position] = "blurry"
         return reasons
@@ -182,8 +193,14 @@ def list_capture(root: Path, target: Path, depth_unit: float, scene: tuple[str, 
     files = RawFiles.found(root, paths + capture.files())
     files.write_list(target / "scenes" / f"{id}.json")
     points = capture.point_file if capture.point_file in files else None
-    return {"id": id, "folder": folder, "lists": names, "listed": len(capture.photographs), "points": points,
-            "fingerprint": files.fingerprint}
+    return {
+        "id": id,
+        "folder": folder,
+        "lists": names,
+        "listed": len(capture.photographs),
+        "points": points,
+        "fingerprint": files.fingerprint,
+    }
 
 
 def list_captures(dataset: Transforms, target: Path, workers: int) -> dict:
@@ -195,8 +212,9 @@ def list_captures(dataset: Transforms, target: Path, workers: int) -> dict:
     found = captures(root)
     for key in ("train", "val"):
         if unknown := [name for name in getattr(dataset.source, key) if name not in found]:
-            raise ValueError(f"{KEY}.{key} names {', '.join(unknown)}, but the captures are {', '.join(found)}; "
-                             "correct the list.")
+            raise ValueError(
+                f"{KEY}.{key} names {', '.join(unknown)}, but the captures are {', '.join(found)}; correct the list."
+            )
     job = partial(list_capture, root, target, dataset.source.depth_unit)
     return {"dataset": "transforms", "scenes": in_processes(job, list(found.items()), workers, "list captures")}
 
@@ -259,8 +277,9 @@ def capture_points(root: Path, list_file: Path, path: str) -> Points:
         vertices = PlyData.read(io.BytesIO(files.read(path)))["vertex"]
         return Points(np.stack([vertices[axis] for axis in "xyz"], -1).astype(np.float64))
     except (PlyParseError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no PLY file with points ({error}); remove ply_file_path from the list, or repair "
-                         "the file.") from error
+        raise ValueError(
+            f"{path} is no PLY file with points ({error}); remove ply_file_path from the list, or repair the file."
+        ) from error
 
 
 def recording_of(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Recording:
@@ -269,14 +288,27 @@ def recording_of(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Rec
     frames = CaptureFrames(root, list_file, scene, source.depth_unit)
     split = "train" if id in source.train else "val" if id in source.val else "test"
     points = partial(capture_points, root, list_file, scene["points"]) if scene["points"] else None
-    return Recording(id, CATEGORY, split, "scene", scene["listed"], frames,
-                     {"license": "the capture's own", "source": {"fingerprint": scene["fingerprint"]}}, frames.details,
-                     points, partial(str, scene["fingerprint"]))
+    return Recording(
+        id,
+        CATEGORY,
+        split,
+        "scene",
+        scene["listed"],
+        frames,
+        {"license": "the capture's own", "source": {"fingerprint": scene["fingerprint"]}},
+        frames.details,
+        points,
+        partial(str, scene["fingerprint"]),
+    )
 
 
 def listed_captures(dataset: Transforms, raw: Path, manifest: dict) -> Catalogue:
     """The captures that `download` listed: evaluated only, but for those the parameters call training or validation."""
     root = existing_root(dataset.source.root, f"{KEY}.root", HOLDS)
     recordings = [recording_of(dataset, root, raw, scene) for scene in manifest["scenes"]]
-    return Catalogue("transforms", recordings, on_bad_frame=dataset.source.on_bad_frame,
-                     required=tuple(sorted({recording.split for recording in recordings})))
+    return Catalogue(
+        "transforms",
+        recordings,
+        on_bad_frame=dataset.source.on_bad_frame,
+        required=tuple(sorted({recording.split for recording in recordings})),
+    )

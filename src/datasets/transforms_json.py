@@ -11,12 +11,14 @@ import numpy as np
 
 from src.datasets.json_node import Node
 from src.datasets.lenses import Lens
-from src.validation import BadFrame, Tally
+from src.datasets.usable import BadFrame, Tally
 
 FROM_OPENGL = np.array([1.0, -1.0, -1.0, 1.0])  # per column: its cameras look along -z with y up
 MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
-UNSUPPORTED = re.compile(r"transform_matrix_(start|end)|rolling_shutter|ftheta_\w+|latlong|equirectangular|orthographic"
-                         r"|k[5-9]")
+UNSUPPORTED = re.compile(
+    r"transform_matrix_(start|end)|rolling_shutter|ftheta_\w+|latlong|equirectangular|orthographic"
+    r"|k[5-9]"
+)
 INTRINSICS = re.compile(r"w|h|c[xy]|fl_[xy]|camera_angle_[xy]|[xy]_fov|k[1-4]|p[12]|camera_model|is_fisheye")
 SAME_FOCAL = 0.01  # share by which fl_x and camera_angle_x may disagree
 
@@ -95,8 +97,10 @@ def focal_length(entry: Entry, axis: str, side: int, tally: Tally) -> float | No
     """Pixels along `axis` (x | y), on which the image has `side`: from the frame, else from the top; None when neither
     says. A field of view is believed before fl, and fl before camera_angle."""
     for node in (entry.frame, entry.top):
-        fov, fl, angle = (found and found.number() for found in (node.get(f"{axis}_fov"), node.get(f"fl_{axis}"),
-                                                                 node.get(f"camera_angle_{axis}")))
+        fov, fl, angle = (
+            found and found.number()
+            for found in (node.get(f"{axis}_fov"), node.get(f"fl_{axis}"), node.get(f"camera_angle_{axis}"))
+        )
         by_angle = None if angle is None else _from_angle(side, angle)
         if fl is not None and by_angle is not None and not abs(fl - by_angle) <= SAME_FOCAL * abs(fl):
             tally.count("intrinsics_conflict", int(np.isfinite([fl, by_angle]).all()))
@@ -134,8 +138,10 @@ def lens_of(entry: Entry) -> Lens:
     own, other = (("k1", "k2", "k3", "k4"), ("p1", "p2")) if fisheye else (("k1", "k2", "p1", "p2"), ("k3", "k4"))
     for key in other:
         if entry.number(key, 0.0):
-            raise entry.get(key).fault(f"{key} is {entry.number(key, 0.0)}, but an OPENCV{'_FISHEYE' * fisheye} lens "
-                                       f"has {', '.join(own)} only; correct camera_model or remove {key}")
+            raise entry.get(key).fault(
+                f"{key} is {entry.number(key, 0.0)}, but an OPENCV{'_FISHEYE' * fisheye} lens "
+                f"has {', '.join(own)} only; correct camera_model or remove {key}"
+            )
     lens = Lens(fisheye, tuple(entry.number(key, 0.0) for key in own))
     if not np.isfinite(lens.coefficients).all():
         raise BadFrame("nonfinite_intrinsics", f"the lens coefficients are {lens.coefficients}.")

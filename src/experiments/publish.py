@@ -1,0 +1,218 @@
+"""What the stage report writes for Git: experiment.json, metrics.json, records.csv and the CSVs of plots."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+from src.config import Config
+from src.experiments.result import METRIC, SCHEMA
+from src.reproducible.files import read_json
+from src.reproducible.hashes import file_hash, params_hash
+from src.reproducible.seeds import numpy_generator
+from src.reproducible.versions import versions
+from src.results.statistics import Comparison, Interval, bootstrap_interval, compare
+from src.results.tables import FLOORS, METHODS, Row, column, groups, select, write_rows
+
+SCENES, MODEL, TRAIN = Path("data/scenes"), Path("data/model"), Path("data/train")
+# keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
+FREE = {
+    "model": (
+        "backbone",
+        "dinov2_model",
+        "dinov2_dim",
+        "weights",
+        "backbone_layers",
+        "feature_grid",
+        "fusion_site",
+        "fusion_hooks",
+        "fusion_mode",
+        "identity_init",
+        "fusion_parameters",
+        "freeze_dinov2",
+        "freeze_fusion",
+    ),
+    "opt": ("log_every", "val_every", "gradient_checkpointing"),
+}
+
+
+def held_still(config: Config, summary: dict, geometry: dict, train_category: str) -> dict:
+    """What two runs must share for their scores to be compared; hashes stand for files."""
+    sections = {}
+    for name in ("model", "opt", "loss"):
+        values = vars(getattr(config, name))
+        sections[name] = {key: value for key, value in values.items() if key not in FREE.get(name, ())}
+    untrained = vars(config.geometries[config.model.geometry])  # how the heads start, and what they may do
+    sections["geometries"] = {key: value for key, value in untrained.items() if key != "file"}
+    return sections | {
+        "training_episodes": vars(config.dataset.episodes),
+        "scenes": file_hash(SCENES / "index.jsonl"),
+        "episodes": file_hash(SCENES / "episodes_test.jsonl"),
+        "geometry": geometry["sha256"] or geometry["label"],
+        "seed": config.seed,
+        "eval.masks": config.eval.masks,
+        "data.batch_size": config.data.batch_size,
+        "train_category": train_category,
+        "resolution": "x".join(map(str, summary["resolution"])),
+        "eval.lpips": config.eval.lpips,
+    }
+
+
+def about(config: Config, summary: dict) -> dict:
+    """reports/experiment.json but for the names of the curves: what was run, and what it may be compared with."""
+    record = read_json(MODEL / "record.json")
+    backbone, model = record["backbone"], config.model
+    bare = backbone["name"] == "none"
+    fusion = (
+        [f"{model.fusion_mode} at {model.fusion_site}"] if record["feature_channels"] else []
+    )  # the oracle has none
+    category = config.dataset.train_category
+    recipe = (
+        config.data,
+        replace(config.dataset, train_category=None),
+        model,
+        config.geometries[model.geometry],
+        config.opt,
+        config.loss,
+        config.eval,
+        backbone["sha256"],
+    )
+    return {
+        "schema": SCHEMA,
+        "label": "MASt3R only (no backbone)" if bare else backbone["label"],
+        "detail": "" if bare else ", ".join([*fusion, model.strategy]),
+        "backbone": backbone,
+        "geometry": record["geometry"],
+        "trainable_parameters": record["trainable_parameters"],
+        "fusion": record["fusion"],
+        "protocol": held_still(config, summary, record["geometry"], record["train_category"]),
+        "counts": summary["counts"],
+        "absent": summary["absent"],
+        "versions": versions(),
+        # the same for runs that differ in training scenes and seed, in the seed, in nothing
+        "recipe": params_hash(*recipe),
+        "arm": params_hash(category, *recipe),
+        "params": params_hash(config.seed, category, *recipe),
+        "benchmark_params": params_hash(config.seed, config.threads, config.model, config.benchmark),
+    }
+
+
+def rounded(value: float) -> float:
+    return round(value, 6)
+
+
+def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
+    """reports/metrics.json: scores are means over targets, aligned unless named raw (Splatt3R's own score is
+    never aligned); absent ones are left out.
+
+    parameters  how many were trained
+    fusion      of data/model/record.json, where there is an adapter: its parameters, and per site what it came to do
+    """
+    render = summary["methods"]["render"]
+    aligned, cloud = render["aligned"], summary["cloud"]["aligned"]
+    wanted = "psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel"
+    metrics = {name: rounded(aligned[name]["mean"]) for name in wanted if name in aligned}
+    metrics["psnr_masked_std"] = rounded(aligned[METRIC]["std"]) if "std" in aligned.get(METRIC, {}) else None
+    for name, raw in (("psnr_masked_raw", METRIC), ("psnr_splatt3r_masked", "psnr_splatt3r_masked")):
+        metrics[name] = rounded(render["raw"][raw]["mean"]) if raw in render["raw"] else None
+    metrics |= {
+        name: rounded(entry["mean"])
+        for name, entry in cloud.items()
+        if name in ("chamfer", "scale_error") or name.startswith("fscore")
+    }
+    floors = {name: summary["methods"][name]["aligned"] for name in FLOORS}
+    metrics["floors"] = {name: rounded(scores[METRIC]["mean"]) for name, scores in floors.items() if METRIC in scores}
+    for heading in ("bins", "categories"):
+        entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
+        metrics[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
+    metrics |= {name: summary["counts"][name] for name in ("targets", "scenes")} | {"trainable_parameters": parameters}
+    if fusion["sites"]:
+        metrics["fusion"] = {"parameters": fusion["parameters"]} | {
+            f"{name}_{site}": rounded(value) for site, found in fusion["sites"].items() for name, value in found.items()
+        }
+    return {name: value for name, value in metrics.items() if value not in (None, {})}
+
+
+def published_curves(folder: Path, model: str) -> list[str]:
+    """DVCLive's curves as CSV with the model's label, train/loss.tsv -> train_loss.csv; names without the ending."""
+    root = TRAIN / "plots" / "metrics"
+    names = []
+    for path in sorted(root.rglob("*.tsv")):
+        names.append("_".join(path.relative_to(root).with_suffix("").parts))
+        points = csv.DictReader(path.read_text("utf8").splitlines(), delimiter="\t")
+        write_rows(folder / f"{names[-1]}.csv", [point | {"model": model} for point in points])
+    return names
+
+
+def wide(groups_of: dict[str, list[Row]], heading: str, model: str) -> list[Row]:
+    """Mean aligned masked PSNR, a row per group and a column per method, with the number of targets and the model."""
+    table = []
+    for name, rows in groups_of.items():
+        values = {method: column(select(rows, method=method, alignment="aligned"), METRIC)[0] for method in METHODS}
+        means = {method: sum(scores) / len(scores) if scores else None for method, scores in values.items()}
+        table.append({heading: name} | means | {"n": len(values["render"]), "model": model})
+    return table
+
+
+def intervals_by_bin(rows: list[Row], config: Config) -> dict[str, dict[str, Interval | None]]:
+    """Overlap bin -> method -> interval of the mean aligned masked PSNR."""
+    found = {}
+    for name in groups(rows, "bin"):
+        found[name] = {}
+        for method in METHODS:
+            values, scenes = column(select(rows, bin=name, method=method, alignment="aligned"), METRIC)
+            found[name][method] = interval(values, scenes, config, name, method) if values else None
+    return found
+
+
+def interval(values: list[float], scenes: list[str], config: Config, *purpose: str) -> Interval:
+    settings = config.eval.bootstrap
+    rng = numpy_generator(config.seed, "interval", *purpose)
+    return bootstrap_interval(values, scenes, rng, settings.resamples, settings.confidence)
+
+
+def against_floors(rows: list[Row], config: Config) -> dict[str, Comparison]:
+    """This run's renders minus each floor, paired by target."""
+    tables = {
+        method: {
+            (row["episode"], row["target"]): row
+            for row in select(rows, method=method, alignment="aligned")
+            if row[METRIC] is not None
+        }
+        for method in METHODS
+    }
+    keys = sorted(tables["render"])
+    if not keys:
+        return {}
+    gains = {floor: [tables["render"][key][METRIC] - tables[floor][key][METRIC] for key in keys] for floor in FLOORS}
+    settings = config.eval.bootstrap
+    return compare(
+        gains,
+        [tables["render"][key]["scene"] for key in keys],
+        numpy_generator(config.seed, "floors"),
+        settings.resamples,
+        settings.confidence,
+    )
+
+
+def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interval | None]], model: str) -> list[str]:
+    """CSVs for `dvc plots`, each row with the label of the model; returns the names of the training curves."""
+    table = wide({name: select(rows, bin=name) for name in bins}, "bin", model)
+    for row in table:
+        found = bins[row["bin"]]["render"]
+        row |= {"render_low": found and found.low, "render_high": found and found.high}
+    write_rows(folder / "bins.csv", table)
+    for file, heading, name in (("scenes", "scene", "scene"), ("families", "family", "category")):
+        members = {group: select(rows, **{name: group}) for group in groups(rows, name)}
+        write_rows(folder / f"{file}.csv", wide(members, heading, model))
+    return published_curves(folder, model)
+
+
+def fusion_words(fusion: dict) -> list[tuple[str, str]]:
+    """Names and values of what the adapters are and came to do; nothing without one."""
+    rows = [("adapter parameters", f"{fusion['parameters']:,}")] if fusion["sites"] else []
+    for site, found in fusion["sites"].items():
+        place = "encoder tokens" if site == "encoder" else f"token map {site}"
+        change = f"changes them by {100 * found['relative_change']:.2f} % of their length"
+        others = [f"{name} {value:.4f}" for name, value in found.items() if name != "relative_change"]
+        rows.append((f"fusion into {place}", "; ".join([change, *others])))
+    return rows

@@ -1,0 +1,196 @@
+"""What one run published under reports/, read from a folder or through Git alone: no checkout, no DVC remote."""
+
+import json
+import subprocess
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from src.results.tables import Row, metrics_of, read_rows, select
+
+REPORTS = Path("reports")
+
+METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
+
+SCHEMA = 4  # of reports/experiment.json and records.csv
+
+
+class OtherSchema(ValueError):
+    """Results that another version of this code published."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one revision published.
+
+    name       of the experiment or revision
+    about      reports/experiment.json: label, backbone, protocol, ...
+    metrics    reports/metrics.json
+    rows       reports/records.csv: scores of the model's own renders; with several seeds their means
+    curves     text of reports/plots/*.csv that hold training curves, by name
+    benchmark  reports/benchmark.json, where there is one
+    revision   commit that published it; None for the work tree
+    repeats    seed -> rows, where the configuration was trained with several seeds (see `joined`); else empty
+    """
+
+    name: str
+    about: dict
+    metrics: dict
+    rows: list[Row]
+    curves: dict[str, str]
+    benchmark: dict | None
+    revision: str | None = None
+    repeats: dict[int, list[Row]] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return self.about["label"]
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.about["backbone"]["name"] == "none"
+
+    @property
+    def runs(self) -> dict[int, list[Row]]:
+        """seed -> rows of the run that was trained with it."""
+        return self.repeats or {self.about["protocol"]["seed"]: self.rows}
+
+    @property
+    def detail(self) -> str:
+        """How the backbone is used, and how many seeds it was trained with where these are several."""
+        return ", ".join(filter(None, (self.about["detail"], f"{len(self.repeats)} seeds" if self.repeats else "")))
+
+    def scores(self, metric: str = METRIC) -> dict[tuple[str, str], Row]:
+        """Aligned rows that have the metric, by (episode, target)."""
+        return scored(self.rows, metric)
+
+
+def scored(rows: list[Row], metric: str) -> dict[tuple[str, str], Row]:
+    return {
+        (row["episode"], row["target"]): row for row in select(rows, alignment="aligned") if row.get(metric) is not None
+    }
+
+
+def averaged(runs: list[list[Row]]) -> list[Row]:
+    """Means over runs of the same targets, row by row; a metric that one of them lacks is absent."""
+    means = []
+    for rows in zip(*runs, strict=True):
+        numbers = {name: [row[name] for row in rows] for name in metrics_of(rows[:1])}
+        means.append(
+            rows[0] | {name: None if None in values else float(np.mean(values)) for name, values in numbers.items()}
+        )
+    return means
+
+
+def joined(results: list[Result]) -> list[Result]:
+    """Results that differ in their seed alone as one, under the name of the first; its rows are means over seeds."""
+    arms: list[Result] = []
+    for each in results:
+        place = next((place for place, arm in enumerate(arms) if repeats(arm, each)), None)
+        if place is None:
+            arms.append(each)
+        else:
+            runs = dict(sorted((arms[place].runs | each.runs).items()))
+            arms[place] = replace(arms[place], rows=averaged(list(runs.values())), repeats=runs)
+    return arms
+
+
+def repeats(arm: Result, other: Result) -> bool:
+    """Whether `other` is the same arm trained with other seeds."""
+
+    def targets(rows: list[Row]) -> list[tuple]:
+        return [(row["episode"], row["target"], row["alignment"]) for row in rows]
+
+    return (
+        arm.about["arm"] == other.about["arm"]
+        and not protocol_differences(arm, other, free=("seed",))
+        and not arm.runs.keys() & other.runs.keys()
+        and targets(arm.rows) == targets(other.rows)
+    )
+
+
+def git(root: str | Path, *words: str) -> str | None:
+    """Output of a git command; None when it fails or there is no Git."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=True)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None
+    return done.stdout.decode("utf8")
+
+
+def result(name: str, read: Callable[[str], str | None]) -> Result | None:
+    """A result from `read`, which maps a path under reports/ to its text or None; None where nothing was published.
+
+    raises OtherSchema
+    """
+    texts = {path: read(path) for path in ("experiment.json", "metrics.json", "records.csv", "benchmark.json")}
+    if any(text is None for path, text in texts.items() if path != "benchmark.json"):
+        return None
+    about = json.loads(texts["experiment.json"])
+    if about.get("schema") != SCHEMA:
+        raise OtherSchema(
+            f"The results of {name} were published by another version of this code (schema "
+            f"{about.get('schema')}, this is {SCHEMA}); run it again to compare it."
+        )
+    curves = {curve: text for curve in about["curves"] if (text := read(f"plots/{curve}.csv")) is not None}
+    benchmark = texts["benchmark.json"]
+    return Result(
+        name,
+        about,
+        json.loads(texts["metrics.json"]),
+        read_rows(texts["records.csv"]),
+        curves,
+        json.loads(benchmark) if benchmark else None,
+    )
+
+
+def read_folder(folder: str | Path, name: str) -> Result | None:
+    """What lies in a reports folder of the work tree."""
+    folder = Path(folder)
+    return result(name, lambda path: (folder / path).read_text("utf8") if (folder / path).exists() else None)
+
+
+def read_revision(root: str | Path, revision: str, name: str) -> Result | None:
+    """What a revision (anything git or dvc exp names) published; None when it holds no results of this pipeline."""
+    commit = git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    commit = commit.strip() if commit else dict(experiments(root)).get(revision)
+    if commit is None:
+        return None
+    found = result(name, lambda path: git(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}"))
+    return found and replace(found, revision=commit)
+
+
+def flat(tree: dict, prefix: str = "") -> dict[str, object]:
+    """{"opt": {"lr": 1}} -> {"opt.lr": 1}"""
+    leaves = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return leaves
+
+
+def protocol_differences(first: Result, second: Result, free: tuple[str, ...] = ()) -> list[str]:
+    """What was not held still between two results, `free` settings apart, in words; empty when their scores may be
+    compared."""
+    ours, theirs = (flat(each.about["protocol"]) for each in (first, second))
+    ignored, words = set(free), []
+    if first.runs.keys() & second.runs.keys():  # which are what is compared
+        ignored.add("seed")
+    for key in sorted((ours.keys() | theirs.keys()) - ignored):
+        here, there = ours.get(key), theirs.get(key)
+        if here != there:
+            hashed = isinstance(here, str) and len(here) == 64
+            words.append(f"other {key}" if hashed else f"{key} {there} instead of {here}")
+    if not words and first.scores().keys() != second.scores().keys():
+        words.append("other scored targets")
+    return words
+
+
+def experiments(root: str | Path, baseline: str = "HEAD") -> list[tuple[str, str]]:
+    """(name, commit) of the `dvc exp` experiments that grew from a baseline commit, by name."""
+    commit = (git(root, "rev-parse", baseline) or "").strip()
+    prefix = f"refs/exps/{commit[:2]}/{commit[2:]}/"
+    lines = git(root, "for-each-ref", "--format=%(refname) %(objectname)", prefix) if commit else None
+    pairs = [line.split() for line in (lines or "").splitlines()]
+    return sorted((name.removeprefix(prefix), found) for name, found in pairs)

@@ -1,0 +1,176 @@
+"""How close a render is to the photograph: PSNR, SSIM and LPIPS of one image, whole or inside a mask.
+
+Every function scores one image, so that means and spreads over images are the caller's plain statistics. Renders are
+clamped to [0, 1] first. A score over an empty mask does not exist: it is None, never 0 or NaN.
+"""
+
+import json
+import math
+import warnings
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from scipy.ndimage import correlate1d
+from torch import Tensor, nn
+
+MSE_FLOOR = 1e-10  # PSNR of a perfect image: 100 dB, so that means stay finite
+SSIM_RADIUS, SSIM_SIGMA = 5, 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+LPIPS_TRUNKS = ("alex", "vgg", "squeeze")
+
+
+def decibels(mse: float) -> float:
+    """PSNR of a mean squared error at data range 1, at most 100 dB."""
+    return -10 * math.log10(max(mse, MSE_FLOOR))
+
+
+def masked_mean(values: Tensor, mask: Tensor | None) -> float | None:
+    """Mean of values (C, H, W) over all channels of the pixels where mask (H, W) is true; None when there are none."""
+    if mask is None:
+        return values.double().mean().item()
+    if mask.shape != values.shape[-2:]:
+        raise ValueError(
+            f"The mask is {tuple(mask.shape)} but the image is {tuple(values.shape)}; heights and widths must agree."
+        )
+    chosen = values[..., mask.bool()]
+    return chosen.double().mean().item() if chosen.numel() else None
+
+
+def psnr(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | None:
+    """Peak signal-to-noise ratio in dB, -10 log10 of the mean squared error over 3 channels and the mask's pixels.
+
+    render  (3, H, W)  clamped to [0, 1] here
+    photo   (3, H, W)  in [0, 1]
+    mask    (H, W)     pixels that count; None = all
+    returns at most 100 (a perfect image); None for an empty mask
+    """
+    error = masked_mean((render.clamp(0, 1).double() - photo.double()).square(), mask)
+    return None if error is None else decibels(error)
+
+
+def blur(images: np.ndarray) -> np.ndarray:
+    """Gaussian window of SSIM, sigma 1.5 cut at radius 5, over (..., H, W); edges mirrored, the edge pixel repeated."""
+    window = np.exp(-0.5 * (np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1) / SSIM_SIGMA) ** 2)
+    window /= window.sum()
+    return correlate1d(correlate1d(images, window, -1, mode="reflect"), window, -2, mode="reflect")
+
+
+def ssim_map(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity of each pixel and channel   (Wang et al. 2004, Image quality assessment, eq. 13).
+
+    The convention of scikit-image's `structural_similarity(gaussian_weights=True)`, which pixelSplat and Splatt3R score
+    with: an 11 x 11 Gaussian window, and *sample* covariances (times 121/120), where Wang's code has population ones.
+
+    first, second (..., H, W)  in [0, 1]
+    returns       (..., H, W)  in [-1, 1], float64, on the CPU
+    """
+    if min(first.shape[-2:]) < 2 * SSIM_RADIUS + 1:
+        raise ValueError(f"SSIM needs images of at least 11 x 11 pixels; got {tuple(first.shape[-2:])}.")
+    first, second = (image.detach().cpu().double().numpy() for image in (first, second))
+    samples = (2 * SSIM_RADIUS + 1) ** 2
+    mean1, mean2, square1, square2, product = blur(np.stack([first, second, first**2, second**2, first * second]))
+    variance1, variance2, covariance = (
+        samples / (samples - 1) * moment for moment in (square1 - mean1**2, square2 - mean2**2, product - mean1 * mean2)
+    )
+    luminance = (2 * mean1 * mean2 + SSIM_C1) / (mean1**2 + mean2**2 + SSIM_C1)
+    return torch.from_numpy(luminance * (2 * covariance + SSIM_C2) / (variance1 + variance2 + SSIM_C2))
+
+
+def mean_similarity(similarity: Tensor, mask: Tensor | None = None) -> float | None:
+    """Mean of an SSIM map (3, H, W) over a mask (H, W), borders included; None when empty. Without a mask: over all
+    but 5 pixels at each border, where the window would leave the image, as scikit-image averages."""
+    if mask is None:
+        inner = slice(SSIM_RADIUS, -SSIM_RADIUS)
+        return similarity[..., inner, inner].mean().item()
+    return masked_mean(similarity, mask)
+
+
+def ssim(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | None:
+    """Structural similarity of one image, render (3, H, W) clamped to [0, 1]: `mean_similarity` of `ssim_map`."""
+    return mean_similarity(ssim_map(render.clamp(0, 1), photo), mask)
+
+
+class Lpips(nn.Module):
+    """LPIPS v0.1 (Zhang et al. 2018, The Unreasonable Effectiveness of Deep Features): the package's calibrated linear
+    layers on a pretrained trunk. Always in evaluation mode: its linear layers hold a dropout."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.pixels = network.eval().requires_grad_(False)
+        self.images = copy(network)  # the same layers: only the averaging differs
+        self.pixels.spatial, self.images.spatial = True, False
+
+    def train(self, mode: bool = True) -> "Lpips":
+        return super().train(False)
+
+    def forward(self, photo: Tensor, render: Tensor) -> Tensor:
+        """Distance of each pixel of images (B, 3, H, W) in [0, 1], (B, 1, H, W): each layer upsampled, then summed."""
+        return self.pixels(photo, render, normalize=True)
+
+    def whole(self, photo: Tensor, render: Tensor) -> Tensor:
+        """Distance of whole images, (B,): each layer averaged over its own pixels."""
+        return self.images(photo, render, normalize=True)[:, 0, 0, 0]
+
+
+def load_lpips(folder: str | Path) -> Lpips:
+    """LPIPS on the trunk in `folder`: model.safetensors with torchvision's names (`features.0.weight`, ...) and
+    record.json whose `name` is alex or vgg. Nothing is fetched.
+
+    raises FileNotFoundError where there is no trunk, ValueError where it is not the one the record names
+    """
+    path = Path(folder) / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"LPIPS needs its pretrained trunk, but {path} does not exist; set eval.lpips to none "
+            "and loss.lpips_loss_weight to 0, or let the stage weights provide it."
+        )
+    name = json.loads((Path(folder) / "record.json").read_text())["name"]
+    if name not in LPIPS_TRUNKS:
+        raise ValueError(
+            f"{folder}/record.json names the LPIPS trunk {name!r}; it must be one of {', '.join(LPIPS_TRUNKS)}."
+        )
+    import lpips  # here, as it takes seconds and most runs have no trunk
+
+    # on device meta: without drawing or holding the weights of a whole classifier; it warns of its own old spelling
+    with torch.device("meta"), warnings.catch_warnings(action="ignore", category=UserWarning):
+        network = lpips.LPIPS(pretrained=False, net=name, pnet_rand=True, verbose=False)
+    network.scaling_layer = lpips.ScalingLayer()
+    linear = torch.load(Path(lpips.__file__).parent / "weights" / "v0.1" / f"{name}.pth", "cpu", weights_only=True)
+    trunk = load_file(path)
+    state = network.scaling_layer.state_dict(prefix="scaling_layer.") | linear
+    state |= {key.replace("lin", "lins.", 1): value for key, value in linear.items()}
+    for key in network.net.state_dict():
+        if (source := "features." + key.split(".", 1)[1]) not in trunk:
+            raise ValueError(f"{path} holds no {source}; it is not torchvision's {name} network.")
+        state[f"net.{key}"] = trunk[source].float()
+    network.load_state_dict(state, assign=True)
+    return Lpips(network)
+
+
+@torch.no_grad()
+def lpips_distance(network: Lpips, render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | None:
+    """LPIPS of one image, render (clamped) and photo (3, H, W); over a mask (H, W), the mean of the pixel map there."""
+    render, photo = render.clamp(0, 1).float()[None], photo.float()[None]
+    if mask is None:
+        return network.whole(photo, render).item()
+    return masked_mean(network(photo, render)[0], mask)
+
+
+def image_scores(render: Tensor, photo: Tensor, mask: Tensor, network: Lpips | None = None) -> dict[str, float | None]:
+    """psnr, ssim and, with its network, lpips of one picture (3, H, W), and each `_masked` by mask (H, W)."""
+    similarity = ssim_map(render.clamp(0, 1), photo)
+    scores = {
+        "psnr": psnr(render, photo),
+        "psnr_masked": psnr(render, photo, mask),
+        "ssim": mean_similarity(similarity),
+        "ssim_masked": mean_similarity(similarity, mask),
+    }
+    if network:
+        scores |= {
+            "lpips": lpips_distance(network, render, photo),
+            "lpips_masked": lpips_distance(network, render, photo, mask),
+        }
+    return scores

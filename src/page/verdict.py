@@ -1,0 +1,135 @@
+"""What the numbers say, in words: no more than they do."""
+
+from src.experiments.result import Result
+from src.results.statistics import ALPHA, MIN_SCENES, Comparison, Interval
+
+FLOOR_NAMES = {
+    "copy_nearest": "nearest photograph copied",
+    "points": "geometry points, one pixel each",
+    "points_splat": "geometry points, splatted",
+}
+BASELINE, CONTROL = "MASt3R only", "constant features"
+
+
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """-0.041 -> −0.04, with a true minus and never a signed zero."""
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    zero = float(text) == 0
+    return (("±" if sign else "") + text.lstrip("+-") if zero else text).replace("-", "−")
+
+
+def level_words(confidence: float) -> str:
+    """95 %"""
+    return f"{100 * confidence:g} %"
+
+
+def rank_words(rank: tuple[int, int] | None) -> str:
+    """2, or 1–3; nothing without a rank."""
+    if rank is None:
+        return ""
+    return str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
+
+
+def interval_words(interval: Interval, sign: bool = False) -> str:
+    """+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes, 3 seeds"""
+    limits = "" if interval.low is None else f" [{number(interval.low, 2, sign)}, {number(interval.high, 2, sign)}]"
+    return (
+        f"{number(interval.mean, 2, sign)} dB{limits}, n = {interval.n} in {interval.scenes} "
+        f"scene{'' if interval.scenes == 1 else 's'}" + (f", {interval.seeds} seeds" if interval.seeds > 1 else "")
+    )
+
+
+def difference_words(label: str, other: str, comparison: Comparison) -> str:
+    """One arm against another, as a sentence."""
+    interval = comparison.interval
+    words = interval_words(interval, sign=True) + (", 1 seed" if interval.seeds == 1 else "")
+    if interval.low is None:
+        return (
+            f"{label} differs from {other} by {words}: fewer than {MIN_SCENES} scenes cannot tell whether that is "
+            "more than chance."
+        )
+    if not comparison.distinguishable:
+        return f"{label} is not distinguishable from {other}: {words}."
+    return f"{label} is {'better' if interval.mean > 0 else 'worse'} than {other}: {words}."
+
+
+def headline(current: Result, score: Interval | None, comparison: Comparison | None) -> str:
+    """The one sentence at the top of the page; score: the mean aligned masked PSNR of this run, None without any."""
+    if score is None:
+        return f"{current.label} has no masked PSNR; “What was not measured” says why."
+    if current.is_baseline:
+        return f"{current.label}, the baseline of all comparisons, reaches {interval_words(score)}."
+    if comparison is None:
+        return f"{current.label} reaches {interval_words(score)}; there is no baseline to compare it with yet."
+    return difference_words(current.label, BASELINE, comparison)
+
+
+def control_words(label: str, comparison: Comparison | None) -> str | None:
+    """What the headline leaves open: whether it is the features that help, or the adapter that reads them."""
+    if comparison is None:
+        return None
+    return "Against an adapter that is told nothing: " + difference_words(label, CONTROL, comparison)
+
+
+def listed(words: list[str]) -> str:
+    """a, b and c"""
+    *others, last = words
+    return " and ".join([", ".join(others), last] if others else [last])
+
+
+def power_words(comparison: Comparison) -> str | None:
+    """What the test set could have shown, and what no test set can; None when it has too few scenes for an interval."""
+    scenes, seeds, found = comparison.interval.scenes, comparison.interval.seeds, comparison.detectable
+    if scenes < MIN_SCENES:
+        return None
+    several = [f"{count} {what}" for count, what in ((seeds, "seeds"), (comparison.arms, "compared arms")) if count > 1]
+    could = (
+        "no true difference, however large, could be called one"
+        if found is None
+        else f"a true difference of {number(found, 2 if found >= 0.1 else 3)} dB would be found about four times out of five"
+    )
+    tenth = (
+        f"finding 0.1 dB would take {comparison.scenes_for_tenth} scenes"
+        if comparison.scenes_for_tenth
+        else "with these seeds no number of scenes is sure to find 0.1 dB"
+    )
+    once = (
+        "The two were trained once: what another seed would change is in none of these numbers."
+        if seeds == 1
+        else f"The two were trained with the same {seeds} seeds: what other ones would change is in these numbers."
+    )
+    return (
+        f"With these {listed([f'{scenes} scenes', *several])} {could}; {tenth}. Test over "
+        f"scenes{'' if seeds == 1 else ' and seeds'}: p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's "
+        f"correction (called different below {ALPHA}). {once}"
+    )
+
+
+def floor_words(floors: dict[str, Comparison]) -> str:
+    """How the model compares with what needs no training."""
+    parts = []
+    for name, comparison in floors.items():
+        interval = comparison.interval
+        judged = interval.low is not None
+        word = "" if not judged or comparison.distinguishable else ", not distinguishable"
+        limits = f" [{number(interval.low, 2, True)}, {number(interval.high, 2, True)}]" if judged else ""
+        parts.append(f"{number(interval.mean, 2, True)} dB{limits} against {FLOOR_NAMES[name]}{word}")
+    return "Floors measured in the same run: " + "; ".join(parts) + "."
+
+
+def cautions(current: Result, compared: bool) -> list[str]:
+    """What a reader must know before quoting the headline."""
+    words = []
+    if current.about["backbone"]["weights"] == "random":
+        words.append(
+            "The backbone's weights are random: this run is an untrained control. It says nothing about the "
+            "backbone whose architecture it borrows."
+        )
+    if note := current.about["backbone"].get("note"):
+        words.append(note)
+    if not compared and not current.is_baseline:
+        words.append(
+            "No run without a backbone was measured in the same way. dvc exp run -n base "
+            "-S model.backbone=none makes one; python -m src.report then adds it to this page."
+        )
+    return words

@@ -1,0 +1,127 @@
+"""Chosen test scenes as the page's splat viewer takes them: two arms' Gaussians in few bytes, and cameras to stand at."""
+
+import base64
+import gzip
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from src.geometry.alignment import camera_in_prediction
+from src.renders.episode_file import Rendered
+from src.renders.ply import read_ply
+from src.scenes.scene import Scene, SceneRecord
+from src.splatting.gaussians import Gaussians
+from src.splatting.sh import dc_to_rgb
+
+LIBRARY = Path(__file__).parent / "vendor" / "gsplat.js"
+LICENCE = LIBRARY.with_suffix(".LICENSE")
+MAX_WALKS = 2  # scenes on the page, of different families where there are such
+UNIT = 0.5  # scene units within which the packed positions are as good as linear
+FLOOR = ".points_splat.ply"  # of an episode's floor, beside the model's .ply
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One test episode to look around in, in view 1's camera frame and the prediction's scale.
+
+    size, focal  (W, H) of the photographs; (fx, fy) in their pixels
+    cameras      words -> c2w (4, 4), the first input photograph's first
+    arms         words -> Gaussians, this run's first
+    """
+
+    episode: str
+    size: tuple[int, int]
+    focal: tuple[float, float]
+    cameras: dict[str, np.ndarray]
+    arms: dict[str, Gaussians]
+
+
+def library() -> str:
+    """The viewer library as one function of the Worker class it shall use, `gsplat`, which returns the exports."""
+    text = LIBRARY.read_text("utf8").replace("//# sourceMappingURL=index.es.js.map", "")
+    body, exports = re.fullmatch(r"(.*)\nexport \{([^}]*)\};\s*", text, re.DOTALL).groups()
+    names = (word.split(" as ") for word in exports.split(","))
+    members = ", ".join(f"{public.strip()}: {local.strip()}" for local, public in names)
+    return f"/*\n{LICENCE.read_text('utf8')}*/\nfunction gsplat(Worker) {{\n{body}\nreturn {{ {members} }};\n}}"
+
+
+def quantised(values: np.ndarray, dtype: type) -> tuple[np.ndarray, list[float]]:
+    """Values as whole numbers that fill an unsigned type, and the [low, high] that 0 and its maximum stand for."""
+    low, high = float(values.min()), float(values.max())
+    return np.rint((values - low) / max(high - low, 1e-9) * np.iinfo(dtype).max).astype(dtype), [low, high]
+
+
+def packed(gaussians: Gaussians) -> dict:
+    """17 bytes per Gaussian, gzip and base64: asinh(position / UNIT) in 16 bits per axis, log scales, red, green, blue,
+    opacity and wxyz in 8 bits each. Colours are those of the SH degree 0."""
+    g = gaussians.detach().to("cpu", torch.float64)
+    places, place_range = quantised(np.arcsinh(g.means.numpy() / UNIT), np.uint16)
+    scales, scale_range = quantised(g.scales.log().numpy(), np.uint8)
+    colours = torch.cat([dc_to_rgb(g.sh[:, 0]), g.opacities[:, None]], -1).clamp(0, 1).mul(255).round().byte().numpy()
+    turns = torch.nn.functional.normalize(g.quats, dim=-1).mul(127).round().numpy().astype(np.int8)
+    data = b"".join(part.tobytes() for part in (places.astype("<u2"), scales, colours, turns))
+    return {
+        "count": len(g),
+        "places": place_range,
+        "scales": scale_range,
+        "data": base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii"),
+    }
+
+
+def camera_entry(name: str, c2w: np.ndarray) -> dict:
+    x, y, z, w = Rotation.from_matrix(c2w[:3, :3]).as_quat().tolist()
+    return {"name": name, "position": c2w[:3, 3].tolist(), "rotation": [x, y, z, w]}
+
+
+def distance(gaussians: Gaussians) -> float:
+    """How far ahead of the first camera the scene is: the median depth of what lies before it."""
+    depth = gaussians.means[:, 2]
+    return depth[depth > 0].median().item() if (depth > 0).any() else 1.0
+
+
+def payload(walks: list[Walk]) -> str:
+    """What viewer.js reads, as JSON that cannot end its script element."""
+    entries = [
+        {
+            "episode": walk.episode,
+            "size": walk.size,
+            "focal": walk.focal,
+            "unit": UNIT,
+            "distance": distance(next(iter(walk.arms.values()))),
+            "cameras": [camera_entry(name, c2w) for name, c2w in walk.cameras.items()],
+            "arms": [{"name": name} | packed(gaussians) for name, gaussians in walk.arms.items()],
+        }
+        for walk in walks
+    ]
+    return json.dumps(entries).replace("<", "\\u003c")
+
+
+def chosen_episodes(renders: Path) -> list[str]:
+    """Of the exported episodes, by name, the first of each family, MAX_WALKS at most; more of one where it is alone."""
+    names = sorted(path.stem for path in renders.glob("*.ply") if not path.name.endswith(FLOOR))
+    families = {name: Rendered.read(renders / f"{name}.safetensors").about["category"] for name in names}
+    first = [name for number, name in enumerate(names) if families[name] not in list(families.values())[:number]]
+    return (first + [name for name in names if name not in first])[:MAX_WALKS]
+
+
+def walk(episode: str, renders: Path, scenes: Path, index: dict[str, SceneRecord], arms: dict[str, Path]) -> Walk:
+    """An episode with the Gaussians of each arm's .ply file."""
+    rendered = Rendered.read(renders / f"{episode}.safetensors")
+    about, scene = rendered.about, Scene.open(scenes / index[rendered.about["scene"]].file)
+    names = {f"input {number}": name for number, name in enumerate(about["contexts"], 1)}
+    names |= {f"held-out view {name}": name for name in about["targets"]}
+    views = [scene.view(name, rendered.resolution) for name in names.values()]
+    scale, K = rendered.tensors["scale"].item(), views[0].K
+    c2w = camera_in_prediction(views[0].c2w, torch.stack([view.c2w for view in views]), scale)
+    return Walk(
+        episode,
+        rendered.resolution,
+        (K[0, 0].item(), K[1, 1].item()),
+        dict(zip(names, c2w.double().numpy())),
+        {name: read_ply(path) for name, path in arms.items()},
+    )

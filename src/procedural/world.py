@@ -1,0 +1,126 @@
+"""A furnished world ready for rays: parts with materials, lamps, and all triangles in one embree scene.
+
+World axes: z up, metres. Colours are linear RGB.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+
+from src.procedural.meshes import Mesh
+from src.procedural.textures import KINDS, albedo
+
+MEAN_SHARES = np.array([0.45, 0.3, 0.15, 0.1])  # of a material's four colours, roughly, over all patterns
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """A surface: `kind` of KINDS at `scale` metres per pattern unit, in four colours (4, 3).
+
+    grain  strength of the fine noise over everything · gloss  share of the highlight · glow  light of its own
+    """
+
+    kind: str
+    scale: float
+    colours: np.ndarray
+    grain: float = 0.3
+    gloss: float = 0.0
+    glow: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A mesh of one material, turned by `rotation` (3, 3) and put at `position` (3,); `seed` of its texture's noise."""
+
+    mesh: Mesh
+    material: Material
+    position: np.ndarray
+    rotation: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lamp:
+    """A round lamp of `radius` metres at `position`; `colour` is its light at 1 m. Shadows of a `sharp` lamp are traced
+    for each photograph; those of the others are soft and stored with the vertices."""
+
+    position: np.ndarray
+    colour: np.ndarray
+    radius: float
+    sharp: bool = True
+
+
+@dataclass(eq=False)
+class Layout:
+    """What a world is made of. `ambient` (3,) is the light that has been reflected more than once; `room` (3,) the
+    inner extents of the walls around the origin, floor at z = 0; `focus` the height of what a camera circles
+    around; the first `shell` parts are the room itself."""
+
+    room: np.ndarray
+    parts: list[Part] = field(default_factory=list)
+    lamps: list[Lamp] = field(default_factory=list)
+    ambient: np.ndarray = field(default_factory=lambda: np.full(3, 0.3))
+    focus: float = 0.0
+    shell: int = 0
+
+
+class World:
+    """A layout's triangles and tables.
+
+    vertices, normals (V, 3) · faces (F, 3) · flat (F, 3) unit normals of the faces · part_of_face (F,)
+    rotations (P, 3, 3) and positions (P, 3), part to world · gloss, glow (P,) · mean (P, 3) colour seen from afar
+    """
+
+    def __init__(self, layout: Layout):
+        self.layout, parts = layout, layout.parts
+        starts = np.cumsum([0, *(len(part.mesh.vertices) for part in parts[:-1])])
+        self.vertices = np.concatenate([turn(part.mesh.vertices, part.rotation) + part.position for part in parts])
+        self.normals = np.concatenate([turn(part.mesh.normals, part.rotation) for part in parts])
+        self.faces = np.concatenate([part.mesh.faces + start for part, start in zip(parts, starts)])
+        self.part_of_face = np.repeat(np.arange(len(parts)), [len(part.mesh.faces) for part in parts])
+        corners = self.vertices[self.faces]
+        flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        self.flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        self.rotations = np.stack([part.rotation for part in parts])
+        self.positions = np.stack([part.position for part in parts]).astype(float)
+        materials = [part.material for part in parts]
+        self.gloss = np.array([material.gloss for material in materials])
+        self.glow = np.array([material.glow for material in materials])
+        colours = np.stack([material.colours for material in materials])
+        self.mean = np.einsum("pcr,c->pr", colours, MEAN_SHARES)
+        self.tables = (
+            np.array([KINDS.index(material.kind) for material in materials]),
+            np.array([material.scale for material in materials]),
+            np.array([part.seed for part in parts]),
+            colours,
+            np.array([material.grain for material in materials]),
+            np.array([part.mesh.wrap for part in parts]),
+        )
+        self.scene = EmbreeScene(robust=True)
+        TriangleMesh(self.scene, self.vertices.astype(np.float32), self.faces.astype(np.int32))
+
+    def trace(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
+        """First hits of rays (N, 3): primID (N,), -1 = none; tfar (N,) in lengths of `directions`; u, v barycentric."""
+        origins = np.ascontiguousarray(np.broadcast_to(origins, directions.shape), dtype=np.float32)
+        return self.scene.run(origins, np.ascontiguousarray(directions, dtype=np.float32), output=True)
+
+    def reaches(self, origins: np.ndarray, ways: np.ndarray) -> np.ndarray:
+        """Whether nothing stands between `origins` and `origins + ways`, (N,) bool."""
+        hits = self.scene.run(
+            np.ascontiguousarray(origins, dtype=np.float32),
+            np.ascontiguousarray(ways, dtype=np.float32),
+            np.ones(len(ways), np.float32),
+            query="OCCLUDED",
+        )
+        return hits == -1
+
+    def colours(self, points: np.ndarray, normals: np.ndarray, part: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+        """Reflectance (N, 3) at points in the frames of their parts; footprint (N,) metres per sample."""
+        return albedo(points, normals, part, footprint, *self.tables)
+
+
+def turn(vectors: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Rotated vectors (N, 3), without BLAS: the same bits whatever its threads."""
+    return np.einsum("ij,nj->ni", rotation, vectors)

@@ -1,0 +1,27 @@
+"""What computed a result: versions of packages, and the commit of the work tree."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "timm", "gsplat", "lightning", "numba", "numpy", "trimesh", "embreex")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes; the same on every run of one environment."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def git_revision(root: str | Path = ".") -> str | None:
+    """Commit of the work tree, with "-dirty" when files that git tracks differ; None outside Git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None

@@ -1,0 +1,73 @@
+"""Tables of scores: one row per scored picture or cloud, as CSV with six decimals; an empty cell is an absent score."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+from src.reproducible.files import write_whole
+from src.results.statistics import spread
+
+NAMES = ("episode", "scene", "category", "bin", "target", "method", "alignment")  # columns that hold words
+METHODS = ("render", "copy_nearest", "points", "points_splat")
+FLOORS = METHODS[1:]
+ALIGNMENTS = ("raw", "aligned")
+BINS = ("close", "medium", "wide", "very_wide")
+
+Row = dict[str, str | float | None]
+
+
+def write_rows(path: str | Path, rows: list[Row]) -> None:
+    """Write rows atomically; the columns are those of the first row, and every row must have them.
+
+    raises ValueError when a number is not finite
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: cell(name, value) for name, value in row.items()})
+    write_whole(path, text.getvalue().encode())
+
+
+def cell(name: str, value: str | float | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not math.isfinite(value):
+        raise ValueError(f"{name} came out as {value}; a score that cannot be computed must be absent.")
+    return str(value) if isinstance(value, int) else f"{value:.6f}"
+
+
+def read_rows(text: str) -> list[Row]:
+    """Rows of a table that write_rows wrote."""
+    return [
+        {name: value if name in NAMES else float(value) if value else None for name, value in row.items()}
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def metrics_of(rows: list[Row]) -> list[str]:
+    """Names of the columns that hold numbers."""
+    return [name for name in (rows[0] if rows else ()) if name not in NAMES]
+
+
+def select(rows: list[Row], **wanted: str) -> list[Row]:
+    """Rows whose columns have the wanted words, e.g. select(rows, method="render", alignment="aligned")."""
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def column(rows: list[Row], metric: str) -> tuple[list[float], list[str]]:
+    """The present scores of one metric, and their scenes."""
+    present = [row for row in rows if row.get(metric) is not None]
+    return [row[metric] for row in present], [row["scene"] for row in present]
+
+
+def summarise(rows: list[Row]) -> dict[str, dict[str, float | int]]:
+    """mean, std and n of every metric that some row has."""
+    return {metric: spread(values) for metric in metrics_of(rows) if (values := column(rows, metric)[0])}
+
+
+def groups(rows: list[Row], name: str) -> list[str]:
+    """Distinct words of a column: overlap bins from close to wide, everything else in alphabetical order."""
+    found = sorted({row[name] for row in rows})
+    return sorted(found, key=lambda word: BINS.index(word) if word in BINS else len(BINS)) if name == "bin" else found

@@ -1,0 +1,91 @@
+"""The entry of every stage: its parameters, its mistakes as one sentence, its time and memory.
+
+Times lie in scratch/stages/<stage>.json, which neither Git nor DVC tracks.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable
+
+from src.config import Config, load
+
+FOLDER = Path("scratch/stages")
+STAGES = (
+    "download",
+    "weights",
+    "prepare",
+    "extract_geometry",
+    "extract_backbone",
+    "train",
+    "render",
+    "evaluate",
+    "benchmark",
+    "report",
+)
+SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")  # CUDA; the CPU's allocator; the system
+ADVICE = (
+    "data.batch_size=1, a smaller backbone such as model.dinov2_model=dinov2_vits14, "
+    "opt.gradient_checkpointing=true, a smaller resolution, or on a GPU opt.precision=bf16-mixed"
+)
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Wall-clock seconds of a stage after its imports, and the largest resident set (bytes) of any of its processes."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def peak_bytes() -> int:
+    """Largest resident set so far of this process or of one that it has waited for."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+@contextmanager
+def recorded(stage: str) -> Iterator[None]:
+    """Record the block's time and memory under the stage's name, if it ends without an error."""
+    start = time.monotonic()
+    yield
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    measured = StageTime(round(time.monotonic() - start, 2), peak_bytes())
+    (FOLDER / f"{stage}.json").write_text(json.dumps(asdict(measured)) + "\n", "utf8")
+
+
+def stage_times() -> dict[str, StageTime]:
+    """The last recorded run of each stage, in the pipeline's order."""
+    paths = {stage: FOLDER / f"{stage}.json" for stage in STAGES}
+    return {stage: StageTime(**json.loads(path.read_text("utf8"))) for stage, path in paths.items() if path.exists()}
+
+
+@contextmanager
+def memory_advice() -> Iterator[None]:
+    """Turn running out of memory, on the GPU or the CPU, into a ValueError of one sentence that says what takes less."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        words = str(error).strip().partition("\n")[0]
+        if not isinstance(error, MemoryError) and not any(sign in words.lower() for sign in SIGNS):
+            raise
+        raise ValueError(
+            f"Memory ran out ({words.rstrip('.') or 'the system gave no more'}); what takes less: {ADVICE}."
+        ) from error
+
+
+def run(main: Callable[[Config], None], stage: str) -> None:
+    """Entry point of a stage: load the parameters, time it, and turn the user's mistakes into one sentence on stderr."""
+    try:
+        with recorded(stage):
+            main(load(sys.argv[1:]))
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("BACKSPLAT_TRACEBACK"):
+            raise
+        sys.exit(f"error: {error}  (BACKSPLAT_TRACEBACK=1 shows where)")

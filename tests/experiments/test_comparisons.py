@@ -1,0 +1,170 @@
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.experiments.comparisons import against_baseline, control_of, gather, generalisation, paired, ranks
+from src.experiments.result import SCHEMA, experiments, joined, protocol_differences, read_folder, read_revision
+from src.reproducible.files import write_json
+from tests.helpers.publishing import publish
+
+
+def test_this_run_its_commit_and_the_experiments_of_that_commit_are_found(repository):
+    results = gather(repository, repository / "reports")
+    assert [each.name for each in results] == ["this run", "main", "better", "long"]
+    assert [each.label for each in results] == ["vit", "MASt3R only (no backbone)", "clip", "clip"]
+    assert results[1].is_baseline and not results[0].is_baseline
+    assert results[1].benchmark == {"params": "of another configuration"}
+    assert results[2].curves == {"train_loss": "step,loss\n0,0.5\n"}
+    assert len(results[0].scores()) == 24 and results[0].scores("lpips") == {}
+
+
+def test_the_work_tree_equal_to_an_experiment_is_one_row(repository):
+    publish(repository, "clip", 0.5, noise=1)
+    assert [each.name for each in gather(repository, repository / "reports")] == ["this run (better)", "main", "long"]
+
+
+def test_revisions_are_found_by_any_name(repository):
+    assert read_revision(repository, "better", "x").metrics == {"psnr_masked": 20.5}
+    assert read_revision(repository, "main", "x").is_baseline
+    assert read_revision(repository, "main~1", "x") is None and read_revision(repository, "nowhere", "x") is None
+    assert [name for name, _ in experiments(repository, "main~1")] == ["old"]
+
+
+def test_results_of_another_version_are_left_out_with_a_sentence(repository, capsys, monkeypatch):
+    monkeypatch.setattr("src.experiments.result.SCHEMA", SCHEMA + 1)
+    publish(repository, "vit", 0.0)
+    about = json.loads((repository / "reports/experiment.json").read_text())
+    write_json(repository / "reports/experiment.json", about | {"schema": SCHEMA + 1})
+    assert [each.name for each in gather(repository, repository / "reports")] == ["this run"]
+    assert capsys.readouterr().err.count(f"another version of this code (schema {SCHEMA}, this is {SCHEMA + 1})") == 3
+
+
+def test_without_git_or_results_there_is_only_this_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run dvc repro"):
+        gather(tmp_path, tmp_path / "reports")
+    publish(tmp_path, "vit", 0.0)
+    assert [each.name for each in gather(tmp_path, tmp_path / "reports")] == ["this run"]
+    assert experiments(tmp_path) == []
+
+
+def test_what_differs_is_named(repository):
+    current, baseline, better, longer = gather(repository, repository / "reports")
+    assert protocol_differences(current, baseline) == protocol_differences(current, better) == []
+    assert protocol_differences(current, longer) == ["opt.steps 900 instead of 300"]
+    publish(repository, "vit", 0.0, scenes="b" * 64)
+    assert protocol_differences(current, read_folder(repository / "reports", "x")) == ["other scenes"]
+    current.rows.pop()
+    assert protocol_differences(current, baseline) == ["other scored targets"]
+
+
+def test_differences_are_paired_with_the_baseline_and_refused_runs_left_out(repository):
+    results = gather(repository, repository / "reports")
+    found = against_baseline(results, 500, 0.95, 0)
+    assert set(found) == {"this run", "better"}
+    assert found["better"].interval.mean == pytest.approx(0.5, abs=0.05) and found["better"].distinguishable
+    by_hand = [row["psnr_masked"] - results[1].scores()[key]["psnr_masked"] for key, row in results[0].scores().items()]
+    assert found["this run"].interval.mean == pytest.approx(np.mean(by_hand)) and found["this run"].interval.n == 24
+    assert against_baseline(results[:1], 500, 0.95, 0) == against_baseline(results[1:2], 500, 0.95, 0) == {}
+
+
+def trained(folder: Path, backbone: str, gains: dict[int, float]) -> list:
+    """A result per seed."""
+    found = []
+    for seed, gain in gains.items():
+        publish(folder, backbone, gain, noise=10 * len(backbone) + seed, seed=seed)
+        found.append(read_folder(folder / "reports", f"{backbone}-{seed}"))
+    return found
+
+
+def test_runs_that_differ_in_their_seed_alone_become_one_result(tmp_path):
+    runs = trained(tmp_path, "clip", {0: 0.5, 1: 0.9, 2: 0.1})
+    arm, other = joined([runs[0], *trained(tmp_path, "vit", {1: 0.0}), runs[2], runs[1]])
+    assert (arm.name, arm.detail, other.detail) == ("clip-0", "3 seeds", "") and list(arm.runs) == [0, 1, 2]
+    for key, row in arm.scores().items():
+        assert row["psnr_masked"] == pytest.approx(np.mean([run.scores()[key]["psnr_masked"] for run in runs]))
+    assert joined([arm, other]) == [arm, other]
+
+
+def test_runs_that_differ_in_more_or_in_nothing_are_not_joined(tmp_path):
+    (first,) = trained(tmp_path, "clip", {0: 0.5})
+    publish(tmp_path, "clip", 0.5, seed=1, opt={"steps": 900})
+    longer = read_folder(tmp_path / "reports", "longer")
+    publish(tmp_path, "clip", 0.7, seed=0)
+    again = read_folder(tmp_path / "reports", "again")
+    assert joined([first, longer, again]) == [first, longer, again]
+    (second,) = trained(tmp_path, "clip", {1: 0.5})
+    second.rows.pop()
+    assert len(joined([first, second])) == 2
+    assert protocol_differences(first, second) == ["seed 1 instead of 0"]
+
+
+def test_arms_are_compared_by_the_seeds_that_both_have(tmp_path):
+    bases = trained(tmp_path, "none", {0: 0.0, 1: 0.3, 2: -0.2})
+    clips = trained(tmp_path, "clip", {1: 0.8, 2: 0.3, 3: 9.0})
+    base, clip = joined(bases + clips)
+    found = against_baseline([base, clip], 300, 0.95, 0)["clip-1"].interval
+    assert (found.seeds, found.n) == (2, 24) and found.mean == pytest.approx(0.5, abs=0.1)
+    by_hand = [
+        ours.scores()["s3", "1"]["psnr_masked"] - theirs.scores()["s3", "1"]["psnr_masked"]
+        for ours, theirs in zip(clips[:2], bases[1:])
+    ]
+    assert paired(clip, base, "psnr_masked")[:, 10] == pytest.approx(by_hand)
+    (third,) = trained(tmp_path, "vit", {2: -5.0})
+    assert ranks([base, clip, third])["vit-2"] == (3, 3)
+    (fourth,) = trained(tmp_path, "rgb", {0: -9.0})  # has no seed in common with the third: which is worse stays open
+    assert {name: rank for name, rank in ranks([base, third, fourth]).items() if name != "none-0"} == {
+        "vit-2": (2, 3),
+        "rgb-0": (2, 3),
+    }
+    assert protocol_differences(bases[0], clip) == ["seed 1 instead of 0"]
+
+
+def test_a_work_tree_that_equals_no_commit_is_not_joined_with_their_seeds(repository):
+    publish(repository, "clip", 0.5, noise=5, seed=7)
+    assert [each.detail for each in gather(repository, repository / "reports")] == ["", "", "", ""]
+
+    def git(*words):
+        return subprocess.run(
+            ["git", "-C", repository, *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("commit", "-qam", "seven")
+    head = git("rev-parse", "HEAD")
+    publish(repository, "clip", 0.6, noise=6, seed=8)
+    git("commit", "-qam", "eight")
+    git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/eight", "HEAD")
+    git("reset", "-q", "--hard", head)
+    (current,) = gather(repository, repository / "reports")
+    assert (current.name, current.detail) == ("this run (main)", "2 seeds")
+
+
+def test_the_control_is_the_comparable_result_with_constant_features(tmp_path):
+    (base,) = trained(tmp_path, "none", {0: 0.0})
+    publish(tmp_path, "constant", 0.1, opt={"steps": 900})
+    longer = read_folder(tmp_path / "reports", "longer")
+    (constant,) = trained(tmp_path, "constant", {0: 0.1})
+    assert control_of([base, longer, constant]) is constant and control_of([base, longer]) is None
+
+
+def test_an_arm_is_tabled_over_its_training_scenes_however_many_seeds_each_choice_had(tmp_path):
+    everything = trained(tmp_path, "clip", {0: 0.0, 1: 0.0})
+    publish(tmp_path, "clip", 1.0, train_category="rooms")
+    rooms = read_folder(tmp_path / "reports", "rooms")
+    assert set(generalisation(joined([*everything, rooms]))["clip"]) == {"all", "rooms"}
+
+
+def test_arms_of_one_label_are_tabled_apart(tmp_path):
+    found = []
+    for recipe, gain in (("concat", 0.0), ("gated", 1.0)):
+        for category in ("all", "rooms"):
+            publish(tmp_path, "clip", gain, recipe=recipe, train_category=category)
+            found.append(read_folder(tmp_path / "reports", f"{recipe}-{category}"))
+    tables = generalisation(found)
+    assert list(tables) == ["clip · concat-all", "clip · gated-all"]
+    assert all(set(trained) == {"all", "rooms"} for trained in tables.values())
+    gains = [trained["rooms"]["rooms"] for trained in tables.values()]
+    assert gains[1] - gains[0] == pytest.approx(1.0)
+    assert list(generalisation(found[:3])) == ["clip"]  # the second is on one choice of scenes alone

@@ -1,0 +1,81 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.experiments.dvc_cache import cached_files, second_arm
+from src.experiments.result import Result
+
+STAGES = """stages:
+  render:
+    cmd: mkdir -p data/renders && cp word.txt data/renders/a.ply && echo b > data/renders/b.ply
+    deps: [word.txt]
+    outs: [data/renders]
+"""
+
+
+def say(folder: Path, *words: str) -> str:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    return subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> tuple[Path, list[str]]:
+    """A DVC repository with two commits whose data/renders differ, and the commits."""
+    folder, commits = tmp_path_factory.mktemp("repository"), []
+    for words in (
+        ["git", "init", "-q"],
+        ["git", "config", "user.email", "a@example.org"],
+        ["git", "config", "user.name", "A"],
+        ["dvc", "init", "-q"],
+    ):
+        say(folder, *words)
+    (folder / "dvc.yaml").write_text(STAGES)
+    (folder / ".gitignore").write_text("/data\n")
+    for word in ("old", "new"):
+        (folder / "word.txt").write_text(word)
+        say(folder, "dvc", "repro", "-q")
+        say(folder, "git", "add", "-A")
+        say(folder, "git", "commit", "-qm", word)
+        commits.append(say(folder, "git", "rev-parse", "HEAD"))
+    return folder, commits
+
+
+def result(name: str, revision: str | None, backbone: str = "vit", steps: int = 3) -> Result:
+    return Result(
+        name, {"backbone": {"name": backbone}, "protocol": {"steps": steps, "seed": 0}}, {}, [], {}, None, revision
+    )
+
+
+def test_files_of_another_revision_come_from_the_cache(repository):
+    folder, (old, new) = repository
+    found = cached_files(folder, result("old", old), "data/renders")
+    assert {name: path.read_text().strip() for name, path in found.items()} == {"a.ply": "old", "b.ply": "b"}
+    assert cached_files(folder, result("new", new), "data/renders")["a.ply"].read_text() == "new"
+
+
+def test_what_the_cache_or_the_revision_does_not_hold_is_absent(repository, tmp_path):
+    folder, (old, _) = repository
+    assert cached_files(folder, result("this run", None), "data/renders") == {}
+    assert cached_files(folder, result("old", old), "data/model") == {}
+    assert cached_files(folder, result("nowhere", "0" * 40), "data/renders") == {}
+    say(tmp_path, "git", "clone", "-q", str(folder), "clone")
+    assert cached_files(tmp_path / "clone", result("old", old), "data/renders") == {}
+    shutil.rmtree(tmp_path / "clone/.dvc")
+    assert cached_files(tmp_path / "clone", result("old", old), "data/renders") == {}
+
+
+def test_the_second_arm_is_the_baseline_or_else_the_first_comparable_one(repository):
+    folder, (old, new) = repository
+    current, other, base = result("this run", None), result("add", old), result("base", new, "none")
+    longer = result("long", new, "none", steps=9)
+    assert second_arm(folder, [current, longer, other, base], "data/renders")[0] is base
+    found = second_arm(folder, [current, longer, other], "data/renders")
+    assert found[0] is other and set(found[1]) == {"a.ply", "b.ply"}
+    assert second_arm(folder, [current, longer], "data/renders") is None

@@ -1,0 +1,100 @@
+"""A headless Chromium that opens one file from disk and says what happened. Needs `chromium`; tests skip without it."""
+
+import asyncio
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--remote-debugging-port=0",
+)
+PATIENCE = 120  # seconds for a page to say that it is ready
+
+
+def installed() -> bool:
+    return shutil.which("chromium") is not None
+
+
+@dataclass
+class Visit:
+    """answers: what the expressions came to; complaints: console errors, warnings and exceptions; requests: addresses."""
+
+    answers: list = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+def visit(page: Path, profile: Path, width: int, ready: str, *expressions: str) -> Visit:
+    """Open a file in a window of a width, wait until the expression `ready` is true, and evaluate others."""
+    process = subprocess.Popen(
+        ["chromium", *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        return asyncio.run(asyncio.wait_for(talk(page, profile, width, ready, expressions), PATIENCE + 30))
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def talk(page: Path, profile: Path, width: int, ready: str, expressions: tuple[str, ...]) -> Visit:
+    port_file, start, found = profile / "DevToolsActivePort", time.monotonic(), Visit()
+    while not port_file.exists():
+        assert time.monotonic() - start < PATIENCE, "Chromium did not start"
+        await asyncio.sleep(0.1)
+    port = port_file.read_text().splitlines()[0]
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/json/list") as listed:
+            address = next(tab["webSocketDebuggerUrl"] for tab in await listed.json() if tab["type"] == "page")
+        async with session.ws_connect(address, max_msg_size=0) as socket:
+            number = 0
+
+            async def ask(method: str, **parameters: object) -> dict:
+                nonlocal number
+                number += 1
+                await socket.send_json({"id": number, "method": method, "params": parameters})
+                while (message := await socket.receive_json()).get("id") != number:
+                    note(message, found)
+                return message.get("result", {})
+
+            async def evaluate(expression: str) -> object:
+                answer = await ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+                return answer["result"].get("value")
+
+            for domain in ("Runtime", "Log", "Network", "Page"):
+                await ask(f"{domain}.enable")
+            await ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+            await ask("Page.navigate", url=page.as_uri())
+            while not await evaluate(ready):
+                assert time.monotonic() - start < PATIENCE, f"{ready} did not become true: {found}"
+                await asyncio.sleep(0.2)
+            found.answers = [await evaluate(expression) for expression in expressions]
+    return found
+
+
+def note(message: dict, found: Visit) -> None:
+    """Keep what an event of the browser says."""
+    method, about = message.get("method"), message.get("params", {})
+    if method == "Network.requestWillBeSent":
+        found.requests.append(about["request"]["url"])
+    elif method == "Runtime.exceptionThrown":
+        found.complaints.append(str(about["exceptionDetails"]))
+    elif method == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
+        found.complaints.append(about["entry"]["text"])
+    elif method == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning", "assert"):
+        found.complaints.append(str(about["args"]))

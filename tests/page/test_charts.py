@@ -1,0 +1,45 @@
+import re
+import xml.etree.ElementTree as xml
+
+import pytest
+
+from src.page.charts import bands, bars, curves, dots, forest, scatter
+
+LINES = {"a": ([0, 10, 20], [3.0, 2.0, 1.0]), "b": ([0, 20], [3.0, 2.5])}
+ESTIMATES = {"x": [(20, 19, 21), None], "y": [(10, None, None), (12, 11, 13)]}
+DRAWN = {
+    "curves": lambda: curves(LINES, "loss <dB>", 'a "b" & c'),
+    "bands": lambda: bands(["close", "wide"], ESTIMATES, "dB", "d"),
+    "dots": lambda: dots({"room 1": {"x": 20.0, "y": 3.0}, "room 2": {"x": 21.0}}, "dB", "d"),
+    "scatter": lambda: scatter({"room 1": (20.0, 21.0), "room 2": (19.0, 18.0)}, "baseline", "dB", "d"),
+    "bars": lambda: bars(
+        {"encoder": {"x": (20.0, 19.0, 21.0)}, "all": {"x": (50.0, 45.0, 61.0), "y": (70.0, 70.0, 72.0)}}, "ms", "d"
+    ),
+    "forest": lambda: forest({"one": (0.1, -0.1, 0.3), "two": (0.4, None, None)}, "dB", "d"),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_charts_are_inline_svg_without_fixed_colours_styles_or_addresses(name):
+    svg = DRAWN[name]()
+    root = xml.fromstring(svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1))
+    assert root.tag == "svg" and root.get("viewBox") and root.get("role") == "img" and "width" not in root.attrib
+    assert not re.search(r"#0[1-6]0[1-6]0[1-6]|<style|<metadata|font-family|https?:", svg)
+    assert "var(--accent)" in svg and "var(--muted)" in svg
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_charts_repeat_byte_for_byte(name):
+    assert DRAWN[name]() == DRAWN[name]()
+
+
+def test_words_and_numbers_are_text():
+    assert all(word in DRAWN["dots"]() for word in (">room 1<", ">room 2<", ">dB<"))
+    assert 'aria-label="a &quot;b&quot; &amp; c"' in DRAWN["curves"]()
+
+
+def test_intervals_are_drawn_only_where_they_exist():
+    """The accent strokes of a forest: one line per interval."""
+    lines = lambda svg: len(re.findall(r"stroke: var\(--accent\); stroke-width: 2", svg))
+    assert lines(DRAWN["forest"]()) == 1
+    assert lines(forest({"one": (0.1, -0.1, 0.3), "two": (0.4, 0.2, 0.6)}, "dB", "d")) == 2

@@ -1,0 +1,1 @@
+from tests.helpers.pairs import scenes  # noqa: F401

@@ -1,0 +1,53 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+
+from src.splatting.cpu import composite, jit
+
+
+def test_every_file_with_compiled_code_names_the_cache_folder():
+    """A file left out could change without its machine code being made anew."""
+    found = {
+        path.name
+        for path in jit.HERE.glob("*.py")
+        if any(line in path.read_text(encoding="utf8") for line in ("from numba", "import numba"))
+    }
+    asking_for_threads = {"rasterize_cpu.py", "rasterizer_benchmark.py"}
+    assert found - asking_for_threads == set(jit.SOURCES)
+    for name in asking_for_threads:
+        assert "njit" not in (jit.HERE / name).read_text(encoding="utf8")
+
+
+def test_machine_code_is_kept_in_a_folder_named_after_the_sources():
+    assert (
+        Path(composite.composite.stats.cache_path)
+        == Path(numba.config.CACHE_DIR or jit.HERE / "__pycache__") / f"numba-{jit.digest}"
+    )
+
+
+DEAL = """
+import numpy as np
+from src.splatting.cpu.composite import deal
+print(deal(np.array([1, 0]), np.array([[0, 0, 2, 1], [1, 0, 2, 1]]), 2, 1)[1].tolist())
+print(sum(deal.stats.cache_hits.values()), sum(deal.stats.cache_misses.values()))
+"""
+
+
+def test_copies_of_the_repository_share_machine_code_until_a_source_changes(tmp_path):
+    outputs = []
+    for name in ("one", "other", "changed"):
+        shutil.copytree(jit.HERE, tmp_path / name / "src", ignore=shutil.ignore_patterns("__pycache__", "datasets"))
+        if name == "changed":
+            with open(tmp_path / name / "src/splatting/cpu/project.py", "a") as file:
+                file.write("# another version\n")
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "shared")}
+        result = subprocess.run(
+            [sys.executable, "-c", DEAL], cwd=tmp_path / name, env=environment, capture_output=True, text=True
+        )
+        outputs.append(result.stdout.splitlines())
+    assert outputs == [["[0, 1, 0]", "0 1"], ["[0, 1, 0]", "1 0"], ["[0, 1, 0]", "0 1"]]
+    assert len(list((tmp_path / "shared").iterdir())) == 2

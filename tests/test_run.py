@@ -1,0 +1,51 @@
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from src import stopwatch
+from src.run import STAGES, peak_bytes, recorded, stage_times
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_last_run_of_each_stage_counts(monkeypatch):
+    assert stage_times() == {}
+    clock = iter([10, 13, 20, 20.5, 30, 31.25])
+    with monkeypatch.context() as patch:
+        patch.setattr(stopwatch.time, "monotonic", lambda: next(clock))
+        for stage in ("train", "download", "train"):
+            with recorded(stage):
+                pass
+    assert list(stage_times()) == ["download", "train"]
+    assert stage_times()["train"].seconds == 1.25 and stage_times()["download"].seconds == 0.5
+
+
+def test_a_stage_takes_as_long_as_its_block():
+    with recorded("train"):
+        time.sleep(0.2)
+    assert 0.2 <= stage_times()["train"].seconds < 60
+
+
+def test_a_failed_stage_leaves_what_was_recorded():
+    with recorded("train"):
+        pass
+    before = stage_times()
+    with pytest.raises(ValueError), recorded("train"):
+        raise ValueError("no")
+    assert stage_times() == before
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = peak_bytes()
+    held = np.ones(before // 8 + 50_000_000 // 8)
+    assert peak_bytes() - before >= 40_000_000 and held.any()
+
+
+def test_stages_are_those_of_the_pipeline(pytestconfig):
+    names = yaml.safe_load((pytestconfig.rootpath / "dvc.yaml").read_text("utf8"))["stages"]
+    assert [name for name in names if name != "check"] == list(STAGES)
