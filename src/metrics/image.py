@@ -10,15 +10,13 @@ import warnings
 from copy import copy
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
-from scipy.ndimage import correlate1d
+from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 MSE_FLOOR = 1e-10  # PSNR of a perfect image: 100 dB, so that means stay finite
-SSIM_RADIUS, SSIM_SIGMA = 5, 1.5
-SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+SSIM_RADIUS = 5  # pixels; scikit-image cuts its Gaussian window of sigma 1.5 there
 LPIPS_TRUNKS = ("alex", "vgg", "squeeze")
 
 
@@ -51,32 +49,21 @@ def psnr(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | N
     return None if error is None else decibels(error)
 
 
-def blur(images: np.ndarray) -> np.ndarray:
-    """Gaussian window of SSIM, sigma 1.5 cut at radius 5, over (..., H, W); edges mirrored, the edge pixel repeated."""
-    window = np.exp(-0.5 * (np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1) / SSIM_SIGMA) ** 2)
-    window /= window.sum()
-    return correlate1d(correlate1d(images, window, -1, mode="reflect"), window, -2, mode="reflect")
-
-
 def ssim_map(first: Tensor, second: Tensor) -> Tensor:
     """Structural similarity of each pixel and channel   (Wang et al. 2004, Image quality assessment, eq. 13).
 
-    The convention of scikit-image's `structural_similarity(gaussian_weights=True)`, which pixelSplat and Splatt3R score
-    with: an 11 x 11 Gaussian window, and *sample* covariances (times 121/120), where Wang's code has population ones.
+    By scikit-image with the settings that pixelSplat and Splatt3R score with: an 11 x 11 Gaussian window, edges
+    mirrored, and *sample* covariances (times 121/120), where Wang's code has population ones.
 
     first, second (..., H, W)  in [0, 1]
     returns       (..., H, W)  in [-1, 1], float64, on the CPU
     """
     if min(first.shape[-2:]) < 2 * SSIM_RADIUS + 1:
         raise ValueError(f"SSIM needs images of at least 11 x 11 pixels; got {tuple(first.shape[-2:])}.")
-    first, second = (image.detach().cpu().double().numpy() for image in (first, second))
-    samples = (2 * SSIM_RADIUS + 1) ** 2
-    mean1, mean2, square1, square2, product = blur(np.stack([first, second, first**2, second**2, first * second]))
-    variance1, variance2, covariance = (
-        samples / (samples - 1) * moment for moment in (square1 - mean1**2, square2 - mean2**2, product - mean1 * mean2)
-    )
-    luminance = (2 * mean1 * mean2 + SSIM_C1) / (mean1**2 + mean2**2 + SSIM_C1)
-    return torch.from_numpy(luminance * (2 * covariance + SSIM_C2) / (variance1 + variance2 + SSIM_C2))
+    height, width = first.shape[-2:]
+    pair = (image.detach().cpu().double().reshape(-1, height, width).numpy() for image in (first, second))
+    _, similarity = structural_similarity(*pair, channel_axis=0, gaussian_weights=True, data_range=1.0, full=True)
+    return torch.from_numpy(similarity).view(first.shape)
 
 
 def mean_similarity(similarity: Tensor, mask: Tensor | None = None) -> float | None:
