@@ -1,9 +1,9 @@
-# Two commands, each complete on a fresh clone with Python >= 3.11: `make repro` and `make test`.
+# Each command is complete on a fresh clone with Python >= 3.11: `make repro`, `make test`, `make docs`.
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test
+.PHONY: repro test docs
 
 repro: $(VENV)/installed
 	dvc repro
@@ -12,8 +12,12 @@ repro: $(VENV)/installed
 test: $(VENV)/installed
 	python -m pytest --numprocesses 2 --dist loadfile
 
-$(VENV)/installed: requirements.txt
+docs: $(VENV)/installed
+	python -m sphinx -q -W --keep-going -b html docs scratch/docs
+	@echo "The pages: scratch/docs/index.html"
+
+$(VENV)/installed: requirements.txt requirements-test.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed, this is ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt --requirement requirements-test.txt
 	touch $@

@@ -1,12 +1,13 @@
 """Sphinx: python -m sphinx -W --keep-going -b html docs scratch/docs"""
 
-import tomllib
 from pathlib import Path
+
+import yaml
 
 project = "Backsplat"
 author = "The Backsplat authors"
 copyright = author
-release = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["version"]
+release = yaml.safe_load((Path(__file__).parents[1] / "CITATION.cff").read_text())["version"]
 
 extensions = ["myst_nb"]
 myst_enable_extensions = ["colon_fence"]
