@@ -1,4 +1,4 @@
-# Each command is complete on a fresh clone with Python >= 3.11: `make repro`, `make test`, `make docs`.
+# Each command is complete on a fresh clone with Python >= 3.11: it installs what it needs, and again when a list changed.
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -9,15 +9,19 @@ repro: $(VENV)/installed
 	dvc repro
 	@echo "The report: reports/summary/index.html"
 
-test: $(VENV)/installed
+test: $(VENV)/installed-test
 	python -m pytest --numprocesses 2 --dist loadfile
 
-docs: $(VENV)/installed
+docs: $(VENV)/installed-test
 	python -m sphinx -q -W --keep-going -b html docs scratch/docs
 	@echo "The pages: scratch/docs/index.html"
 
-$(VENV)/installed: requirements.txt requirements-test.txt
+$(VENV)/installed: requirements.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed, this is ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt --requirement requirements-test.txt
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed requirements-test.txt
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements-test.txt
 	touch $@
