@@ -8,16 +8,14 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from src.config import Config
 from src.fetching.backbone import backbone_weights
 from src.fetching.fetch import FetchError
 from src.fetching.store import MODEL, fetched, renew
 from src.mast3r.weight_file import CheckpointError, read_checkpoint, write_geometry
-from src.pretrained.official import NAVER, NAVER_LICENCE, compare, read_official
+from src.pretrained.official import NAVER, NAVER_LICENCE, read_official
 from src.pretrained.source import Source
-from src.pretrained.state_dicts import read_tensors
+from src.pretrained.trunks import TRUNKS, read_trunk
 from src.reproducible.hashes import file_hash
 from src.reproducible.seeds import fix_computation
 from src.run import run
@@ -58,24 +56,6 @@ GEOMETRIES = {
     )
 }
 
-TORCHVISION = "https://download.pytorch.org/models"
-# torchvision's file names carry the first 8 digits of their SHA-256
-TRUNKS = {
-    "alex": (
-        "AlexNet",
-        Source(f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "BSD-3-Clause (torchvision)", 244, sha256="7be5be79"),
-    ),
-    "vgg": (
-        "VGG-16",
-        Source(f"{TORCHVISION}/vgg16-397923af.pth", "BSD-3-Clause (torchvision)", 553, sha256="397923af"),
-    ),
-    "squeeze": (
-        "SqueezeNet",
-        Source(f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth", "BSD-3-Clause (torchvision)", 5, sha256="b8a52dc0"),
-    ),
-}
-TRUNK_NETWORKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # as torchvision calls them
-
 
 def geometry_file(config: Config) -> tuple[Path, dict]:
     """File of the two-view network that model.geometry selects, and its record.
@@ -95,8 +75,9 @@ def geometry_file(config: Config) -> tuple[Path, dict]:
         }
     elif file in GEOMETRIES:
         label, source = GEOMETRIES[file]
-        path = fetched(source, config, key, "set model.geometry=tiny for the network that comes with this repository")
-        about = {"weights": "pretrained", "label": label, "source": source.url, "licence": source.licence}
+        remedy = "set model.geometry=tiny for the network that comes with this repository"
+        path, about = fetched(source, config, key, remedy)
+        about |= {"weights": "pretrained", "label": label}
     elif config.weights.root and (path := Path(config.weights.root) / file).is_file():
         about = {
             "weights": "file",
@@ -110,7 +91,7 @@ def geometry_file(config: Config) -> tuple[Path, dict]:
             f"({config.weights.root or 'not set'}); place it there, or choose one of "
             f"{', '.join(GEOMETRIES)}, or set model.geometry=tiny."
         )
-    return path, about | {"name": config.model.geometry, "sha256": file_hash(path)}
+    return path, about | {"name": config.model.geometry, "sha256": about.get("sha256") or file_hash(path)}
 
 
 def geometry(config: Config, folder: Path) -> None:
@@ -135,6 +116,12 @@ def geometry(config: Config, folder: Path) -> None:
         write_geometry(folder / MODEL, checkpoint.config, checkpoint.state_dict)
 
 
+WITHOUT = (
+    "go on without LPIPS by eval.lpips=none and loss.lpips_loss_weight=0 (in params.yaml, or for one run by "
+    "dvc exp run -S eval.lpips=none -S loss.lpips_loss_weight=0)"
+)
+
+
 def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
     """The trunk of LPIPS under torchvision's names, without its classifier, in each of `folders`; a record alone where
     none is asked for.
@@ -142,33 +129,15 @@ def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
     name    alex, vgg, squeeze or none · key  the parameter that says so
     raises  FetchError; CheckpointError when the file is not that network's, to the last name and shape
     """
-    record, trunk = (
-        {
-            "name": "none",
-            "label": "no LPIPS",
-            "weights": "none",
-            "licence": "none needed",
-            "source": "none",
-            "sha256": None,
-        },
-        None,
-    )
+    record = {"name": "none", "label": "no LPIPS", "weights": "none", "licence": "none needed", "source": "none"}
+    record, trunk = record | {"sha256": None}, None
     if name != "none":
         label, source = TRUNKS[name]
-        path = fetched(source, config, f"{key}={name}", "set eval.lpips=none and loss.lpips_loss_weight=0")
-        trunk = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith("classifier.")}
-        from torchvision.models import get_model  # here, as it takes seconds and most runs have no trunk
-
-        with torch.device("meta"):
-            compare(path, trunk, get_model(TRUNK_NETWORKS[name]).features.state_dict(prefix="features."))
-        record = {
-            "name": name,
-            "label": f"LPIPS ({label})",
-            "weights": "pretrained",
-            "licence": source.licence,
-            "source": source.url,
-            "sha256": file_hash(path),
-        }
+        path, about = fetched(source, config, f"{key}={name}", WITHOUT)
+        record, trunk = (
+            {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained"} | about,
+            read_trunk(path, name),
+        )
     for folder in folders:
         renew(folder, record, trunk)
 

@@ -42,24 +42,24 @@ def backbone_weights(config: Config, folder: Path) -> None:
                 f"model.weights is {choice!r}, which is no file; choose random, pretrained, or the "
                 "path of a weight file."
             )
-        record |= {"source": path.name, "licence": "unknown"}
+        record |= {"source": path.name, "licence": "unknown", "sha256": file_hash(path)}
     elif network.source is None:
         raise ValueError(
             f"model.weights is pretrained, but nobody publishes weights of {network.title}; set "
             "model.weights=random, or to the path of a file."
         )
     else:
-        path = fetched(
+        path, about = fetched(
             network.source,
             config,
             "model.weights=pretrained",
             "set model.weights=random for the untrained control, or to the path of a weight file",
         )
-        record |= {"source": network.source.url}
+        record |= about
     tensors, inner = network.read(path), network.inner[0] if isinstance(network, Shuffled) else network
     if weights == "pretrained" and config.weights.dinov2_source == "torchhub" and isinstance(inner, DinoV2):
         torch_hub.load(inner, tensors, config.weights.root, str(path))
         record |= {"source": f"{network.source.url}, by torch.hub {torch_hub.REPOSITORY}:{torch_hub.COMMIT}"}
     else:
         network.load(tensors, str(path))
-    renew(folder, record | {"sha256": file_hash(path)}, network.network.state_dict())
+    renew(folder, record, network.network.state_dict())

@@ -4,6 +4,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Packaged:
+    """A weight file that an ordinary package of the package index ships.
+
+    title    of the network in it
+    package  its name in the index
+    version  the one whose file was checked; requirements-weights.txt pins it
+    file     its path under site-packages
+    licence  of the weights
+    sha256   of the file, all 64 digits
+    """
+
+    title: str
+    package: str
+    version: str
+    file: str
+    licence: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Source:
     """A file that its publisher offers.
 
@@ -13,6 +33,7 @@ class Source:
     sha256     hexadecimal, whole or the first digits, where the publisher states it; else empty
     megabytes  about how large it is
     gated      the publisher hands it out only after its terms were accepted in a browser
+    packaged   the same network's weights in a package, which stand in for the download where it is installed
     """
 
     url: str
@@ -21,6 +42,7 @@ class Source:
     file: str = ""
     sha256: str = ""
     gated: bool = False
+    packaged: Packaged | None = None
 
     @property
     def name(self) -> str:
