@@ -19,7 +19,7 @@ from src.config import Config, load
 from src.extract import backbone_features
 from src.inference.photographs import read_snapshot
 from src.inference.previews import drawn
-from src.renders.ply import check_ending, write_splats
+from src.renders.gaussian_file import ending_of, write_gaussians
 from src.reproducible.files import read_json, write_whole
 from src.reproducible.seeds import fix_computation
 from src.splatt3r import build
@@ -52,7 +52,7 @@ def check_outputs(output: Path, preview: Path | None, force: bool) -> None:
 
     raises    ValueError  when a file could not be written, or exists and may not be replaced
     """
-    check_ending(output)
+    ending_of(output)
     if preview is not None and preview.suffix.lower() not in PREVIEWS:
         raise ValueError(f"The preview {preview} must end in {' or '.join(PREVIEWS)}.")
     for path in filter(None, (output, preview)):
@@ -121,7 +121,7 @@ def main(words: list[str]) -> None:
         output, made_by = predict_pair(config, images)
         gaussians = output.gaussians[0]
         picture = None if asked.preview is None else drawn(asked.preview, images, output, gaussians)
-        write_splats(asked.output, gaussians)
+        write_gaussians(asked.output, gaussians)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     if picture is not None:

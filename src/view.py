@@ -1,4 +1,4 @@
-"""Look at Gaussians in a browser: python -m src.view scene.ply [other.ply]
+"""Look at Gaussians in a browser: python -m src.view scene.ply [other.splat]
 
 Served to this machine alone. Two files share one camera: a switch shows the one or the other from the same place.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import viser
 
 from src.geometry.cameras import covariances
-from src.renders.ply import read_ply
+from src.renders.gaussian_file import read_gaussians
 from src.splatting.gaussians import Gaussians
 from src.splatting.sh import dc_to_rgb
 
@@ -25,12 +25,37 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m src.view", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("scenes", nargs="+", type=Path, metavar="scene.ply", help="one or two 3DGS PLY files")
+    parser.add_argument(
+        "scenes",
+        nargs="+",
+        type=Path,
+        metavar="scene.ply",
+        help="one or two files of Gaussians: .ply, .compressed.ply or .splat",
+    )
     parser.add_argument("--port", type=int, default=PORT, help=f"{PORT} or the next free one; 0: any")
     asked = parser.parse_args(words)
     if len(asked.scenes) > 2:
         parser.error("name one file, or two to compare")
     return asked
+
+
+def opened(path: Path) -> Gaussians:
+    """Gaussians of a file; those that cannot be drawn are left out, and their number is printed.
+
+    raises    FileNotFoundError, ValueError  when there is no such file, or no Gaussian in it can be drawn
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no file {path}; python -m src.predict writes one, and so does the stage render."
+        )
+    found = read_gaussians(path)
+    sound = found.finite
+    if lost := int((~sound).sum()):
+        words = f"{lost} of {len(found)} Gaussians hold numbers that are not finite, or no rotation"
+        if lost == len(found):
+            raise ValueError(f"{path}: {words}, so there is nothing to show; export it again.")
+        print(f"{path}: {words}; they are left out", flush=True)
+    return found.chosen(sound)
 
 
 def enlargement(scenes: list[Gaussians]) -> float:
@@ -54,14 +79,9 @@ def add_splats(server: viser.ViserServer, name: str, gaussians: Gaussians, facto
 def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.GaussianSplatHandle]]:
     """A running server that shows the first file, and a switch where there is a second; the handles in that order.
 
-    raises    FileNotFoundError, ValueError  when a file is missing or no 3DGS PLY; no server is left running
+    raises    FileNotFoundError, ValueError  when a file is missing or holds no Gaussians; no server is left running
     """
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"There is no file {path}; python -m src.predict writes one, and so does the stage render."
-            )
-    scenes = [read_ply(path) for path in paths]
+    scenes = [opened(path) for path in paths]
     factor = enlargement(scenes)
     server = viser.ViserServer(HOST, port, label="Backsplat", verbose=False)
     server.scene.set_up_direction("-y")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from src.geometry.cameras import covariances
+from src.renders.gaussian_file import write_gaussians
 from src.renders.ply import write_ply
 from src.view import DISTANCE, main, serve
 from tests.helpers.gaussians import random_gaussians
@@ -70,6 +71,30 @@ def test_a_switch_shows_one_of_two_scenes_from_one_camera(served, scenes):
     assert list(switch.options) == [f"1: {scenes[0][0]}", f"2: {scenes[0][1]}"]
     switch.value = switch.options[1]
     assert [handle.visible for handle in handles] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["scene.splat", "scene.compressed.ply"])
+def test_every_format_that_predict_writes_is_shown(tmp_path, scenes, name):
+    write_gaussians(tmp_path / name, scenes[1][1])
+    server, (handle,) = serve([tmp_path / name], 0)
+    try:
+        assert len(handle.buffer) > 50  # the compressed form lacks the faintest
+    finally:
+        server.stop()
+
+
+def test_gaussians_that_are_not_finite_are_counted_and_left_out(scenes, capsys):
+    (path, _), (gaussians, _) = scenes
+    gaussians.means[3, 1], gaussians.scales[4, 0], gaussians.quats[5] = float("nan"), float("inf"), 0
+    write_ply(path, gaussians)
+    server, (handle,) = serve([path], 0)
+    server.stop()
+    assert len(handle.buffer) == 47
+    assert f"{path}: 3 of 50 Gaussians hold numbers that are not finite, or no rotation" in capsys.readouterr().out
+    gaussians.sh[:] = float("nan")
+    write_ply(path, gaussians)
+    with pytest.raises(ValueError, match="50 of 50 Gaussians .* nothing to show"):
+        serve([path], 0)
 
 
 def test_missing_and_foreign_files_are_refused_in_a_sentence(tmp_path, scenes):

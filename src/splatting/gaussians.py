@@ -57,6 +57,17 @@ class Gaussians:
         return self._map(lambda tensor: tensor[index])
 
     @property
+    def finite(self) -> Tensor:
+        """(..., N) whether all numbers of a Gaussian are finite and its quaternion turns anything."""
+        per_gaussian = (self.means, self.quats, self.scales, self.opacities[..., None], self.sh.flatten(-2))
+        numbers = torch.cat(per_gaussian, -1)  # (..., N, 11 + 3 d)
+        return numbers.isfinite().all(-1) & (self.quats != 0).any(-1)
+
+    def chosen(self, mask: Tensor) -> Gaussians:
+        """Those of one set where mask (N,) is true."""
+        return self._map(lambda tensor: tensor[mask])
+
+    @property
     def sh_degree(self) -> int:
         return SH_COEFFICIENTS.index(self.sh.shape[-2])
 

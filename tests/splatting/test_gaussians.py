@@ -50,6 +50,15 @@ def test_scaling_changes_lengths_only():
         assert torch.equal(scaled[i].opacities, batch[i].opacities) and torch.equal(scaled[i].quats, batch[i].quats)
 
 
+def test_gaussians_that_cannot_be_drawn_are_told_and_left_out():
+    g = random_gaussians(7, coefficients=4)
+    g.means[1, 2], g.scales[2, 0], g.opacities[3] = float("nan"), float("inf"), float("nan")
+    g.sh[4, 3, 1], g.quats[5] = -float("inf"), 0
+    assert g.finite.tolist() == [True, False, False, False, False, False, True]
+    assert torch.equal(g.chosen(g.finite).sh, g.sh[[0, 6]]) and torch.equal(g.chosen(g.finite).quats, g.quats[[0, 6]])
+    assert random_gaussians(2, 5).finite.shape == (2, 5)
+
+
 def test_degree_dtype_and_detaching():
     for degree, coefficients in enumerate((1, 4, 9, 16)):
         assert random_gaussians(2, coefficients=coefficients).sh_degree == degree
