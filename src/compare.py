@@ -13,21 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.config import Config, load
-from src.experiments.comparisons import against_baseline, baseline_of, control_of, gather, generalisation, ranks
-from src.experiments.result import METRIC, REPORTS, Result, joined, protocol_differences, read_folder, read_revision
+from src.experiments.comparisons import against_reference, control_of, gather, generalisation, ranks, reference_of
+from src.experiments.result import (
+    METRIC,
+    REPORTS,
+    ExperimentResult,
+    merge_seeds,
+    protocol_differences,
+    read_folder,
+    read_revision,
+)
 from src.page import charts
 from src.page.speed import bracketed
-from src.page.templates import fill
+from src.page.templates import fill_template
 from src.page.tradeoffs import COSTS, costs, pareto_charts, timed_alike
-from src.page.verdict import CONTROL, cautions, difference_words, level_words, rank_words
+from src.page.verdict import CONTROL, NOT_MEASURED, cautions, difference_words, level_words, rank_words
 from src.reproducible.files import fresh_folder, write_json
-from src.results.statistics import Comparison, spread
-from src.results.tables import column, select, write_rows
+from src.results.statistics import Comparison, mean_and_spread
+from src.results.tables import column, select_rows, write_rows
 
 COMPARISON = REPORTS / "comparison"
 METRICS = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel")  # all aligned
 NUMBERS = ("mean", "std", "n", "scenes", "seeds", "difference", "low", "high", "p_holm", "rank_best", "rank_worst")
-NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,9 @@ class Table:
     metric -> name -> comparison with the reference; controlled: name -> comparison with constant features, if there;
     confidence: of the intervals."""
 
-    results: list[Result]
+    results: list[ExperimentResult]
     refused: dict[str, list[str]]
-    reference: Result
+    reference: ExperimentResult
     differences: dict[str, dict[str, Comparison]]
     controlled: dict[str, Comparison]
     confidence: float
@@ -49,7 +56,7 @@ class Table:
         return timed_alike(self.results)[1]
 
 
-def named(words: list[str]) -> list[Result]:
+def named_results(words: list[str]) -> list[ExperimentResult]:
     """The results that the command line asks for.
 
     raises ValueError when a name is unknown or has no results, FileNotFoundError when the work tree has none
@@ -63,7 +70,7 @@ def named(words: list[str]) -> list[Result]:
             "`dvc exp show -A` lists the experiments."
         )
     if len(found) > 1:
-        return joined(list(found.values()))
+        return merge_seeds(list(found.values()))
     if (current := read_folder(REPORTS, "this run")) is None:
         raise FileNotFoundError(
             f"{REPORTS} holds no results to compare {words[0]} with; run dvc repro, or name two revisions."
@@ -71,15 +78,15 @@ def named(words: list[str]) -> list[Result]:
     return [*found.values(), current]
 
 
-def tabulate(results: list[Result], config: Config) -> Table:
+def tabulate(results: list[ExperimentResult], config: Config) -> Table:
     """Paired differences from the MASt3R-only result, or from the first where there is none."""
     refused = {each.name: words for each in results if (words := protocol_differences(results[0], each))}
     kept = [each for each in results if each.name not in refused]
-    reference = baseline_of(kept) or kept[0]
+    reference = reference_of(kept) or kept[0]
     bootstrap, control = config.eval.bootstrap, control_of(kept)
     settings = bootstrap.resamples, bootstrap.confidence, config.seed
-    differences = {metric: against_baseline(kept, *settings, metric, reference) for metric in METRICS}
-    controlled = against_baseline(kept, *settings, reference=control) if control and control is not reference else {}
+    differences = {metric: against_reference(kept, *settings, metric, reference) for metric in METRICS}
+    controlled = against_reference(kept, *settings, reference=control) if control and control is not reference else {}
     return Table(kept, refused, reference, differences, controlled, bootstrap.confidence)
 
 
@@ -90,7 +97,7 @@ def score_rows(table: Table) -> list[dict]:
     rows, ranked = [], ranks(table.results)
     for each in table.results:
         for metric in METRICS:
-            values, scenes = column(select(each.rows, alignment="aligned"), metric)
+            values, scenes = column(select_rows(each.rows, alignment="aligned"), metric)
             row = {
                 "run": each.name,
                 "backbone": each.label,
@@ -98,7 +105,7 @@ def score_rows(table: Table) -> list[dict]:
                 "metric": metric,
             } | dict.fromkeys(NUMBERS)
             if values:
-                row |= spread(values) | {"scenes": len(set(scenes)), "seeds": len(each.runs)}
+                row |= mean_and_spread(values) | {"scenes": len(set(scenes)), "seeds": len(each.runs)}
             if compared := table.differences[metric].get(each.name):
                 interval = compared.interval
                 row |= {
@@ -125,7 +132,7 @@ def score_rows(table: Table) -> list[dict]:
     return rows
 
 
-def measured(row: dict, digits: int) -> str:
+def mean_words(row: dict, digits: int) -> str:
     return NOT_MEASURED if row["mean"] is None else f"{row['mean']:.{digits}f}"
 
 
@@ -160,9 +167,9 @@ def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
             [
                 each.name,
                 " · ".join(filter(None, (each.label, each.detail))),
-                measured(own["psnr_masked"], 2),
-                measured(own["ssim_masked"], 3),
-                measured(own["lpips_masked"], 3),
+                mean_words(own["psnr_masked"], 2),
+                mean_words(own["ssim_masked"], 3),
+                mean_words(own["lpips_masked"], 3),
                 signed(own[METRIC], 2),
                 rank_words(ranked.get(each.name)) or "–",
                 *(
@@ -205,11 +212,11 @@ def drawings(table: Table) -> dict[str, str]:
     if found:
         estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
         title = f"masked PSNR minus that of {table.reference.name} (dB)"
-        drawn["forest"] = charts.forest(estimates, title, title)
+        drawn["forest"] = charts.forest_chart(estimates, title, title)
     return drawn | {f"pareto_{cost}": svg for cost, svg in pareto_charts(table.results).items()}
 
 
-def write(folder: Path, results: list[Result], table: Table) -> str:
+def write(folder: Path, results: list[ExperimentResult], table: Table) -> str:
     """All files of a comparison; returns the table as markdown."""
     rows, drawn, matrices = score_rows(table), drawings(table), generalisation(results)
     head, cells = board(table, rows)
@@ -231,12 +238,12 @@ def write(folder: Path, results: list[Result], table: Table) -> str:
     )
     for name, svg in drawn.items():
         (folder / f"{name}.svg").write_text(charts.standalone(svg), "utf8")
-    page = fill("compare.html", head=head, cells=cells, sentences=words, drawings=drawn, matrices=matrices)
+    page = fill_template("compare.html", head=head, cells=cells, sentences=words, drawings=drawn, matrices=matrices)
     (folder / "index.html").write_text(page, "utf8")
     return text
 
 
-def publish(results: list[Result], config: Config) -> Table:
+def publish(results: list[ExperimentResult], config: Config) -> Table:
     """Write reports/comparison; print the table, and beside it (stderr) what it says."""
     table = tabulate(results, config)
     with fresh_folder(COMPARISON) as folder:
@@ -248,7 +255,7 @@ def publish(results: list[Result], config: Config) -> Table:
 def main(words: list[str]) -> None:
     try:
         config = load()
-        results = named(words)
+        results = named_results(words)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     table = publish(results, config)

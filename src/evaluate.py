@@ -21,7 +21,7 @@ from src.metrics.splatt3r import pooled, splatt3r_scores
 from src.renders.episode_file import Rendered
 from src.reproducible.files import fresh_folder, write_json
 from src.reproducible.seeds import fix_computation
-from src.results.tables import ALIGNMENTS, BINS, METHODS, Row, groups, select, summarise, write_rows
+from src.results.tables import ALIGNMENTS, BINS, METHODS, Row, groups, select_rows, summarise, write_rows
 from src.run import run
 from src.scenes.scene import Scene, SceneRecord, View, read_index
 
@@ -105,7 +105,7 @@ def finite(rows: list[Row]) -> tuple[list[Row], dict[str, int]]:
 def by_method(rows: list[Row]) -> dict:
     """method -> alignment -> metric -> mean, std, n; scores of Splatt3R's definitions are pooled as published."""
     tables = {
-        method: {alignment: select(rows, method=method, alignment=alignment) for alignment in ALIGNMENTS}
+        method: {alignment: select_rows(rows, method=method, alignment=alignment) for alignment in ALIGNMENTS}
         for method in METHODS
     }
     return {
@@ -128,7 +128,7 @@ def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool, broke
         )
     if not clouds:
         reasons["Chamfer distance and F-score"] = "the context photographs have no depth to compare with"
-    renders = select(rows, method="render", alignment="aligned")
+    renders = select_rows(rows, method="render", alignment="aligned")
     unknown = sum(row["depth_abs_rel"] is None for row in renders)
     if unknown == len(renders):
         reasons["Depth error"] = "no visible target pixel has a true depth"
@@ -168,9 +168,9 @@ def summary(
 ) -> dict:
     return {
         "methods": by_method(rows),
-        "bins": {name: by_method(select(rows, bin=name)) for name in groups(rows, "bin")},
-        "categories": {name: by_method(select(rows, category=name)) for name in groups(rows, "category")},
-        "cloud": {alignment: summarise(select(clouds, alignment=alignment)) for alignment in ALIGNMENTS},
+        "bins": {name: by_method(select_rows(rows, bin=name)) for name in groups(rows, "bin")},
+        "categories": {name: by_method(select_rows(rows, category=name)) for name in groups(rows, "category")},
+        "cloud": {alignment: summarise(select_rows(clouds, alignment=alignment)) for alignment in ALIGNMENTS},
         "counts": {
             "episodes": len({row["episode"] for row in rows}),
             "scenes": len({row["scene"] for row in rows}),

@@ -62,7 +62,7 @@ def episode_renders(
     return pictures, {"render": gaussians, "points_splat": splats}
 
 
-def described(episode: Episode, scored_in: str) -> dict:
+def about_episode(episode: Episode, scored_in: str) -> dict:
     """What an episode's file says of it; scored_in: its bin."""
     return {
         "episode": episode.id,
@@ -111,7 +111,7 @@ def main(config: Config) -> None:
     exported, scored_in = to_export(episodes, config.eval.num_plys), bins(episodes)
     for number, episode in enumerate(tqdm(episodes, desc="render")):
         pictures, clouds = episode_renders(network, samples[number], metric, config.eval.masks, frozen)
-        write_episode(RENDERS, described(episode, scored_in[number]), pictures)
+        write_episode(RENDERS, about_episode(episode, scored_in[number]), pictures)
         if episode.id in exported:
             write_ply(RENDERS / f"{episode.id}.ply", clouds["render"])
             write_ply(RENDERS / f"{episode.id}.points_splat.ply", clouds["points_splat"])

@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from src.backbones import build
 from src.compare import publish
 from src.config import Config, ConfigError, load
-from src.experiments.result import experiments, git, joined, read_revision
+from src.experiments.result import experiment_commits, git_output, merge_seeds, read_revision
 from src.reproducible.hashes import params_hash
 
 LOGS = Path("scratch/sweep")
@@ -38,7 +38,7 @@ PROGRESS = re.compile(r"\d+%\|")  # of a progress bar
 
 
 @dataclass(frozen=True)
-class Arm:
+class PlannedExperiment:
     """One experiment of a sweep: its name, which ends in a hash of parameters and code, and its overrides."""
 
     name: str
@@ -104,7 +104,7 @@ def local_files(config: Config) -> dict[str, str]:
     return {key: value for key, value in named.items() if value and Path(value).expanduser().exists()}
 
 
-def checked(overrides: tuple[str, ...]) -> Config:
+def checked_configuration(overrides: tuple[str, ...]) -> Config:
     """The configuration of an arm, whose backbone can be built.
 
     raises    ValueError, FileNotFoundError  when it is wrong, or names a relative path that an arm's copy of the
@@ -112,7 +112,7 @@ def checked(overrides: tuple[str, ...]) -> Config:
     """
     config = load(overrides)
     for key, path in local_files(config).items():
-        if not Path(path).expanduser().is_absolute() and not git(".", "ls-files", "--", path):
+        if not Path(path).expanduser().is_absolute() and not git_output(".", "ls-files", "--", path):
             raise ConfigError(
                 f"{key} names {path}, which Git does not track: arms run in copies of the repository "
                 f"without it; write {Path(path).resolve()}."
@@ -121,41 +121,41 @@ def checked(overrides: tuple[str, ...]) -> Config:
     return config
 
 
-def arms_of(words: list[str]) -> list[Arm]:
+def planned_experiments(words: list[str]) -> list[PlannedExperiment]:
     """The arms of a command line, each configuration checked; equal ones once.
 
     raises    ValueError  when words or configurations are wrong (each configuration is named), or Git does not know a
                           file of the code
     """
-    if not git(".", "rev-parse", "--verify", "--quiet", "HEAD"):
+    if not git_output(".", "rev-parse", "--verify", "--quiet", "HEAD"):
         raise ValueError("There is no Git commit for experiments to grow from; commit the repository first.")
-    if unknown := (git(".", "ls-files", "--others", "--exclude-standard", "--", *CODE) or "").split("\n")[:-1]:
+    if unknown := (git_output(".", "ls-files", "--others", "--exclude-standard", "--", *CODE) or "").split("\n")[:-1]:
         raise ValueError(
             f"Git does not track {', '.join(unknown)}, but arms run in copies of what it tracks; git add or remove it."
         )
-    edits = git(".", "diff", "HEAD", "--full-index", "--", *CODE)
+    edits = git_output(".", "diff", "HEAD", "--full-index", "--", *CODE)
     found, wrong = combinations(words), []
     varied = {key for each in found for key in each if len({other.get(key) for other in found}) > 1}
     arms = {}
     for each in found:
         overrides = tuple(f"{key}={value}" for key, value in each.items())
         try:
-            digest = params_hash(asdict(checked(overrides)), edits)[:6]
+            digest = params_hash(asdict(checked_configuration(overrides)), edits)[:6]
         except (ValueError, FileNotFoundError) as error:
             wrong.append(f"{' '.join(overrides)}: {error}")
             continue
         shown = {key: value for key, value in each.items() if key in varied} or each
-        arms.setdefault(digest, Arm(f"{readable(shown)}-{digest}", overrides))
+        arms.setdefault(digest, PlannedExperiment(f"{readable(shown)}-{digest}", overrides))
     if wrong:
         head = f"Nothing was run, because {len(wrong)} of {len(found)} combinations are wrong:"
         raise ValueError("\n    ".join([head, *wrong]))
     return list(arms.values())
 
 
-def ran_before(arm: Arm) -> str | None:
+def ran_before(arm: PlannedExperiment) -> str | None:
     """Name of this commit's experiment with the same parameters and code, whatever the rest of its name."""
     digest = arm.name.rpartition("-")[2]
-    return next((name for name, _ in experiments(".") if name.rpartition("-")[2] == digest), None)
+    return next((name for name, _ in experiment_commits(".") if name.rpartition("-")[2] == digest), None)
 
 
 def hear_interruptions() -> None:
@@ -163,7 +163,7 @@ def hear_interruptions() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def run_arm(arm: Arm, log: Path) -> bool:
+def run_experiment(arm: PlannedExperiment, log: Path) -> bool:
     """Run an arm to its end; whether it succeeded. Its processes do not see the terminal's Ctrl-C, which here is passed
     on to them once, so that DVC clears its copy of the repository away."""
     settings = [word for override in arm.overrides for word in ("-S", override)]
@@ -199,7 +199,7 @@ def last_words(log: Path, count: int = 3) -> list[str]:
     return ([line for line in lines if re.search("error", line, re.IGNORECASE)] or lines)[-count:]
 
 
-def run_all(arms: list[Arm]) -> tuple[list[str], dict[str, list[str]]]:
+def run_all(arms: list[PlannedExperiment]) -> tuple[list[str], dict[str, list[str]]]:
     """Names of the experiments there are at the end, in order, and what the arms that failed said last, by name."""
     done, failed = [], {}
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,7 @@ def run_all(arms: list[Arm]) -> tuple[list[str], dict[str, list[str]]]:
             continue
         log, start = LOGS / f"{arm.name}.log", time.monotonic()
         print(f"{title}: running, see {log.as_posix()}", flush=True)
-        succeeded = run_arm(arm, log)
+        succeeded = run_experiment(arm, log)
         print(f"{title}: {'done' if succeeded else 'FAILED'} after {time.monotonic() - start:.0f} s", flush=True)
         if succeeded:
             done.append(arm.name)
@@ -225,9 +225,9 @@ def main(words: list[str]) -> None:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup asks
             signal.signal(ending, signal.default_int_handler)
     try:
-        config, arms = load(), arms_of(words)
+        config, arms = load(), planned_experiments(words)
         done, failed = run_all(arms)
-        results = joined([read_revision(".", name, name) for name in done])
+        results = merge_seeds([read_revision(".", name, name) for name in done])
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

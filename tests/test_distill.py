@@ -15,7 +15,7 @@ from src.backbones.controls import Rgb, Shuffled
 from src.backbones.dinov2 import DinoV2
 from src.config import load
 from src.distill import Crops, Known, Optimiser, Pair, Params, check, main, rate, read_params
-from src.experiments.result import Result
+from src.experiments.result import ExperimentResult
 from src.fetching.backbone import backbone_weights
 from src.page.verdict import cautions
 from src.pretrained.state_dicts import read_tensors
@@ -158,7 +158,7 @@ def test_a_report_says_of_a_student_that_its_teacher_was_untrained(repository):
         config = load([f"model.backbone=file:data/distilled/{name}/model.safetensors"])
         backbone_weights(config, repository / "weights")
         record = read_json(repository / "weights/record.json")
-        (said,) = cautions(Result("run", {"backbone": record}, {}, [], {}, None), compared=True)
+        (said,) = cautions(ExperimentResult("run", {"backbone": record}, {}, [], {}, None), compared=True)
         assert "distilled from an untrained teacher" in said
         assert backbones.load(config.model, repository / "weights").note == said
 

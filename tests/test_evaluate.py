@@ -11,7 +11,7 @@ from src import evaluate
 from src.config import load
 from src.evaluate import absences, all_scores, cloud_rows, target_rows
 from src.renders.episode_file import Rendered
-from src.results.tables import read_rows, select
+from src.results.tables import read_rows, select_rows
 from src.scenes.scene import Scene
 from tests.helpers.fabricated import PLANE, change, write_results
 from tests.helpers.repository import ROOT
@@ -45,12 +45,12 @@ def test_scores_agree_with_the_noise_that_was_added(evaluated):
     """Noise of deviation 0.1 (clamping seldom matters): -20 log10(0.1) = 20 dB; 0.15 unaligned."""
     rows = read_rows((evaluated / "data/eval/records.csv").read_text())
     for alignment, expected in (("aligned", 20.0), ("raw", 20 - 20 * np.log10(1.5))):
-        scores = [row["psnr_masked"] for row in select(rows, method="points_splat", alignment=alignment)]
+        scores = [row["psnr_masked"] for row in select_rows(rows, method="points_splat", alignment=alignment)]
         assert np.mean(scores) == pytest.approx(expected, abs=0.4)
-    depths = [row["depth_abs_rel"] for row in select(rows, method="render", alignment="raw")]
+    depths = [row["depth_abs_rel"] for row in select_rows(rows, method="render", alignment="raw")]
     assert np.mean(depths) == pytest.approx(1.5**0.5 - 1, abs=0.01)
     for alignment, rmse, found in (("aligned", 0, 1), ("raw", (1.5**0.5 - 1) * PLANE, 1)):  # 1.22 times too far
-        rows_of = select(rows, method="render", alignment=alignment)
+        rows_of = select_rows(rows, method="render", alignment=alignment)
         assert np.mean([row["depth_rmse"] for row in rows_of]) == pytest.approx(rmse, abs=0.01)
         assert {row["depth_delta1"] for row in rows_of} == {found}
     assert {row["mask_share"] for row in rows} == {35 / 40}
@@ -58,7 +58,7 @@ def test_scores_agree_with_the_noise_that_was_added(evaluated):
 
 def test_a_copied_photograph_scores_the_same_however_aligned(evaluated):
     rows = read_rows((evaluated / "data/eval/records.csv").read_text())
-    raw, aligned = (select(rows, method="copy_nearest", alignment=alignment) for alignment in ("raw", "aligned"))
+    raw, aligned = (select_rows(rows, method="copy_nearest", alignment=alignment) for alignment in ("raw", "aligned"))
     assert [row["psnr"] for row in raw] == [row["psnr"] for row in aligned]
 
 
@@ -88,7 +88,7 @@ def test_clouds_are_scored_in_the_first_context_frame(evaluated):
 def test_the_summary_holds_means_with_spread_and_says_what_is_absent(evaluated):
     summary = json.loads((evaluated / "data/eval/summary.json").read_text())
     rows = read_rows((evaluated / "data/eval/records.csv").read_text())
-    scores = [row["psnr_masked"] for row in select(rows, method="render", alignment="aligned")]
+    scores = [row["psnr_masked"] for row in select_rows(rows, method="render", alignment="aligned")]
     assert {"depth_abs_rel", "depth_rmse", "depth_delta1"} < set(summary["methods"]["render"]["raw"])
     assert {"scale", "scale_error", "chamfer", "fscore_0.02"} < set(summary["cloud"]["raw"])
     assert all(set(entry) == {"mean", "std", "n"} for entry in summary["cloud"]["aligned"].values())
@@ -138,7 +138,7 @@ def test_depths_of_scenes_without_a_metre_are_compared_at_the_predicted_size(res
     scene, scale = Scene.open(results / "data/scenes/scenes/objects__0.safetensors"), rendered.tensors["scale"].item()
     views = [scene.view(name, (40, 32)) for name in rendered.about["targets"]]
     known, unknown = (target_rows(rendered, views, None, metric) for metric in (True, False))
-    for here, there in zip(select(known, method="render"), select(unknown, method="render"), strict=True):
+    for here, there in zip(select_rows(known, method="render"), select_rows(unknown, method="render"), strict=True):
         if here["alignment"] == "raw":
             assert there["depth_abs_rel"] is there["depth_rmse"] is there["depth_delta1"] is None
         else:
@@ -214,7 +214,7 @@ def test_scores_that_are_not_finite_are_absent_counted_and_explained(results, tm
     lost = [row for row in rows if row["psnr_masked"] is None]
     assert len(lost) == 2 and {(row["method"], row["alignment"]) for row in lost} == {("render", "aligned")}
     scored = summary["methods"]["render"]["aligned"]["psnr_masked"]
-    kept = [row["psnr_masked"] for row in select(rows, method="render", alignment="aligned") if row["psnr_masked"]]
+    kept = [row["psnr_masked"] for row in select_rows(rows, method="render", alignment="aligned") if row["psnr_masked"]]
     assert scored["n"] == 22 and scored["mean"] == pytest.approx(np.mean(kept), abs=1e-6)
 
 

@@ -9,7 +9,7 @@ from plyfile import PlyData
 from src import predict as command
 from src.geometry.alignment import camera_in_prediction
 from src.procedural.scenes import generate
-from src.render import described, episode_renders
+from src.render import about_episode, episode_renders
 from src.renders.episode_file import Rendered, write_episode
 from src.renders.ply import read_ply, write_ply
 from src.scenes.scene import Scene
@@ -74,7 +74,7 @@ def test_the_exported_file_shows_the_scored_image_again(trained, tmp_path):
     with inside(folder), torch.inference_mode():
         network, _, _ = command.load_model(config)
         pictures, clouds = episode_renders(network, reader[0], True, "strict")
-        write_episode(tmp_path, described(episode, episode.bin), pictures)
+        write_episode(tmp_path, about_episode(episode, episode.bin), pictures)
     write_ply(tmp_path / "e.ply", clouds["render"])
     rendered, sample = Rendered.read(tmp_path / "e.safetensors"), reader[0]
     assert len(PlyData.read(tmp_path / "e.ply")["vertex"]) == len(clouds["render"])

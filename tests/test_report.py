@@ -14,10 +14,10 @@ from PIL import Image
 
 from src import evaluate, report
 from src.config import load
-from src.experiments.publish import about
+from src.experiments.publish import experiment_record
 from src.experiments.result import protocol_differences, read_folder
 from src.reproducible.files import read_json, write_json
-from src.results.tables import METHODS, read_rows, select
+from src.results.tables import METHODS, read_rows, select_rows
 from tests.helpers.fabricated import change, write_results
 from tests.helpers.reported import PINNED, ROOT, run
 
@@ -114,8 +114,11 @@ def test_what_fusion_came_to_do_is_published(reported, html):
     """Of this run; the baseline that it is compared with has none."""
     fusion = {"parameters": 23456, "relative_change_4": 0.0625, "weight_4": 0.03125}
     assert json.loads((reported / "reports/metrics.json").read_text())["fusion"] == fusion
-    about = json.loads((reported / "reports/experiment.json").read_text())
-    assert about["fusion"] == {"parameters": 23456, "sites": {"4": {"relative_change": 0.0625, "weight": 0.03125}}}
+    experiment_record = json.loads((reported / "reports/experiment.json").read_text())
+    assert experiment_record["fusion"] == {
+        "parameters": 23456,
+        "sites": {"4": {"relative_change": 0.0625, "weight": 0.03125}},
+    }
     assert "fusion into token map 4" in html and "changes them by 6.25 % of their length; weight 0.0312" in html
     assert "23,456" in html
     baseline = subprocess.run(
@@ -126,7 +129,7 @@ def test_what_fusion_came_to_do_is_published(reported, html):
 
 def test_plots_agree_with_the_records(reported):
     plots = reported / "reports/plots"
-    rows = select(read_rows((reported / "data/eval/records.csv").read_text()), alignment="aligned")
+    rows = select_rows(read_rows((reported / "data/eval/records.csv").read_text()), alignment="aligned")
     for file, column in (("bins", "bin"), ("scenes", "scene"), ("families", "category")):
         with open(plots / f"{file}.csv") as text:
             table = list(csv.DictReader(text))
@@ -237,7 +240,7 @@ def test_the_page_tells_the_verdict_and_what_was_not_measured(html):
 
 def test_the_chamfer_distance_has_its_own_number_of_pairs(reported, html):
     clouds = read_rows((reported / "data/eval/cloud.csv").read_text())
-    pairs = len(select(clouds, alignment="aligned"))
+    pairs = len(select_rows(clouds, alignment="aligned"))
     assert pairs == 12 and f"Chamfer distance (m), by pair, n = {pairs} " in words_of(html)
     assert "over 24 held-out photographs" in words_of(html)
 
@@ -287,7 +290,9 @@ def test_hashes_say_whether_runs_share_recipe_training_scenes_and_seed(tmp_path,
 
     def hashes(*overrides, sha256: str | None = None) -> list[str]:
         write_json("data/model/record.json", record | {"backbone": record["backbone"] | {"sha256": sha256}})
-        found = about(load([*PINNED, *overrides], ROOT), {"resolution": [40, 32], "counts": {}, "absent": {}})
+        found = experiment_record(
+            load([*PINNED, *overrides], ROOT), {"resolution": [40, 32], "counts": {}, "absent": {}}
+        )
         return [found[name] for name in ("recipe", "arm", "params")]
 
     usual = hashes()

@@ -9,7 +9,17 @@ import pytest
 
 from src import sweep
 from src.config import load
-from src.sweep import Arm, arms_of, combinations, last_words, main, ran_before, readable, run_all, values_of
+from src.sweep import (
+    PlannedExperiment,
+    combinations,
+    last_words,
+    main,
+    planned_experiments,
+    ran_before,
+    readable,
+    run_all,
+    values_of,
+)
 from tests.helpers.publishing import publish
 from tests.helpers.repository import ROOT
 
@@ -79,26 +89,28 @@ def test_names_are_readable_and_git_takes_them(overrides, name):
 
 
 def test_arms_are_named_by_what_varies_and_by_all_that_decides_them(folder):
-    arms = arms_of(["model.backbone=none,dinov2", "opt.steps=300"])
+    arms = planned_experiments(["model.backbone=none,dinov2", "opt.steps=300"])
     assert [re.sub("-[0-9a-f]{6}$", "", arm.name) for arm in arms] == ["backbone-none", "backbone-dinov2"]
     assert arms[1].overrides == ("model.backbone=dinov2", "opt.steps=300")
-    assert arms_of(["model.backbone=none,dinov2", "opt.steps=300"]) == arms
+    assert planned_experiments(["model.backbone=none,dinov2", "opt.steps=300"]) == arms
     digests = {arm.name[-6:] for arm in arms}
-    assert arms_of(["opt.steps=300,400", "model.backbone=none"])[0].name[-6:] in digests  # whatever it is varied with
-    assert not digests & {arm.name[-6:] for arm in arms_of(["model.backbone=none,dinov2", "opt.steps=301"])}
+    assert (
+        planned_experiments(["opt.steps=300,400", "model.backbone=none"])[0].name[-6:] in digests
+    )  # whatever it is varied with
+    assert not digests & {arm.name[-6:] for arm in planned_experiments(["model.backbone=none,dinov2", "opt.steps=301"])}
     (folder / "src/code.py").write_text("raise\n")
-    assert not digests & {arm.name[-6:] for arm in arms_of(["model.backbone=none,dinov2", "opt.steps=300"])}
+    assert not digests & {arm.name[-6:] for arm in planned_experiments(["model.backbone=none,dinov2", "opt.steps=300"])}
     (folder / "src/code.py").write_text("pass\n")
     (folder / "README.md").write_text("words\n")
-    assert arms_of(["model.backbone=none,dinov2", "opt.steps=300"]) == arms
+    assert planned_experiments(["model.backbone=none,dinov2", "opt.steps=300"]) == arms
 
 
 def test_equal_configurations_are_one_arm(folder):
-    assert len(arms_of(["model.fusion_mode=add,addition", "+", "model.fusion_mode=add"])) == 1
+    assert len(planned_experiments(["model.fusion_mode=add,addition", "+", "model.fusion_mode=add"])) == 1
 
 
 def test_every_combination_is_checked_before_anything_runs(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "run_arm", lambda *_: pytest.fail("an arm ran"))
+    monkeypatch.setattr(sweep, "run_experiment", lambda *_: pytest.fail("an arm ran"))
     with pytest.raises(SystemExit) as stop:
         main(["model.backbone=none,dinov9", "opt.lr=0.001,-1", "+", "model.backbone_layers=[99]"])
     lines = stop.value.code.splitlines()
@@ -111,20 +123,20 @@ def test_files_that_copies_of_the_repository_would_lack_are_refused(folder):
     (folder / "mine.pth").write_text("weights")
     wanted = f"model.weights names mine.pth, which Git does not track.*write {folder}/mine.pth"
     with pytest.raises(ValueError, match=wanted):
-        arms_of(["model.weights=mine.pth"])
-    assert arms_of([f"model.weights={folder}/mine.pth"])
+        planned_experiments(["model.weights=mine.pth"])
+    assert planned_experiments([f"model.weights={folder}/mine.pth"])
     subprocess.run(["git", "add", "mine.pth"], check=True)
-    assert arms_of(["model.weights=mine.pth"])
+    assert planned_experiments(["model.weights=mine.pth"])
     (folder / "src/new.py").write_text("pass\n")
     with pytest.raises(ValueError, match="Git does not track src/new.py"):
-        arms_of(["model.backbone=none"])
+        planned_experiments(["model.backbone=none"])
 
 
 def test_without_a_commit_there_is_nothing_to_grow_from(tmp_path, monkeypatch):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="no Git commit"):
-        arms_of(["model.backbone=none"])
+        planned_experiments(["model.backbone=none"])
 
 
 def experiment(folder: Path, name: str, backbone: str, gain: float, seed: int = 0) -> None:
@@ -145,7 +157,7 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
     """run_arm is replaced: the arm `rgb` fails, others publish results."""
     ran = []
 
-    def run_arm(arm: Arm, log: Path) -> bool:
+    def run_arm(arm: PlannedExperiment, log: Path) -> bool:
         ran.append(arm.name)
         config = load(arm.overrides)
         log.write_text("train: 10%|#   | 1/10 Error\rerror: the rest is silence\nERROR: failed to reproduce 'train'\n")
@@ -154,7 +166,7 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
         experiment(folder, arm.name, config.model.backbone, 0.1 * len(config.model.backbone))
         return True
 
-    monkeypatch.setattr(sweep, "run_arm", run_arm)
+    monkeypatch.setattr(sweep, "run_experiment", run_arm)
     words = ["model.backbone=rgb,none,clip"]
     with pytest.raises(SystemExit) as stop:
         main(words)
@@ -168,16 +180,16 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
         main(["model.backbone=none,clip"])
     out, _ = capsys.readouterr()
     assert stop.value.code == 0 and len(ran) == 3 and out.count("there already") == 2
-    assert ran_before(arms_of(words)[1]) == ran[1] and ran_before(arms_of(words)[0]) is None
+    assert ran_before(planned_experiments(words)[1]) == ran[1] and ran_before(planned_experiments(words)[0]) is None
 
 
 def test_arms_that_differ_in_their_seed_are_one_row(folder, monkeypatch, capsys):
-    def run_arm(arm: Arm, log: Path) -> bool:
+    def run_arm(arm: PlannedExperiment, log: Path) -> bool:
         config = load(arm.overrides)
         experiment(folder, arm.name, config.model.backbone, 0.1 * len(config.model.backbone), config.seed)
         return True
 
-    monkeypatch.setattr(sweep, "run_arm", run_arm)
+    monkeypatch.setattr(sweep, "run_experiment", run_arm)
     with pytest.raises(SystemExit) as stop:
         main(["model.backbone=none,clip", "seed=0,1,2"])
     out, err = capsys.readouterr()
@@ -189,7 +201,7 @@ def test_an_interruption_says_how_to_go_on(folder, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "run_arm", interrupted)
+    monkeypatch.setattr(sweep, "run_experiment", interrupted)
     with pytest.raises(SystemExit) as stop:
         main(["model.backbone=none"])
     assert stop.value.code == 130 and "goes on from here" in capsys.readouterr().err
@@ -237,6 +249,6 @@ def test_the_processes_of_an_arm_end_with_an_interruption(folder, monkeypatch, h
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     with pytest.raises(KeyboardInterrupt):
-        sweep.run_arm(Arm("x", ("seed=1",)), log)
+        sweep.run_experiment(PlannedExperiment("x", ("seed=1",)), log)
     assert log.read_text() == "begun\ncleared away\n"
     assert sys.executable and run_all([]) == ([], {})

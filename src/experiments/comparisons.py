@@ -10,22 +10,22 @@ import numpy as np
 from src.experiments.result import (
     METRIC,
     REPORTS,
+    ExperimentResult,
     OtherSchema,
-    Result,
-    experiments,
-    git,
-    joined,
+    experiment_commits,
+    git_output,
+    merge_seeds,
     protocol_differences,
     read_folder,
     read_revision,
     scored,
 )
 from src.reproducible.seeds import numpy_generator
-from src.results.statistics import Comparison, compare, rank_intervals
-from src.results.tables import column, groups, select
+from src.results.statistics import Comparison, compare_paired, rank_intervals
+from src.results.tables import column, groups, select_rows
 
 
-def gather(root: str | Path, folder: str | Path = REPORTS) -> list[Result]:
+def gather(root: str | Path, folder: str | Path = REPORTS) -> list[ExperimentResult]:
     """This run (the work tree), the commit it grew from, and that commit's experiments; equal results once, and results
     that differ in their seed alone as one. A work tree that equals none of them may have other code, and stays alone.
 
@@ -34,9 +34,9 @@ def gather(root: str | Path, folder: str | Path = REPORTS) -> list[Result]:
     current = read_folder(folder, "this run")
     if current is None:
         raise FileNotFoundError(f"{folder} holds no results; run dvc repro.")
-    head = git(root, "branch", "--show-current") or git(root, "rev-parse", "--short", "HEAD") or ""
+    head = git_output(root, "branch", "--show-current") or git_output(root, "rev-parse", "--short", "HEAD") or ""
     others = [("HEAD", head.strip())] if head else []
-    others += [(commit, name) for name, commit in experiments(root)]
+    others += [(commit, name) for name, commit in experiment_commits(root)]
     found = []
     for revision, name in others:
         try:
@@ -46,16 +46,16 @@ def gather(root: str | Path, folder: str | Path = REPORTS) -> list[Result]:
     same = [other.name for other in found if (other.about, other.rows) == (current.about, current.rows)]
     others = [other for other in found if other.name not in same]
     if not same:
-        return [current, *joined(others)]
-    return joined([replace(current, name=f"{current.name} ({same[0]})"), *others])
+        return [current, *merge_seeds(others)]
+    return merge_seeds([replace(current, name=f"{current.name} ({same[0]})"), *others])
 
 
-def baseline_of(results: list[Result]) -> Result | None:
+def reference_of(results: list[ExperimentResult]) -> ExperimentResult | None:
     """The first MASt3R-only result that may be compared with the first of all."""
     return next((each for each in results if each.is_baseline and not protocol_differences(results[0], each)), None)
 
 
-def control_of(results: list[Result]) -> Result | None:
+def control_of(results: list[ExperimentResult]) -> ExperimentResult | None:
     """The first result with constant features, an adapter that is told nothing, that may be compared with the first of
     all."""
     return next(
@@ -68,7 +68,7 @@ def control_of(results: list[Result]) -> Result | None:
     )
 
 
-def paired(arm: Result, reference: Result, metric: str) -> np.ndarray | None:
+def paired(arm: ExperimentResult, reference: ExperimentResult, metric: str) -> np.ndarray | None:
     """Differences (K, n) in an aligned metric for the K seeds that both were trained with, targets in the order of their
     names; None where a run has no score of some target, or there is none at all."""
     keys = sorted(reference.scores(metric))
@@ -81,35 +81,37 @@ def paired(arm: Result, reference: Result, metric: str) -> np.ndarray | None:
     return np.array(rows) if keys and rows else None
 
 
-def scenes_of(result: Result, metric: str) -> list[str]:
+def scenes_of(result: ExperimentResult, metric: str) -> list[str]:
     """Scenes of the targets, in the order of `paired`."""
     found = result.scores(metric)
     return [found[key]["scene"] for key in sorted(found)]
 
 
-def against_baseline(
-    results: list[Result],
+def against_reference(
+    results: list[ExperimentResult],
     resamples: int,
     confidence: float,
     seed: int,
     metric: str = METRIC,
-    reference: Result | None = None,
+    reference: ExperimentResult | None = None,
 ) -> dict[str, Comparison]:
     """Paired differences in an aligned metric of each comparable result from `reference`, or else from the first
     MASt3R-only one among them, by name; empty without one, or where a target has no score. The first result decides
     what is comparable; other MASt3R-only results are no arms unless the reference is given."""
     comparable = [each for each in results if not protocol_differences(results[0], each)]
-    baseline = reference or baseline_of(results)
+    baseline = reference or reference_of(results)
     arms = [each for each in comparable if each is not baseline and (reference or not each.is_baseline)]
     if not baseline:
         return {}
     found = {arm.name: values for arm in arms if (values := paired(arm, baseline, metric)) is not None}
     if not found:
         return {}
-    return compare(found, scenes_of(baseline, metric), numpy_generator(seed, "experiments"), resamples, confidence)
+    return compare_paired(
+        found, scenes_of(baseline, metric), numpy_generator(seed, "experiments"), resamples, confidence
+    )
 
 
-def ranks(results: list[Result]) -> dict[str, tuple[int, int]]:
+def ranks(results: list[ExperimentResult]) -> dict[str, tuple[int, int]]:
     """Best and worst rank by masked PSNR that the pairwise tests leave open, where three or more results are given; all
     of them must be comparable with the first. Two without a common seed are left undecided."""
     scored_ones = [each for each in results if each.scores()]
@@ -123,11 +125,11 @@ def ranks(results: list[Result]) -> dict[str, tuple[int, int]]:
     return rank_intervals(pairs, scenes_of(scored_ones[0], METRIC), np.random.default_rng(0))
 
 
-def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:
+def generalisation(results: list[ExperimentResult], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:
     """arm -> families it was trained on -> family it was scored on -> mean aligned score, for results that differ from
     the first in their training scenes at most; arms trained on one choice of scenes alone are left out. Arms that share
     label and detail are told apart by the name of their first run."""
-    arms: dict[str, dict[str, Result]] = {}
+    arms: dict[str, dict[str, ExperimentResult]] = {}
     for each in results:
         if not protocol_differences(results[0], each, free=("train_category",)):
             trained = arms.setdefault(each.about["recipe"], {})
@@ -142,8 +144,8 @@ def generalisation(results: list[Result], metric: str = METRIC) -> dict[str, dic
     }
 
 
-def family_means(result: Result, metric: str) -> dict[str, float]:
+def family_means(result: ExperimentResult, metric: str) -> dict[str, float]:
     """Mean aligned score by family of scenes."""
-    rows = select(result.rows, alignment="aligned")
-    scores = {family: column(select(rows, category=family), metric)[0] for family in groups(rows, "category")}
+    rows = select_rows(result.rows, alignment="aligned")
+    scores = {family: column(select_rows(rows, category=family), metric)[0] for family in groups(rows, "category")}
     return {family: float(np.mean(values)) for family, values in scores.items() if values}

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.config import Config
-from src.experiments.result import METRIC, SCHEMA
+from src.experiments.result import EXPERIMENT_SCHEMA, METRIC
 from src.reproducible.files import read_json
 from src.reproducible.hashes import file_hash, params_hash
 from src.reproducible.seeds import numpy_generator
 from src.reproducible.versions import versions
-from src.results.statistics import Comparison, Interval, bootstrap_interval, compare
-from src.results.tables import FLOORS, METHODS, Row, column, groups, select, write_rows
+from src.results.statistics import Comparison, Interval, bootstrap_interval, compare_paired
+from src.results.tables import BASELINES, METHODS, Row, column, groups, select_rows, write_rows
 
 SCENES, MODEL, TRAIN = Path("data/scenes"), Path("data/model"), Path("data/train")
 # keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
@@ -57,7 +57,7 @@ def held_still(config: Config, summary: dict, geometry: dict, train_category: st
     }
 
 
-def about(config: Config, summary: dict) -> dict:
+def experiment_record(config: Config, summary: dict) -> dict:
     """reports/experiment.json but for the names of the curves: what was run, and what it may be compared with."""
     record = read_json(MODEL / "record.json")
     backbone, model = record["backbone"], config.model
@@ -77,7 +77,7 @@ def about(config: Config, summary: dict) -> dict:
         backbone["sha256"],
     )
     return {
-        "schema": SCHEMA,
+        "schema": EXPERIMENT_SCHEMA,
         "label": "MASt3R only (no backbone)" if bare else backbone["label"],
         "detail": "" if bare else ", ".join([*fusion, model.strategy]),
         "backbone": backbone,
@@ -119,7 +119,7 @@ def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
         for name, entry in cloud.items()
         if name in ("chamfer", "scale_error") or name.startswith("fscore")
     }
-    floors = {name: summary["methods"][name]["aligned"] for name in FLOORS}
+    floors = {name: summary["methods"][name]["aligned"] for name in BASELINES}
     metrics["floors"] = {name: rounded(scores[METRIC]["mean"]) for name, scores in floors.items() if METRIC in scores}
     for heading in ("bins", "categories"):
         entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
@@ -143,11 +143,13 @@ def published_curves(folder: Path, model: str) -> list[str]:
     return names
 
 
-def wide(groups_of: dict[str, list[Row]], heading: str, model: str) -> list[Row]:
+def wide_table(groups_of: dict[str, list[Row]], heading: str, model: str) -> list[Row]:
     """Mean aligned masked PSNR, a row per group and a column per method, with the number of targets and the model."""
     table = []
     for name, rows in groups_of.items():
-        values = {method: column(select(rows, method=method, alignment="aligned"), METRIC)[0] for method in METHODS}
+        values = {
+            method: column(select_rows(rows, method=method, alignment="aligned"), METRIC)[0] for method in METHODS
+        }
         means = {method: sum(scores) / len(scores) if scores else None for method, scores in values.items()}
         table.append({heading: name} | means | {"n": len(values["render"]), "model": model})
     return table
@@ -159,23 +161,23 @@ def intervals_by_bin(rows: list[Row], config: Config) -> dict[str, dict[str, Int
     for name in groups(rows, "bin"):
         found[name] = {}
         for method in METHODS:
-            values, scenes = column(select(rows, bin=name, method=method, alignment="aligned"), METRIC)
-            found[name][method] = interval(values, scenes, config, name, method) if values else None
+            values, scenes = column(select_rows(rows, bin=name, method=method, alignment="aligned"), METRIC)
+            found[name][method] = score_interval(values, scenes, config, name, method) if values else None
     return found
 
 
-def interval(values: list[float], scenes: list[str], config: Config, *purpose: str) -> Interval:
+def score_interval(values: list[float], scenes: list[str], config: Config, *purpose: str) -> Interval:
     settings = config.eval.bootstrap
     rng = numpy_generator(config.seed, "interval", *purpose)
     return bootstrap_interval(values, scenes, rng, settings.resamples, settings.confidence)
 
 
-def against_floors(rows: list[Row], config: Config) -> dict[str, Comparison]:
+def against_baselines(rows: list[Row], config: Config) -> dict[str, Comparison]:
     """This run's renders minus each floor, paired by target."""
     tables = {
         method: {
             (row["episode"], row["target"]): row
-            for row in select(rows, method=method, alignment="aligned")
+            for row in select_rows(rows, method=method, alignment="aligned")
             if row[METRIC] is not None
         }
         for method in METHODS
@@ -183,9 +185,9 @@ def against_floors(rows: list[Row], config: Config) -> dict[str, Comparison]:
     keys = sorted(tables["render"])
     if not keys:
         return {}
-    gains = {floor: [tables["render"][key][METRIC] - tables[floor][key][METRIC] for key in keys] for floor in FLOORS}
+    gains = {floor: [tables["render"][key][METRIC] - tables[floor][key][METRIC] for key in keys] for floor in BASELINES}
     settings = config.eval.bootstrap
-    return compare(
+    return compare_paired(
         gains,
         [tables["render"][key]["scene"] for key in keys],
         numpy_generator(config.seed, "floors"),
@@ -196,14 +198,14 @@ def against_floors(rows: list[Row], config: Config) -> dict[str, Comparison]:
 
 def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interval | None]], model: str) -> list[str]:
     """CSVs for `dvc plots`, each row with the label of the model; returns the names of the training curves."""
-    table = wide({name: select(rows, bin=name) for name in bins}, "bin", model)
+    table = wide_table({name: select_rows(rows, bin=name) for name in bins}, "bin", model)
     for row in table:
         found = bins[row["bin"]]["render"]
         row |= {"render_low": found and found.low, "render_high": found and found.high}
     write_rows(folder / "bins.csv", table)
     for file, heading, name in (("scenes", "scene", "scene"), ("families", "family", "category")):
-        members = {group: select(rows, **{name: group}) for group in groups(rows, name)}
-        write_rows(folder / f"{file}.csv", wide(members, heading, model))
+        members = {group: select_rows(rows, **{name: group}) for group in groups(rows, name)}
+        write_rows(folder / f"{file}.csv", wide_table(members, heading, model))
     return published_curves(folder, model)
 
 

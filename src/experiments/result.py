@@ -8,13 +8,13 @@ from typing import Callable
 
 import numpy as np
 
-from src.results.tables import Row, metrics_of, read_rows, select
+from src.results.tables import Row, metrics_of, read_rows, select_rows
 
 REPORTS = Path("reports")
 
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
 
-SCHEMA = 4  # of reports/experiment.json and records.csv
+EXPERIMENT_SCHEMA = 4  # of reports/experiment.json and records.csv
 
 
 class OtherSchema(ValueError):
@@ -22,7 +22,7 @@ class OtherSchema(ValueError):
 
 
 @dataclass(frozen=True)
-class Result:
+class ExperimentResult:
     """What one revision published.
 
     name       of the experiment or revision
@@ -32,7 +32,7 @@ class Result:
     curves     text of reports/plots/*.csv that hold training curves, by name
     benchmark  reports/benchmark.json, where there is one
     revision   commit that published it; None for the work tree
-    repeats    seed -> rows, where the configuration was trained with several seeds (see `joined`); else empty
+    repeats    seed -> rows, where the configuration was trained with several seeds (see `merge_seeds`); else empty
     """
 
     name: str
@@ -69,7 +69,9 @@ class Result:
 
 def scored(rows: list[Row], metric: str) -> dict[tuple[str, str], Row]:
     return {
-        (row["episode"], row["target"]): row for row in select(rows, alignment="aligned") if row.get(metric) is not None
+        (row["episode"], row["target"]): row
+        for row in select_rows(rows, alignment="aligned")
+        if row.get(metric) is not None
     }
 
 
@@ -84,9 +86,9 @@ def averaged(runs: list[list[Row]]) -> list[Row]:
     return means
 
 
-def joined(results: list[Result]) -> list[Result]:
+def merge_seeds(results: list[ExperimentResult]) -> list[ExperimentResult]:
     """Results that differ in their seed alone as one, under the name of the first; its rows are means over seeds."""
-    arms: list[Result] = []
+    arms: list[ExperimentResult] = []
     for each in results:
         place = next((place for place, arm in enumerate(arms) if repeats(arm, each)), None)
         if place is None:
@@ -97,7 +99,7 @@ def joined(results: list[Result]) -> list[Result]:
     return arms
 
 
-def repeats(arm: Result, other: Result) -> bool:
+def repeats(arm: ExperimentResult, other: ExperimentResult) -> bool:
     """Whether `other` is the same arm trained with other seeds."""
 
     def targets(rows: list[Row]) -> list[tuple]:
@@ -111,7 +113,7 @@ def repeats(arm: Result, other: Result) -> bool:
     )
 
 
-def git(root: str | Path, *words: str) -> str | None:
+def git_output(root: str | Path, *words: str) -> str | None:
     """Output of a git command; None when it fails or there is no Git."""
     try:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=True)
@@ -120,7 +122,7 @@ def git(root: str | Path, *words: str) -> str | None:
     return done.stdout.decode("utf8")
 
 
-def result(name: str, read: Callable[[str], str | None]) -> Result | None:
+def parse_result(name: str, read: Callable[[str], str | None]) -> ExperimentResult | None:
     """A result from `read`, which maps a path under reports/ to its text or None; None where nothing was published.
 
     raises OtherSchema
@@ -129,14 +131,14 @@ def result(name: str, read: Callable[[str], str | None]) -> Result | None:
     if any(text is None for path, text in texts.items() if path != "benchmark.json"):
         return None
     about = json.loads(texts["experiment.json"])
-    if about.get("schema") != SCHEMA:
+    if about.get("schema") != EXPERIMENT_SCHEMA:
         raise OtherSchema(
             f"The results of {name} were published by another version of this code (schema "
-            f"{about.get('schema')}, this is {SCHEMA}); run it again to compare it."
+            f"{about.get('schema')}, this is {EXPERIMENT_SCHEMA}); run it again to compare it."
         )
     curves = {curve: text for curve in about["curves"] if (text := read(f"plots/{curve}.csv")) is not None}
     benchmark = texts["benchmark.json"]
-    return Result(
+    return ExperimentResult(
         name,
         about,
         json.loads(texts["metrics.json"]),
@@ -146,19 +148,19 @@ def result(name: str, read: Callable[[str], str | None]) -> Result | None:
     )
 
 
-def read_folder(folder: str | Path, name: str) -> Result | None:
+def read_folder(folder: str | Path, name: str) -> ExperimentResult | None:
     """What lies in a reports folder of the work tree."""
     folder = Path(folder)
-    return result(name, lambda path: (folder / path).read_text("utf8") if (folder / path).exists() else None)
+    return parse_result(name, lambda path: (folder / path).read_text("utf8") if (folder / path).exists() else None)
 
 
-def read_revision(root: str | Path, revision: str, name: str) -> Result | None:
+def read_revision(root: str | Path, revision: str, name: str) -> ExperimentResult | None:
     """What a revision (anything git or dvc exp names) published; None when it holds no results of this pipeline."""
-    commit = git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    commit = commit.strip() if commit else dict(experiments(root)).get(revision)
+    commit = git_output(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    commit = commit.strip() if commit else dict(experiment_commits(root)).get(revision)
     if commit is None:
         return None
-    found = result(name, lambda path: git(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}"))
+    found = parse_result(name, lambda path: git_output(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}"))
     return found and replace(found, revision=commit)
 
 
@@ -170,7 +172,7 @@ def flat(tree: dict, prefix: str = "") -> dict[str, object]:
     return leaves
 
 
-def protocol_differences(first: Result, second: Result, free: tuple[str, ...] = ()) -> list[str]:
+def protocol_differences(first: ExperimentResult, second: ExperimentResult, free: tuple[str, ...] = ()) -> list[str]:
     """What was not held still between two results, `free` settings apart, in words; empty when their scores may be
     compared."""
     ours, theirs = (flat(each.about["protocol"]) for each in (first, second))
@@ -187,10 +189,10 @@ def protocol_differences(first: Result, second: Result, free: tuple[str, ...] = 
     return words
 
 
-def experiments(root: str | Path, baseline: str = "HEAD") -> list[tuple[str, str]]:
+def experiment_commits(root: str | Path, baseline: str = "HEAD") -> list[tuple[str, str]]:
     """(name, commit) of the `dvc exp` experiments that grew from a baseline commit, by name."""
-    commit = (git(root, "rev-parse", baseline) or "").strip()
+    commit = (git_output(root, "rev-parse", baseline) or "").strip()
     prefix = f"refs/exps/{commit[:2]}/{commit[2:]}/"
-    lines = git(root, "for-each-ref", "--format=%(refname) %(objectname)", prefix) if commit else None
+    lines = git_output(root, "for-each-ref", "--format=%(refname) %(objectname)", prefix) if commit else None
     pairs = [line.split() for line in (lines or "").splitlines()]
     return sorted((name.removeprefix(prefix), found) for name, found in pairs)

@@ -15,7 +15,7 @@ from torch import Tensor
 from src.metrics.image import Lpips, decibels, mean_similarity, ssim_map
 from src.results.tables import Row, metrics_of
 
-BATCH = 12  # photographs of a batch, as published
+PUBLISHED_BATCH = 12  # photographs of a batch, as published
 
 
 def blacked_out(renders: Tensor, photos: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,8 +60,8 @@ def splatt3r_scores(
 
 
 def pooled(rows: list[Row]) -> dict[str, dict[str, float | int]]:
-    """mean and n of every `_splatt3r` score as published: over batches of BATCH rows in their order, each pooled, all of
-    one weight however small the last is.
+    """mean and n of every `_splatt3r` score as published: over batches of PUBLISHED_BATCH rows in their order, each
+    pooled, all of one weight however small the last is.
 
     rows    of one method and alignment, with `splatt3r_scores` of single pictures of one size and their `mask_share`
     """
@@ -69,7 +69,10 @@ def pooled(rows: list[Row]) -> dict[str, dict[str, float | int]]:
     for name in metrics_of(rows):
         present = [row for row in rows if row[name] is not None]
         if "_splatt3r" in name and present:
-            batches = [pooled_score(name, present[first : first + BATCH]) for first in range(0, len(present), BATCH)]
+            batches = [
+                pooled_score(name, present[first : first + PUBLISHED_BATCH])
+                for first in range(0, len(present), PUBLISHED_BATCH)
+            ]
             found[name] = {"mean": sum(batches) / len(batches), "n": len(present)}
     return found
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure  # noqa: E402
 # stand-ins that matplotlib accepts -> what the page's style sheet decides
 INK, MUTED, RULE, ACCENT, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", SECOND: "--second", THIRD: "--third"}
-LIGHT = {
+LIGHT_THEME = {
     "--ink": "#1c2126",
     "--muted": "#5c6670",
     "--rule": "#e1e4e6",
@@ -73,12 +73,12 @@ def standalone(svg: str) -> str:
     """An inline chart as a file of its own, in the colours of the light page."""
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     svg = svg.replace("<svg ", f'<svg {names} font-family="sans-serif" ', 1)
-    for variable, colour in LIGHT.items():
+    for variable, colour in LIGHT_THEME.items():
         svg = svg.replace(f"var({variable})", colour)
     return svg + "\n"
 
 
-def curves(series: dict[str, Curve], label: str, description: str) -> str:
+def line_chart(series: dict[str, Curve], label: str, description: str) -> str:
     """Lines over training steps, the first in the accent colour; at most four are told apart."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 2.9))
@@ -91,7 +91,7 @@ def curves(series: dict[str, Curve], label: str, description: str) -> str:
         return to_svg(figure, description)
 
 
-def bands(groups: list[str], series: dict[str, list[Estimate | None]], label: str, description: str) -> str:
+def band_chart(groups: list[str], series: dict[str, list[Estimate | None]], label: str, description: str) -> str:
     """Means with intervals per group, one marker per series; None where a group has no scores."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 3.3))
@@ -118,7 +118,7 @@ def bands(groups: list[str], series: dict[str, list[Estimate | None]], label: st
         return to_svg(figure, description)
 
 
-def dots(rows: dict[str, dict[str, float]], label: str, description: str) -> str:
+def dot_chart(rows: dict[str, dict[str, float]], label: str, description: str) -> str:
     """One line per row name with a marker per series, best row on top."""
     names = sorted(rows, key=lambda name: next(iter(rows[name].values())))
     series = list(dict.fromkeys(key for values in rows.values() for key in values))
@@ -142,7 +142,7 @@ def dots(rows: dict[str, dict[str, float]], label: str, description: str) -> str
         return to_svg(figure, description)
 
 
-def scatter(points: dict[str, tuple[float, float]], across: str, label: str, description: str) -> str:
+def scatter_chart(points: dict[str, tuple[float, float]], across: str, label: str, description: str) -> str:
     """A point per name, above the dashed diagonal where `label` is higher than `across`."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 3.9))
@@ -156,7 +156,7 @@ def scatter(points: dict[str, tuple[float, float]], across: str, label: str, des
         return to_svg(figure, description)
 
 
-def bars(rows: dict[str, dict[str, Estimate]], label: str, description: str) -> str:
+def bar_chart(rows: dict[str, dict[str, Estimate]], label: str, description: str) -> str:
     """A group of bars per row name with one bar per series, the first on top; a line from low to high on each."""
     series = list(dict.fromkeys(key for values in rows.values() for key in values))[: len(COLOURS)]
     with plt.rc_context(STYLE):
@@ -179,7 +179,7 @@ def bars(rows: dict[str, dict[str, Estimate]], label: str, description: str) -> 
         return to_svg(figure, description)
 
 
-def forest(intervals: dict[str, Estimate], label: str, description: str) -> str:
+def forest_chart(intervals: dict[str, Estimate], label: str, description: str) -> str:
     """Differences with intervals around a line at zero."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 0.95 + 0.34 * len(intervals)))
@@ -195,7 +195,9 @@ def forest(intervals: dict[str, Estimate], label: str, description: str) -> str:
         return to_svg(figure, description)
 
 
-def pareto(points: dict[str, tuple[float, float]], front: list[str], cost: str, label: str, description: str) -> str:
+def pareto_chart(
+    points: dict[str, tuple[float, float]], front: list[str], cost: str, label: str, description: str
+) -> str:
     """Quality over cost, each point named; a line joins those of the front, in the order given."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 2.9))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from src.experiments.comparisons import baseline_of, ranks
-from src.experiments.result import METRIC, Result, protocol_differences
+from src.experiments.comparisons import ranks, reference_of
+from src.experiments.result import METRIC, ExperimentResult, protocol_differences
 from src.page import charts
 from src.page.pictures import Chosen
 from src.page.speed import (
@@ -24,34 +24,35 @@ from src.page.speed import (
     timings,
     why_absent,
 )
-from src.page.templates import fill
+from src.page.templates import fill_template
 from src.page.tradeoffs import COSTS, pareto_charts, timed_alike
 from src.page.verdict import (
-    BASELINE,
-    FLOOR_NAMES,
+    BASELINE_NAMES,
+    NOT_MEASURED,
+    REFERENCE,
+    baseline_words,
     cautions,
     control_words,
     difference_words,
-    floor_words,
     headline,
     level_words,
     number,
     power_words,
     rank_words,
 )
-from src.page.viewer import Walk, library, payload
+from src.page.viewer import ViewerScene, viewer_library, viewer_payload
 from src.results.statistics import MIN_SCENES, Comparison, Interval
-from src.results.tables import ALIGNMENTS, BINS, FLOORS, METHODS, Row, column, groups, select, summarise
+from src.results.tables import ALIGNMENTS, BASELINES, BINS, METHODS, Row, column, groups, select_rows, summarise
 from src.run import StageTime
 
-METHOD_NAMES = {"render": "this model's renders"} | FLOOR_NAMES
+METHOD_NAMES = {"render": "this model's renders"} | BASELINE_NAMES
 CHART_NAMES = {
     "render": "render",
     "copy_nearest": "copied photograph",
     "points_splat": "points, splatted",
     "points": "points",
 }
-NOT_MEASURED = "not measured"
+
 PICTURE_SIDE = 384  # pixels; larger pictures are made smaller for the page
 DIGITS = {"psnr": 2}  # three for everything else
 SCORES = {
@@ -78,7 +79,7 @@ CURVE_NAMES = {"train_loss": "Training loss", "val_psnr_masked": "Validation PSN
 class Other:
     """The arm shown beside this run. pictures: name of a chosen target -> its render (H, W, 3) uint8."""
 
-    result: Result
+    result: ExperimentResult
     pictures: dict[str, np.ndarray]
 
 
@@ -102,7 +103,7 @@ class Findings:
     confidence   of the intervals, eval.bootstrap.confidence
     """
 
-    results: list[Result]
+    results: list[ExperimentResult]
     summary: dict
     rows: list[Row]
     score: Interval | None
@@ -114,11 +115,11 @@ class Findings:
     provenance: dict[str, list[tuple[str, str]]]
     stages: dict[str, StageTime]
     other: Other | None
-    walks: list[Walk]
+    walks: list[ViewerScene]
     confidence: float
 
     @property
-    def current(self) -> Result:
+    def current(self) -> ExperimentResult:
         return self.results[0]
 
     @property
@@ -151,7 +152,7 @@ def leaderboard(findings: Findings) -> list[dict]:
     ranked = ranks([each for each in findings.results if not refused[each.name]])
     rows = []
     for each in findings.results:
-        scores, compared = summarise(select(each.rows, alignment="aligned")), findings.comparisons.get(each.name)
+        scores, compared = summarise(select_rows(each.rows, alignment="aligned")), findings.comparisons.get(each.name)
         difference = limits(compared.interval) if compared else ""
         fps, memory = fps_and_memory(each, findings.current) or (NOT_MEASURED, NOT_MEASURED)
         rows.append(
@@ -172,9 +173,9 @@ def leaderboard(findings: Findings) -> list[dict]:
 
 def floor_board(findings: Findings) -> list[dict]:
     """The same columns for what needs no training."""
-    entries = {floor: findings.summary["methods"][floor]["aligned"] for floor in FLOORS}
+    entries = {floor: findings.summary["methods"][floor]["aligned"] for floor in BASELINES}
     return [
-        {"backbone": FLOOR_NAMES[floor]}
+        {"backbone": BASELINE_NAMES[floor]}
         | {name: plus_minus(scores.get(f"{name}_masked"), name) for name in ("psnr", "ssim", "lpips")}
         for floor, scores in entries.items()
     ]
@@ -287,7 +288,7 @@ def curve_of(text: str) -> charts.Curve:
     return [row[0] for row in rows], [row[1] for row in rows]
 
 
-def charts(findings: Findings) -> list[dict]:
+def page_charts(findings: Findings) -> list[dict]:
     """Figures with a title and a caption each."""
     current, made = findings.current, []
     comparable = [each for each in findings.results if not protocol_differences(current, each)]
@@ -298,8 +299,8 @@ def charts(findings: Findings) -> list[dict]:
             made.append(
                 {
                     "title": label,
-                    "svg": charts.curves(series, label, f"{label} over training steps"),
-                    "caption": named(shown),
+                    "svg": charts.line_chart(series, label, f"{label} over training steps"),
+                    "caption": run_names(shown),
                 }
             )
     overlaps = list(findings.bins)
@@ -311,7 +312,7 @@ def charts(findings: Findings) -> list[dict]:
     made.append(
         {
             "title": "By overlap of the two photographs",
-            "svg": charts.bands(
+            "svg": charts.band_chart(
                 [name.replace("_", " ") for name in overlaps],
                 estimates,
                 "PSNR, masked (dB)",
@@ -325,7 +326,7 @@ def charts(findings: Findings) -> list[dict]:
         made.append(
             {
                 "title": "Scene by scene",
-                "svg": charts.dots(means, "PSNR, masked (dB)", "masked PSNR of each test scene"),
+                "svg": charts.dot_chart(means, "PSNR, masked (dB)", "masked PSNR of each test scene"),
                 "caption": f"{current.label}; means over the targets of a scene, aligned.",
             }
         )
@@ -338,8 +339,10 @@ def charts(findings: Findings) -> list[dict]:
         made.append(
             {
                 "title": "Time of each piece",
-                "svg": charts.bars(rows, "milliseconds", "milliseconds per piece"),
-                "caption": f"Median, 10 to 90 %, on {machine}. " + named(measured[: len(charts.COLOURS)]) + left_out,
+                "svg": charts.bar_chart(rows, "milliseconds", "milliseconds per piece"),
+                "caption": f"Median, 10 to 90 %, on {machine}. "
+                + run_names(measured[: len(charts.COLOURS)])
+                + left_out,
             }
         )
     for cost, svg in pareto_charts(comparable).items():
@@ -348,7 +351,7 @@ def charts(findings: Findings) -> list[dict]:
                 "title": f"Quality against {COSTS[cost]}",
                 "svg": svg,
                 "caption": f"Runs measured on {machine}; the line joins those that no other beats in both. "
-                + named(measured)
+                + run_names(measured)
                 + left_out,
             }
         )
@@ -357,13 +360,13 @@ def charts(findings: Findings) -> list[dict]:
 
 def scene_scatter(findings: Findings, means: dict[str, dict[str, float]]) -> dict:
     """This run over the baseline, or over the splatted points where it is the baseline or has none; a point a scene."""
-    baseline, run = baseline_of(findings.results), CHART_NAMES["render"]
+    baseline, run = reference_of(findings.results), CHART_NAMES["render"]
     other = baseline.label if baseline and baseline is not findings.current else CHART_NAMES["points_splat"]
     points = {scene: (values[other], values[run]) for scene, values in means.items() if other in values}
     above = sum(y > x for x, y in points.values())
     return {
         "title": f"Scene by scene against {other}",
-        "svg": charts.scatter(
+        "svg": charts.scatter_chart(
             points,
             f"{other}: PSNR, masked (dB)",
             "this run: PSNR, masked (dB)",
@@ -374,31 +377,31 @@ def scene_scatter(findings: Findings, means: dict[str, dict[str, float]]) -> dic
     }
 
 
-def named(results: list[Result]) -> str:
+def run_names(results: list[ExperimentResult]) -> str:
     """Whose the names in a chart are; labels say which are untrained."""
     return "; ".join(f"{each.name}: {each.label}" for each in results) + "."
 
 
 def scene_means(findings: Findings) -> dict[str, dict[str, float]]:
     """scene -> method's name -> mean aligned masked PSNR; beside the floors, the baseline where there is one."""
-    baseline = baseline_of(findings.results)
+    baseline = reference_of(findings.results)
     tables = {
-        CHART_NAMES[method]: select(findings.rows, method=method, alignment="aligned")
+        CHART_NAMES[method]: select_rows(findings.rows, method=method, alignment="aligned")
         for method in ("copy_nearest", "points_splat")
     }
-    tables = {CHART_NAMES["render"]: select(findings.current.rows, alignment="aligned")} | tables
+    tables = {CHART_NAMES["render"]: select_rows(findings.current.rows, alignment="aligned")} | tables
     if baseline and not findings.current.is_baseline:
-        tables[baseline.label] = select(baseline.rows, alignment="aligned")
+        tables[baseline.label] = select_rows(baseline.rows, alignment="aligned")
     means = {}
     for scene in groups(findings.rows, "scene"):
-        scores = {name: column(select(rows, scene=scene), METRIC)[0] for name, rows in tables.items()}
+        scores = {name: column(select_rows(rows, scene=scene), METRIC)[0] for name, rows in tables.items()}
         means[scene] = {name: float(np.mean(values)) for name, values in scores.items() if values}
     return {scene: values for scene, values in means.items() if CHART_NAMES["render"] in values}
 
 
-def forest(findings: Findings) -> dict | None:
+def differences_chart(findings: Findings) -> dict | None:
     """Differences from the baseline, or without one from the floors; None when there is nothing to differ from."""
-    current, found, against = findings.current, findings.comparisons, BASELINE
+    current, found, against = findings.current, findings.comparisons, REFERENCE
     if not found:
         found, against = {CHART_NAMES[name]: each for name, each in findings.floors.items()}, "each floor"
     if not found:
@@ -407,9 +410,9 @@ def forest(findings: Findings) -> dict | None:
     estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
     title = f"masked PSNR minus that of {against} (dB)"
     return {
-        "svg": charts.forest(estimates, title, f"{current.label}: {title}"),
+        "svg": charts.forest_chart(estimates, title, f"{current.label}: {title}"),
         "caption": f"Paired differences; {findings.level} intervals over scenes, where there are enough, and over "
-        "seeds, where there are several. " + named(arms),
+        "seeds, where there are several. " + run_names(arms),
     }
 
 
@@ -444,7 +447,7 @@ def context(findings: Findings) -> dict:
     current, summary = findings.current, findings.summary
     comparison = findings.comparisons.get(current.name)
     others = [
-        f"{each.name}: " + difference_words(each.label, BASELINE, findings.comparisons[each.name])
+        f"{each.name}: " + difference_words(each.label, REFERENCE, findings.comparisons[each.name])
         for each in findings.results[1:]
         if each.name in findings.comparisons
     ]
@@ -471,19 +474,19 @@ def context(findings: Findings) -> dict:
         "cautions": cautions(current, comparison is not None),
         "control": control_words(current.label, findings.controlled.get(current.name)),
         "power": power_words(comparison) if comparison else None,
-        "floors": floor_words(findings.floors) if findings.floors else None,
+        "floors": baseline_words(findings.floors) if findings.floors else None,
         "untrained": current.about["backbone"]["weights"] == "random",
         "key_figures": key_figures,
         "several": any(each.repeats for each in findings.results),
         "leaderboard": leaderboard(findings),
         "floor_board": floor_board(findings),
-        "forest": forest(findings),
+        "forest": differences_chart(findings),
         "cards": cards(findings),
         "other": findings.other and findings.other.result,
         "walks": findings.walks,
-        "library": library() if findings.walks else "",
-        "walks_payload": payload(findings.walks),
-        "charts": charts(findings),
+        "library": viewer_library() if findings.walks else "",
+        "walks_payload": viewer_payload(findings.walks),
+        "charts": page_charts(findings),
         "scores": score_table(summary["methods"], SCORES),
         "compatible": score_table(summary["methods"], COMPATIBLE),
         "bins": group_table(summary["bins"], "overlap"),
@@ -499,4 +502,4 @@ def context(findings: Findings) -> dict:
 
 def page(findings: Findings) -> str:
     """The whole page."""
-    return fill("report.html", **context(findings))
+    return fill_template("report.html", **context(findings))

@@ -9,15 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from src.renders.episode_file import Rendered
-from src.results.tables import Row, groups, select
+from src.results.tables import Row, groups, select_rows
 from src.scenes.scene import Scene, SceneRecord
 
 RULES = ("first", "best", "median", "worst")  # `first` shows the same photographs in every experiment
 MAX_FAMILIES = 6  # more are shown as one
 ERROR_RANGE = 0.5  # mean absolute error over RGB at which the error map is brightest
-UNSEEN = (96, 96, 96)  # error map outside the mask
-PANEL, GAP, LINE = 128, 6, 18  # pixels of a strip: least panel height, space between, height of a line of words
-PAPER, INK, FADED = (255, 255, 255), (25, 28, 32), (110, 116, 124)
+UNSEEN_COLOUR = (96, 96, 96)  # error map outside the mask
+PANEL_HEIGHT, GAP, LINE = 128, 6, 18  # pixels of a strip: least panel height, space between, height of a line of words
+STRIP_COLOUR, TITLE_COLOUR, NOTE_COLOUR = (255, 255, 255), (25, 28, 32), (110, 116, 124)
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Chosen:
 
 def choose(rows: list[Row]) -> list[Chosen]:
     """Per family of scenes, by aligned masked PSNR: the best, median and worst target, and the first by name."""
-    scored = [row for row in select(rows, method="render", alignment="aligned") if row["psnr_masked"] is not None]
+    scored = [row for row in select_rows(rows, method="render", alignment="aligned") if row["psnr_masked"] is not None]
     families = groups(scored, "category") if scored else []
     if len(families) > MAX_FAMILIES:
         members = {"all": scored}
     else:
-        members = {family: select(scored, category=family) for family in families}
+        members = {family: select_rows(scored, category=family) for family in families}
     chosen = []
     for family, targets in members.items():
         named = sorted(targets, key=lambda row: (row["episode"], row["target"]))
@@ -66,7 +66,7 @@ def error_panel(render: Tensor, photo: Tensor, mask: np.ndarray) -> np.ndarray:
     """Mean absolute error over RGB, dark = none; grey where no context has seen the pixel."""
     errors = (render.clamp(0, 1) - photo).abs().mean(0).numpy()
     panel = coloured(errors, 0, ERROR_RANGE, "inferno")
-    panel[~mask] = UNSEEN
+    panel[~mask] = UNSEEN_COLOUR
     return panel
 
 
@@ -111,14 +111,14 @@ def other_render(chosen: Chosen, path: Path) -> np.ndarray | None:
 def strip(pictures: dict[str, np.ndarray], title: str, note: str) -> Image.Image:
     """Panels in a row under their names, a title above and a note below; small panels are enlarged pixel by pixel."""
     height, width = next(iter(pictures.values())).shape[:2]
-    factor = max(1, -(-PANEL // height))
+    factor = max(1, -(-PANEL_HEIGHT // height))
     width, height = width * factor, height * factor
-    sheet = Image.new("RGB", (len(pictures) * (width + GAP) + GAP, height + 3 * LINE + 2 * GAP), PAPER)
+    sheet = Image.new("RGB", (len(pictures) * (width + GAP) + GAP, height + 3 * LINE + 2 * GAP), STRIP_COLOUR)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    pen.text((GAP, GAP // 2), title, INK, font)
+    pen.text((GAP, GAP // 2), title, TITLE_COLOUR, font)
     for number, (name, picture) in enumerate(pictures.items()):
         left = GAP + number * (width + GAP)
-        pen.text((left, GAP // 2 + LINE), name, FADED, font)
+        pen.text((left, GAP // 2 + LINE), name, NOTE_COLOUR, font)
         sheet.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST), (left, 2 * LINE + GAP))
-    pen.text((GAP, height + 2 * LINE + GAP), note, FADED, font)
+    pen.text((GAP, height + 2 * LINE + GAP), note, NOTE_COLOUR, font)
     return sheet

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from src.config import Config
 from src.experiments.publish import fusion_words
-from src.experiments.result import Result
+from src.experiments.result import ExperimentResult
 from src.page.page import Other
 from src.page.pictures import Chosen, other_render
-from src.page.verdict import FLOOR_NAMES
-from src.page.viewer import FLOOR, Walk, chosen_episodes, walk
+from src.page.verdict import BASELINE_NAMES
+from src.page.viewer import BASELINE_ENDING, ViewerScene, chosen_episodes, viewer_scene
 from src.reproducible.files import read_json
 from src.reproducible.hashes import params_hash
 from src.reproducible.versions import git_revision
@@ -17,7 +17,7 @@ from src.scenes.scene import SceneRecord
 SCENES, RENDERS, WEIGHTS = Path("data/scenes"), Path("data/renders"), Path("data/weights")
 
 
-def others_renders(arm: tuple[Result, dict[str, Path]] | None, pictures: list[Chosen]) -> Other | None:
+def others_renders(arm: tuple[ExperimentResult, dict[str, Path]] | None, pictures: list[Chosen]) -> Other | None:
     """What the second arm rendered of the chosen targets."""
     if arm is None:
         return None
@@ -29,7 +29,9 @@ def others_renders(arm: tuple[Result, dict[str, Path]] | None, pictures: list[Ch
     return Other(arm[0], {name: picture for name, picture in shown.items() if picture is not None})
 
 
-def walks(current: Result, arm: tuple[Result, dict[str, Path]] | None, index: dict[str, SceneRecord]) -> list[Walk]:
+def walks(
+    current: ExperimentResult, arm: tuple[ExperimentResult, dict[str, Path]] | None, index: dict[str, SceneRecord]
+) -> list[ViewerScene]:
     """The exported scenes to look around in: this run beside the second arm, or else beside the splatted points."""
     found = []
     for episode in chosen_episodes(RENDERS):
@@ -37,8 +39,8 @@ def walks(current: Result, arm: tuple[Result, dict[str, Path]] | None, index: di
         if arm and f"{episode}.ply" in arm[1]:
             arms[f"{arm[0].name}: {arm[0].label}"] = arm[1][f"{episode}.ply"]
         else:
-            arms[f"floor: {FLOOR_NAMES['points_splat']}"] = RENDERS / f"{episode}{FLOOR}"
-        found.append(walk(episode, RENDERS, SCENES, index, arms))
+            arms[f"floor: {BASELINE_NAMES['points_splat']}"] = RENDERS / f"{episode}{BASELINE_ENDING}"
+        found.append(viewer_scene(episode, RENDERS, SCENES, index, arms))
     return found
 
 
@@ -52,7 +54,7 @@ def weights_words(record: dict) -> str:
 
 
 def provenance(
-    config: Config, record: dict, licences: list[str], others: list[Result]
+    config: Config, record: dict, licences: list[str], others: list[ExperimentResult]
 ) -> dict[str, list[tuple[str, str]]]:
     """Headings -> names and values, for the page alone: the revision is not known to reproducible files; licences: of
     the scenes; others: runs shown beside this one, whose weights are listed too."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from src.experiments.result import Result
+from src.experiments.result import ExperimentResult
 from src.run import StageTime
 
 PIECES = {
@@ -16,17 +16,17 @@ CPU_ONLY = "this run was timed on a CPU; dvc repro -f benchmark times it on a GP
 MISSING = "there is no reports/benchmark.json; dvc repro benchmark measures it"
 
 
-def timings(result: Result) -> dict | None:
+def timings(result: ExperimentResult) -> dict | None:
     """The benchmark of a result, if it was measured on the configuration that the result describes."""
     found = result.benchmark
     return found if found and found["params"] == result.about["benchmark_params"] else None
 
 
-def why_absent(result: Result) -> str:
+def why_absent(result: ExperimentResult) -> str:
     return MISSING if result.benchmark is None else STALE
 
 
-def at_resolution(result: Result) -> tuple[str, dict] | None:
+def at_resolution(result: ExperimentResult) -> tuple[str, dict] | None:
     """Side in pixels and numbers at the resolution the scores were made at, else at the first one measured."""
     benchmark = timings(result)
     if benchmark is None:
@@ -36,13 +36,13 @@ def at_resolution(result: Result) -> tuple[str, dict] | None:
     return side, benchmark["resolutions"][side]
 
 
-def conditions(result: Result) -> tuple[dict, str, str, str]:
+def conditions(result: ExperimentResult) -> tuple[dict, str, str, str]:
     """What the timings of a result hold for: hardware, device, precision, side."""
     benchmark = timings(result)
     return benchmark["hardware"], benchmark["device"], benchmark["precision"], f"{at_resolution(result)[0]} px"
 
 
-def unlike(result: Result, like: Result) -> list[str]:
+def unlike(result: ExperimentResult, like: ExperimentResult) -> list[str]:
     """In what `result` was timed otherwise than `like`, in words; empty where their timings may stand side by side."""
     return [
         ours if isinstance(ours, str) else "other hardware"
@@ -64,7 +64,7 @@ def flops_words(count: int) -> str:
     return f"{count / 1e9:.1f} GFLOP"
 
 
-def fps_and_memory(result: Result, like: Result) -> tuple[str, str] | None:
+def fps_and_memory(result: ExperimentResult, like: ExperimentResult) -> tuple[str, str] | None:
     """Pairs turned into Gaussians per second and peak memory, with words where `like` was timed otherwise or not."""
     found = at_resolution(result)
     if found is None:
@@ -97,7 +97,7 @@ def time_table(benchmark: dict) -> dict:
     return {"head": ["milliseconds, median [10 %, 90 %]", *(f"{side} × {side}" for side in sides)], "rows": rows}
 
 
-def time_bars(results: list[Result]) -> dict[str, dict[str, tuple[float, float, float]]]:
+def time_bars(results: list[ExperimentResult]) -> dict[str, dict[str, tuple[float, float, float]]]:
     """piece -> result -> median, 10th and 90th percentile in milliseconds, of results that have timings."""
     rows = {}
     for piece, name in PIECES.items():

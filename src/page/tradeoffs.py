@@ -1,10 +1,10 @@
 """What quality costs: milliseconds, parameters and memory of results beside their scores."""
 
-from src.experiments.result import METRIC, Result
+from src.experiments.result import METRIC, ExperimentResult
 from src.page import charts
 from src.page.speed import at_resolution, timings, unlike
-from src.results.statistics import spread
-from src.results.tables import column, select
+from src.results.statistics import mean_and_spread
+from src.results.tables import column, select_rows
 
 COSTS = {
     "milliseconds": "milliseconds per pair, median",
@@ -13,7 +13,7 @@ COSTS = {
 }
 
 
-def costs(result: Result) -> dict[str, float] | None:
+def costs(result: ExperimentResult) -> dict[str, float] | None:
     """milliseconds from two photographs to Gaussians, parameters in millions, peak memory in MB; None if unmeasured."""
     found = at_resolution(result)
     if found is None:
@@ -26,7 +26,7 @@ def costs(result: Result) -> dict[str, float] | None:
     }
 
 
-def timed_alike(results: list[Result]) -> tuple[list[Result], dict[str, list[str]]]:
+def timed_alike(results: list[ExperimentResult]) -> tuple[list[ExperimentResult], dict[str, list[str]]]:
     """Those whose costs were measured like those of the first that has any, and name -> in what the others were not."""
     measured = [each for each in results if timings(each)]
     others = {each.name: words for each in measured if (words := unlike(each, measured[0]))}
@@ -42,18 +42,18 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
     return front
 
 
-def pareto_charts(results: list[Result]) -> dict[str, str]:
+def pareto_charts(results: list[ExperimentResult]) -> dict[str, str]:
     """cost -> SVG of quality against it, for two or more results measured alike."""
     prices, quality = {}, {}
     for each in timed_alike(results)[0]:
-        if values := column(select(each.rows, alignment="aligned"), METRIC)[0]:
-            prices[each.name], quality[each.name] = costs(each), spread(values)["mean"]
+        if values := column(select_rows(each.rows, alignment="aligned"), METRIC)[0]:
+            prices[each.name], quality[each.name] = costs(each), mean_and_spread(values)["mean"]
     if len(quality) < 2:
         return {}
     drawn = {}
     for cost, words in COSTS.items():
         points = {name: (prices[name][cost], quality[name]) for name in quality}
-        drawn[cost] = charts.pareto(
+        drawn[cost] = charts.pareto_chart(
             points, pareto_front(points), words, "PSNR, masked (dB)", f"masked PSNR over {words}"
         )
     return drawn

@@ -1,14 +1,15 @@
 """What the numbers say, in words: no more than they do."""
 
-from src.experiments.result import Result
+from src.experiments.result import ExperimentResult
 from src.results.statistics import ALPHA, MIN_SCENES, Comparison, Interval
 
-FLOOR_NAMES = {
+BASELINE_NAMES = {
     "copy_nearest": "nearest photograph copied",
     "points": "geometry points, one pixel each",
     "points_splat": "geometry points, splatted",
 }
-BASELINE, CONTROL = "MASt3R only", "constant features"
+NOT_MEASURED = "not measured"
+REFERENCE, CONTROL = "MASt3R only", "constant features"
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
@@ -53,7 +54,7 @@ def difference_words(label: str, other: str, comparison: Comparison) -> str:
     return f"{label} is {'better' if interval.mean > 0 else 'worse'} than {other}: {words}."
 
 
-def headline(current: Result, score: Interval | None, comparison: Comparison | None) -> str:
+def headline(current: ExperimentResult, score: Interval | None, comparison: Comparison | None) -> str:
     """The one sentence at the top of the page; score: the mean aligned masked PSNR of this run, None without any."""
     if score is None:
         return f"{current.label} has no masked PSNR; “What was not measured” says why."
@@ -61,7 +62,7 @@ def headline(current: Result, score: Interval | None, comparison: Comparison | N
         return f"{current.label}, the baseline of all comparisons, reaches {interval_words(score)}."
     if comparison is None:
         return f"{current.label} reaches {interval_words(score)}; there is no baseline to compare it with yet."
-    return difference_words(current.label, BASELINE, comparison)
+    return difference_words(current.label, REFERENCE, comparison)
 
 
 def control_words(label: str, comparison: Comparison | None) -> str | None:
@@ -105,7 +106,7 @@ def power_words(comparison: Comparison) -> str | None:
     )
 
 
-def floor_words(floors: dict[str, Comparison]) -> str:
+def baseline_words(floors: dict[str, Comparison]) -> str:
     """How the model compares with what needs no training."""
     parts = []
     for name, comparison in floors.items():
@@ -113,11 +114,11 @@ def floor_words(floors: dict[str, Comparison]) -> str:
         judged = interval.low is not None
         word = "" if not judged or comparison.distinguishable else ", not distinguishable"
         limits = f" [{number(interval.low, 2, True)}, {number(interval.high, 2, True)}]" if judged else ""
-        parts.append(f"{number(interval.mean, 2, True)} dB{limits} against {FLOOR_NAMES[name]}{word}")
+        parts.append(f"{number(interval.mean, 2, True)} dB{limits} against {BASELINE_NAMES[name]}{word}")
     return "Floors measured in the same run: " + "; ".join(parts) + "."
 
 
-def cautions(current: Result, compared: bool) -> list[str]:
+def cautions(current: ExperimentResult, compared: bool) -> list[str]:
     """What a reader must know before quoting the headline."""
     words = []
     if current.about["backbone"]["weights"] == "random":

@@ -19,14 +19,14 @@ from src.splatting.gaussians import Gaussians
 from src.splatting.sh import dc_to_rgb
 
 LIBRARY = Path(__file__).parent / "vendor" / "gsplat.js"
-LICENCE = LIBRARY.with_suffix(".LICENSE")
-MAX_WALKS = 2  # scenes on the page, of different families where there are such
+LIBRARY_LICENCE = LIBRARY.with_suffix(".LICENSE")
+MAX_SCENES = 2  # scenes on the page, of different families where there are such
 UNIT = 0.5  # scene units within which the packed positions are as good as linear
-FLOOR = ".points_splat.ply"  # of an episode's floor, beside the model's .ply
+BASELINE_ENDING = ".points_splat.ply"  # of an episode's floor, beside the model's .ply
 
 
 @dataclass(frozen=True)
-class Walk:
+class ViewerScene:
     """One test episode to look around in, in view 1's camera frame and the prediction's scale.
 
     size, focal  (W, H) of the photographs; (fx, fy) in their pixels
@@ -41,13 +41,13 @@ class Walk:
     arms: dict[str, Gaussians]
 
 
-def library() -> str:
+def viewer_library() -> str:
     """The viewer library as one function of the Worker class it shall use, `gsplat`, which returns the exports."""
     text = LIBRARY.read_text("utf8").replace("//# sourceMappingURL=index.es.js.map", "")
     body, exports = re.fullmatch(r"(.*)\nexport \{([^}]*)\};\s*", text, re.DOTALL).groups()
     names = (word.split(" as ") for word in exports.split(","))
     members = ", ".join(f"{public.strip()}: {local.strip()}" for local, public in names)
-    return f"/*\n{LICENCE.read_text('utf8')}*/\nfunction gsplat(Worker) {{\n{body}\nreturn {{ {members} }};\n}}"
+    return f"/*\n{LIBRARY_LICENCE.read_text('utf8')}*/\nfunction gsplat(Worker) {{\n{body}\nreturn {{ {members} }};\n}}"
 
 
 def quantised(values: np.ndarray, dtype: type) -> tuple[np.ndarray, list[float]]:
@@ -56,7 +56,7 @@ def quantised(values: np.ndarray, dtype: type) -> tuple[np.ndarray, list[float]]
     return np.rint((values - low) / max(high - low, 1e-9) * np.iinfo(dtype).max).astype(dtype), [low, high]
 
 
-def packed(gaussians: Gaussians) -> dict:
+def packed_gaussians(gaussians: Gaussians) -> dict:
     """17 bytes per Gaussian, gzip and base64: asinh(position / UNIT) in 16 bits per axis, log scales, red, green, blue,
     opacity and wxyz in 8 bits each. Colours are those of the SH degree 0."""
     g = gaussians.detach().to("cpu", torch.float64)
@@ -84,32 +84,34 @@ def distance(gaussians: Gaussians) -> float:
     return depth[depth > 0].median().item() if (depth > 0).any() else 1.0
 
 
-def payload(walks: list[Walk]) -> str:
+def viewer_payload(walks: list[ViewerScene]) -> str:
     """What viewer.js reads, as JSON that cannot end its script element."""
     entries = [
         {
-            "episode": walk.episode,
-            "size": walk.size,
-            "focal": walk.focal,
+            "episode": viewer_scene.episode,
+            "size": viewer_scene.size,
+            "focal": viewer_scene.focal,
             "unit": UNIT,
-            "distance": distance(next(iter(walk.arms.values()))),
-            "cameras": [camera_entry(name, c2w) for name, c2w in walk.cameras.items()],
-            "arms": [{"name": name} | packed(gaussians) for name, gaussians in walk.arms.items()],
+            "distance": distance(next(iter(viewer_scene.arms.values()))),
+            "cameras": [camera_entry(name, c2w) for name, c2w in viewer_scene.cameras.items()],
+            "arms": [{"name": name} | packed_gaussians(gaussians) for name, gaussians in viewer_scene.arms.items()],
         }
-        for walk in walks
+        for viewer_scene in walks
     ]
     return json.dumps(entries).replace("<", "\\u003c")
 
 
 def chosen_episodes(renders: Path) -> list[str]:
     """Of the exported episodes, by name, the first of each family, MAX_WALKS at most; more of one where it is alone."""
-    names = sorted(path.stem for path in renders.glob("*.ply") if not path.name.endswith(FLOOR))
+    names = sorted(path.stem for path in renders.glob("*.ply") if not path.name.endswith(BASELINE_ENDING))
     families = {name: Rendered.read(renders / f"{name}.safetensors").about["category"] for name in names}
     first = [name for number, name in enumerate(names) if families[name] not in list(families.values())[:number]]
-    return (first + [name for name in names if name not in first])[:MAX_WALKS]
+    return (first + [name for name in names if name not in first])[:MAX_SCENES]
 
 
-def walk(episode: str, renders: Path, scenes: Path, index: dict[str, SceneRecord], arms: dict[str, Path]) -> Walk:
+def viewer_scene(
+    episode: str, renders: Path, scenes: Path, index: dict[str, SceneRecord], arms: dict[str, Path]
+) -> ViewerScene:
     """An episode with the Gaussians of each arm's .ply file."""
     rendered = Rendered.read(renders / f"{episode}.safetensors")
     about, scene = rendered.about, Scene.open(scenes / index[rendered.about["scene"]].file)
@@ -118,7 +120,7 @@ def walk(episode: str, renders: Path, scenes: Path, index: dict[str, SceneRecord
     views = [scene.view(name, rendered.resolution) for name in names.values()]
     scale, K = rendered.tensors["scale"].item(), views[0].K
     c2w = camera_in_prediction(views[0].c2w, torch.stack([view.c2w for view in views]), scale)
-    return Walk(
+    return ViewerScene(
         episode,
         rendered.resolution,
         (K[0, 0].item(), K[1, 1].item()),

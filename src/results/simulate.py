@@ -10,7 +10,14 @@ import numpy as np
 from numpy.random import Generator
 from scipy.stats import t as student
 
-from src.results.statistics import ALPHA, Errors, bootstrap_interval, compare, difference_interval, difference_test
+from src.results.statistics import (
+    ALPHA,
+    Errors,
+    bootstrap_interval,
+    compare_paired,
+    difference_interval,
+    difference_test,
+)
 
 SHAPES = ("normal", "skewed", "heavy-tailed")  # of simulated effects between scenes
 
@@ -45,7 +52,7 @@ def simulated_false_winners(scenes: int, arms: int, repeats: int, resamples: int
             str(arm): rng.normal(size=scenes)[np.unique(names, return_inverse=True)[1]] + rng.normal(size=len(names))
             for arm in range(arms)
         }
-        found += any(result.distinguishable for result in compare(equals, names, rng, resamples).values())
+        found += any(result.distinguishable for result in compare_paired(equals, names, rng, resamples).values())
     return found / repeats
 
 

@@ -54,7 +54,7 @@ class Comparison:
         return low is not None and self.p_holm < ALPHA and not low <= 0 <= high
 
 
-def spread(values: np.ndarray | list[float]) -> dict[str, float | int]:
+def mean_and_spread(values: np.ndarray | list[float]) -> dict[str, float | int]:
     """mean, std (of a sample, n - 1; absent for one value) and n."""
     values = np.asarray(values, np.float64)
     if len(values) == 0:
@@ -272,7 +272,7 @@ def scenes_needed(effect: float, errors: Errors, alpha: float = ALPHA) -> int | 
     return high
 
 
-def compare(
+def compare_paired(
     differences: dict[Hashable, np.ndarray],
     scenes: list[str],
     rng: Generator,
@@ -309,7 +309,7 @@ def rank_intervals(
     """
     better = {name: 0 for pair in differences for name in pair}  # arms that are surely better than this one
     worse = dict(better)
-    for pair, comparison in compare(differences, scenes, rng).items():
+    for pair, comparison in compare_paired(differences, scenes, rng).items():
         if comparison.distinguishable:
             winner, loser = pair if comparison.interval.mean > 0 else pair[::-1]
             better[loser] += 1

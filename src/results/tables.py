@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 
 from src.reproducible.files import write_whole
-from src.results.statistics import spread
+from src.results.statistics import mean_and_spread
 
 NAMES = ("episode", "scene", "category", "bin", "target", "method", "alignment")  # columns that hold words
 METHODS = ("render", "copy_nearest", "points", "points_splat")
-FLOORS = METHODS[1:]
+BASELINES = METHODS[1:]
 ALIGNMENTS = ("raw", "aligned")
 BINS = ("close", "medium", "wide", "very_wide")
 
@@ -51,7 +51,7 @@ def metrics_of(rows: list[Row]) -> list[str]:
     return [name for name in (rows[0] if rows else ()) if name not in NAMES]
 
 
-def select(rows: list[Row], **wanted: str) -> list[Row]:
+def select_rows(rows: list[Row], **wanted: str) -> list[Row]:
     """Rows whose columns have the wanted words, e.g. select(rows, method="render", alignment="aligned")."""
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
@@ -64,7 +64,7 @@ def column(rows: list[Row], metric: str) -> tuple[list[float], list[str]]:
 
 def summarise(rows: list[Row]) -> dict[str, dict[str, float | int]]:
     """mean, std and n of every metric that some row has."""
-    return {metric: spread(values) for metric in metrics_of(rows) if (values := column(rows, metric)[0])}
+    return {metric: mean_and_spread(values) for metric in metrics_of(rows) if (values := column(rows, metric)[0])}
 
 
 def groups(rows: list[Row], name: str) -> list[str]:

@@ -5,8 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.experiments.comparisons import against_baseline, control_of, gather, generalisation, paired, ranks
-from src.experiments.result import SCHEMA, experiments, joined, protocol_differences, read_folder, read_revision
+from src.experiments.comparisons import against_reference, control_of, gather, generalisation, paired, ranks
+from src.experiments.result import (
+    EXPERIMENT_SCHEMA,
+    experiment_commits,
+    merge_seeds,
+    protocol_differences,
+    read_folder,
+    read_revision,
+)
 from src.reproducible.files import write_json
 from tests.helpers.publishing import publish
 
@@ -30,16 +37,21 @@ def test_revisions_are_found_by_any_name(repository):
     assert read_revision(repository, "better", "x").metrics == {"psnr_masked": 20.5}
     assert read_revision(repository, "main", "x").is_baseline
     assert read_revision(repository, "main~1", "x") is None and read_revision(repository, "nowhere", "x") is None
-    assert [name for name, _ in experiments(repository, "main~1")] == ["old"]
+    assert [name for name, _ in experiment_commits(repository, "main~1")] == ["old"]
 
 
 def test_results_of_another_version_are_left_out_with_a_sentence(repository, capsys, monkeypatch):
-    monkeypatch.setattr("src.experiments.result.SCHEMA", SCHEMA + 1)
+    monkeypatch.setattr("src.experiments.result.EXPERIMENT_SCHEMA", EXPERIMENT_SCHEMA + 1)
     publish(repository, "vit", 0.0)
     about = json.loads((repository / "reports/experiment.json").read_text())
-    write_json(repository / "reports/experiment.json", about | {"schema": SCHEMA + 1})
+    write_json(repository / "reports/experiment.json", about | {"schema": EXPERIMENT_SCHEMA + 1})
     assert [each.name for each in gather(repository, repository / "reports")] == ["this run"]
-    assert capsys.readouterr().err.count(f"another version of this code (schema {SCHEMA}, this is {SCHEMA + 1})") == 3
+    assert (
+        capsys.readouterr().err.count(
+            f"another version of this code (schema {EXPERIMENT_SCHEMA}, this is {EXPERIMENT_SCHEMA + 1})"
+        )
+        == 3
+    )
 
 
 def test_without_git_or_results_there_is_only_this_run(tmp_path):
@@ -47,7 +59,7 @@ def test_without_git_or_results_there_is_only_this_run(tmp_path):
         gather(tmp_path, tmp_path / "reports")
     publish(tmp_path, "vit", 0.0)
     assert [each.name for each in gather(tmp_path, tmp_path / "reports")] == ["this run"]
-    assert experiments(tmp_path) == []
+    assert experiment_commits(tmp_path) == []
 
 
 def test_what_differs_is_named(repository):
@@ -62,12 +74,12 @@ def test_what_differs_is_named(repository):
 
 def test_differences_are_paired_with_the_baseline_and_refused_runs_left_out(repository):
     results = gather(repository, repository / "reports")
-    found = against_baseline(results, 500, 0.95, 0)
+    found = against_reference(results, 500, 0.95, 0)
     assert set(found) == {"this run", "better"}
     assert found["better"].interval.mean == pytest.approx(0.5, abs=0.05) and found["better"].distinguishable
     by_hand = [row["psnr_masked"] - results[1].scores()[key]["psnr_masked"] for key, row in results[0].scores().items()]
     assert found["this run"].interval.mean == pytest.approx(np.mean(by_hand)) and found["this run"].interval.n == 24
-    assert against_baseline(results[:1], 500, 0.95, 0) == against_baseline(results[1:2], 500, 0.95, 0) == {}
+    assert against_reference(results[:1], 500, 0.95, 0) == against_reference(results[1:2], 500, 0.95, 0) == {}
 
 
 def trained(folder: Path, backbone: str, gains: dict[int, float]) -> list:
@@ -81,11 +93,11 @@ def trained(folder: Path, backbone: str, gains: dict[int, float]) -> list:
 
 def test_runs_that_differ_in_their_seed_alone_become_one_result(tmp_path):
     runs = trained(tmp_path, "clip", {0: 0.5, 1: 0.9, 2: 0.1})
-    arm, other = joined([runs[0], *trained(tmp_path, "vit", {1: 0.0}), runs[2], runs[1]])
+    arm, other = merge_seeds([runs[0], *trained(tmp_path, "vit", {1: 0.0}), runs[2], runs[1]])
     assert (arm.name, arm.detail, other.detail) == ("clip-0", "3 seeds", "") and list(arm.runs) == [0, 1, 2]
     for key, row in arm.scores().items():
         assert row["psnr_masked"] == pytest.approx(np.mean([run.scores()[key]["psnr_masked"] for run in runs]))
-    assert joined([arm, other]) == [arm, other]
+    assert merge_seeds([arm, other]) == [arm, other]
 
 
 def test_runs_that_differ_in_more_or_in_nothing_are_not_joined(tmp_path):
@@ -94,18 +106,18 @@ def test_runs_that_differ_in_more_or_in_nothing_are_not_joined(tmp_path):
     longer = read_folder(tmp_path / "reports", "longer")
     publish(tmp_path, "clip", 0.7, seed=0)
     again = read_folder(tmp_path / "reports", "again")
-    assert joined([first, longer, again]) == [first, longer, again]
+    assert merge_seeds([first, longer, again]) == [first, longer, again]
     (second,) = trained(tmp_path, "clip", {1: 0.5})
     second.rows.pop()
-    assert len(joined([first, second])) == 2
+    assert len(merge_seeds([first, second])) == 2
     assert protocol_differences(first, second) == ["seed 1 instead of 0"]
 
 
 def test_arms_are_compared_by_the_seeds_that_both_have(tmp_path):
     bases = trained(tmp_path, "none", {0: 0.0, 1: 0.3, 2: -0.2})
     clips = trained(tmp_path, "clip", {1: 0.8, 2: 0.3, 3: 9.0})
-    base, clip = joined(bases + clips)
-    found = against_baseline([base, clip], 300, 0.95, 0)["clip-1"].interval
+    base, clip = merge_seeds(bases + clips)
+    found = against_reference([base, clip], 300, 0.95, 0)["clip-1"].interval
     assert (found.seeds, found.n) == (2, 24) and found.mean == pytest.approx(0.5, abs=0.1)
     by_hand = [
         ours.scores()["s3", "1"]["psnr_masked"] - theirs.scores()["s3", "1"]["psnr_masked"]
@@ -153,7 +165,7 @@ def test_an_arm_is_tabled_over_its_training_scenes_however_many_seeds_each_choic
     everything = trained(tmp_path, "clip", {0: 0.0, 1: 0.0})
     publish(tmp_path, "clip", 1.0, train_category="rooms")
     rooms = read_folder(tmp_path / "reports", "rooms")
-    assert set(generalisation(joined([*everything, rooms]))["clip"]) == {"all", "rooms"}
+    assert set(generalisation(merge_seeds([*everything, rooms]))["clip"]) == {"all", "rooms"}
 
 
 def test_arms_of_one_label_are_tabled_apart(tmp_path):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from src.experiments.dvc_cache import cached_files, second_arm
-from src.experiments.result import Result
+from src.experiments.dvc_cache import cached_files, second_experiment
+from src.experiments.result import ExperimentResult
 
 STAGES = """stages:
   render:
@@ -47,8 +47,8 @@ def repository(tmp_path_factory) -> tuple[Path, list[str]]:
     return folder, commits
 
 
-def result(name: str, revision: str | None, backbone: str = "vit", steps: int = 3) -> Result:
-    return Result(
+def result(name: str, revision: str | None, backbone: str = "vit", steps: int = 3) -> ExperimentResult:
+    return ExperimentResult(
         name, {"backbone": {"name": backbone}, "protocol": {"steps": steps, "seed": 0}}, {}, [], {}, None, revision
     )
 
@@ -75,7 +75,7 @@ def test_the_second_arm_is_the_baseline_or_else_the_first_comparable_one(reposit
     folder, (old, new) = repository
     current, other, base = result("this run", None), result("add", old), result("base", new, "none")
     longer = result("long", new, "none", steps=9)
-    assert second_arm(folder, [current, longer, other, base], "data/renders")[0] is base
-    found = second_arm(folder, [current, longer, other], "data/renders")
+    assert second_experiment(folder, [current, longer, other, base], "data/renders")[0] is base
+    found = second_experiment(folder, [current, longer, other], "data/renders")
     assert found[0] is other and set(found[1]) == {"a.ply", "b.ply"}
-    assert second_arm(folder, [current, longer], "data/renders") is None
+    assert second_experiment(folder, [current, longer], "data/renders") is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.experiments.result import SCHEMA
+from src.experiments.result import EXPERIMENT_SCHEMA
 from src.reproducible.files import write_json
 from src.results.tables import write_rows
 
@@ -38,7 +38,7 @@ def publish(folder: Path, backbone: str, gain: float, noise: int = 0, recipe: st
     write_json(
         folder / "reports/experiment.json",
         {
-            "schema": SCHEMA,
+            "schema": EXPERIMENT_SCHEMA,
             "recipe": recipe,
             "arm": f"{recipe} {protocol.get('train_category')}",
             "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from src.metrics.splatt3r import BATCH, pooled, splatt3r_scores
+from src.metrics.splatt3r import PUBLISHED_BATCH, pooled, splatt3r_scores
 from tests.conftest import load_fixture
 
 
@@ -96,7 +96,7 @@ def test_empty_masks_have_no_score():
 
 def test_scores_of_single_pictures_are_pooled_into_those_of_batches():
     generator = torch.Generator().manual_seed(1)
-    count = BATCH + 2
+    count = PUBLISHED_BATCH + 2
     photos = torch.rand(count, 3, 14, 12, generator=generator)
     noise = torch.linspace(0.05, 0.5, count)[:, None, None, None]
     renders = photos + noise * torch.randn(photos.shape, generator=generator)
@@ -109,7 +109,7 @@ def test_scores_of_single_pictures_are_pooled_into_those_of_batches():
     rows = [
         scores(slice(i, i + 1)) | {"mask_share": masks[i].double().mean().item(), "psnr": 1.0} for i in range(count)
     ]
-    whole, rest = scores(slice(BATCH)), scores(slice(BATCH, count))
+    whole, rest = scores(slice(PUBLISHED_BATCH)), scores(slice(PUBLISHED_BATCH, count))
     assert pooled(rows) == {
         name: {"mean": pytest.approx((whole[name] + rest[name]) / 2, abs=1e-6), "n": count} for name in whole
     }

@@ -3,19 +3,19 @@ import xml.etree.ElementTree as xml
 
 import pytest
 
-from src.page.charts import bands, bars, curves, dots, forest, scatter
+from src.page.charts import band_chart, bar_chart, dot_chart, forest_chart, line_chart, scatter_chart
 
 LINES = {"a": ([0, 10, 20], [3.0, 2.0, 1.0]), "b": ([0, 20], [3.0, 2.5])}
 ESTIMATES = {"x": [(20, 19, 21), None], "y": [(10, None, None), (12, 11, 13)]}
 DRAWN = {
-    "curves": lambda: curves(LINES, "loss <dB>", 'a "b" & c'),
-    "bands": lambda: bands(["close", "wide"], ESTIMATES, "dB", "d"),
-    "dots": lambda: dots({"room 1": {"x": 20.0, "y": 3.0}, "room 2": {"x": 21.0}}, "dB", "d"),
-    "scatter": lambda: scatter({"room 1": (20.0, 21.0), "room 2": (19.0, 18.0)}, "baseline", "dB", "d"),
-    "bars": lambda: bars(
+    "curves": lambda: line_chart(LINES, "loss <dB>", 'a "b" & c'),
+    "bands": lambda: band_chart(["close", "wide"], ESTIMATES, "dB", "d"),
+    "dots": lambda: dot_chart({"room 1": {"x": 20.0, "y": 3.0}, "room 2": {"x": 21.0}}, "dB", "d"),
+    "scatter": lambda: scatter_chart({"room 1": (20.0, 21.0), "room 2": (19.0, 18.0)}, "baseline", "dB", "d"),
+    "bars": lambda: bar_chart(
         {"encoder": {"x": (20.0, 19.0, 21.0)}, "all": {"x": (50.0, 45.0, 61.0), "y": (70.0, 70.0, 72.0)}}, "ms", "d"
     ),
-    "forest": lambda: forest({"one": (0.1, -0.1, 0.3), "two": (0.4, None, None)}, "dB", "d"),
+    "forest": lambda: forest_chart({"one": (0.1, -0.1, 0.3), "two": (0.4, None, None)}, "dB", "d"),
 }
 
 
@@ -42,4 +42,4 @@ def test_intervals_are_drawn_only_where_they_exist():
     """The accent strokes of a forest: one line per interval."""
     lines = lambda svg: len(re.findall(r"stroke: var\(--accent\); stroke-width: 2", svg))
     assert lines(DRAWN["forest"]()) == 1
-    assert lines(forest({"one": (0.1, -0.1, 0.3), "two": (0.4, 0.2, 0.6)}, "dB", "d")) == 2
+    assert lines(forest_chart({"one": (0.1, -0.1, 0.3), "two": (0.4, 0.2, 0.6)}, "dB", "d")) == 2

@@ -7,17 +7,17 @@ import pytest
 from PIL import Image
 
 from src.experiments.comparisons import ranks
-from src.experiments.result import Result
+from src.experiments.result import ExperimentResult
 from src.page.page import (
     CHART_NAMES,
     Findings,
     brackets,
-    charts,
     cloud_table,
     curve_of,
     data_uri,
     group_table,
     limits,
+    page_charts,
     plus_minus,
     score_table,
     unbroken,
@@ -52,7 +52,7 @@ def test_tables_leave_out_what_nobody_measured_and_the_second_copy_of_a_photogra
     assert len(group_table({"rooms": TREE}, "scenes")["rows"]) == 1
 
 
-def result(name: str, gain: float) -> Result:
+def result(name: str, gain: float) -> ExperimentResult:
     wobble = np.random.default_rng(ord(name)).normal(0, 0.01, 10)
     rows = [
         {
@@ -64,10 +64,10 @@ def result(name: str, gain: float) -> Result:
         }
         for i in range(10)
     ]
-    return Result(name, {"protocol": {"seed": 0}}, {}, rows, {}, None)
+    return ExperimentResult(name, {"protocol": {"seed": 0}}, {}, rows, {}, None)
 
 
-def findings(results: list[Result], **others) -> Findings:
+def findings(results: list[ExperimentResult], **others) -> Findings:
     """With nothing but results, and what is named."""
     bins = {"wide": dict.fromkeys(CHART_NAMES)}
     absent = dict.fromkeys(Findings.__annotations__) | {"rows": [], "bins": bins, "confidence": 0.95}
@@ -75,12 +75,12 @@ def findings(results: list[Result], **others) -> Findings:
 
 
 def test_charts_of_timings_say_what_they_hold_for_and_whom_they_leave_out():
-    def timed(name: str, **changed) -> Result:
+    def timed(name: str, **changed) -> ExperimentResult:
         about = {"label": name, "protocol": {"seed": 0, "resolution": "224x224"}, "benchmark_params": "p"}
         return replace(result(name, 0), about=about | {"backbone": {"name": "none"}}, benchmark=BENCHMARK | changed)
 
     runs = [timed("a"), timed("b"), timed("c", device="cuda", precision="16-mixed")]
-    captions = {chart["title"]: chart["caption"] for chart in charts(findings(runs))}
+    captions = {chart["title"]: chart["caption"] for chart in page_charts(findings(runs))}
     assert captions["Time of each piece"] == (
         "Median, 10 to 90 %, on one machine (cpu, 32-true, 224 px). a: a; b: b. Left out: c (cuda, 16-mixed)."
     )

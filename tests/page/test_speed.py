@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.experiments.result import Result
+from src.experiments.result import ExperimentResult
 from src.page.speed import (
     MISSING,
     STALE,
@@ -20,9 +20,9 @@ from src.run import StageTime
 from tests.helpers.publishing import BENCHMARK
 
 
-def result(benchmark: dict | None, params: str = "p", resolution: str = "224x224") -> Result:
+def result(benchmark: dict | None, params: str = "p", resolution: str = "224x224") -> ExperimentResult:
     about = {"benchmark_params": params, "protocol": {"resolution": resolution, "seed": 0}}
-    return Result("this run", about, {}, [], {}, benchmark)
+    return ExperimentResult("this run", about, {}, [], {}, benchmark)
 
 
 def test_timings_of_another_configuration_are_not_shown():

@@ -1,11 +1,11 @@
 import pytest
 
-from src.experiments.result import Result
+from src.experiments.result import ExperimentResult
 from src.page.verdict import (
+    baseline_words,
     cautions,
     control_words,
     difference_words,
-    floor_words,
     headline,
     interval_words,
     number,
@@ -14,8 +14,10 @@ from src.page.verdict import (
 from src.results.statistics import Comparison, Interval
 
 
-def result(name: str = "dinov2_vits14", weights: str = "pretrained", label: str = "DINOv2") -> Result:
-    return Result("this run", {"label": label, "backbone": {"name": name, "weights": weights}}, {}, [], {}, None)
+def result(name: str = "dinov2_vits14", weights: str = "pretrained", label: str = "DINOv2") -> ExperimentResult:
+    return ExperimentResult(
+        "this run", {"label": label, "backbone": {"name": name, "weights": weights}}, {}, [], {}, None
+    )
 
 
 def comparison(mean: float, low: float | None, high: float | None, p: float = 0.5) -> Comparison:
@@ -88,7 +90,7 @@ def test_power_and_floors_are_told_in_numbers():
     assert told.endswith(
         "The two were trained with the same 3 seeds: what other ones would change is in these numbers."
     )
-    words = floor_words({"points": comparison(3.0, 2.0, 4.0, 0.001), "copy_nearest": comparison(0.1, -0.2, 0.4)})
+    words = baseline_words({"points": comparison(3.0, 2.0, 4.0, 0.001), "copy_nearest": comparison(0.1, -0.2, 0.4)})
     assert "+3.00 dB [+2.00, +4.00] against geometry points, one pixel each;" in words
     assert words.endswith("+0.10 dB [−0.20, +0.40] against nearest photograph copied, not distinguishable.")
 

@@ -14,7 +14,16 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from src.geometry.cameras import quats_to_rotmats
-from src.page.viewer import LIBRARY, Walk, camera_entry, chosen_episodes, library, packed, payload, walk
+from src.page.viewer import (
+    LIBRARY,
+    ViewerScene,
+    camera_entry,
+    chosen_episodes,
+    packed_gaussians,
+    viewer_library,
+    viewer_payload,
+    viewer_scene,
+)
 from src.scenes.scene import read_index
 from src.splatting.gaussians import Gaussians
 from src.splatting.sh import rgb_to_dc
@@ -57,20 +66,20 @@ def read_back(entry: dict, unit: float) -> list[dict]:
 
 def test_what_the_page_holds_is_the_gaussians_to_within_rounding():
     g = gaussians(50)
-    for i, found in enumerate(read_back(packed(g), 0.5)):
+    for i, found in enumerate(read_back(packed_gaussians(g), 0.5)):
         assert found["mean"] == pytest.approx(g.means[i].tolist(), abs=1e-3, rel=1e-3)
         assert found["scale"] == pytest.approx(g.scales[i].tolist(), rel=0.02)
         wanted = [*(0.5 + 0.28209479177387814 * g.sh[i, 0]).tolist(), g.opacities[i].item()]
         assert found["rgba"] == pytest.approx(wanted, abs=0.003)
         turn = Rotation.from_quat(found["quat"], scalar_first=True).as_matrix()
         assert np.abs(turn - quats_to_rotmats(g.quats[i]).numpy()).max() < 0.02
-    assert packed(g) == packed(g)
+    assert packed_gaussians(g) == packed_gaussians(g)
 
 
 def test_equal_gaussians_are_packed_too():
     g = gaussians(1)
     flat = Gaussians(g.means, g.quats, torch.full((1, 3), 0.25), g.opacities, g.sh)
-    assert read_back(packed(flat), 0.5)[0]["scale"] == pytest.approx([0.25] * 3)
+    assert read_back(packed_gaussians(flat), 0.5)[0]["scale"] == pytest.approx([0.25] * 3)
 
 
 def test_a_camera_is_its_place_and_turn():
@@ -82,15 +91,15 @@ def test_a_camera_is_its_place_and_turn():
 
 
 def test_the_payload_cannot_end_its_script():
-    shown = Walk("</script>", (4, 3), (5.0, 5.0), {"input 1": np.eye(4)}, {"a": gaussians(3)})
-    text = payload([shown])
+    shown = ViewerScene("</script>", (4, 3), (5.0, 5.0), {"input 1": np.eye(4)}, {"a": gaussians(3)})
+    text = viewer_payload([shown])
     assert "<" not in text and json.loads(text)[0]["episode"] == "</script>"
 
 
 def test_the_library_is_the_published_file_and_gives_its_exports():
     readme = (LIBRARY.parent / "README.md").read_text()
     assert hashlib.sha256(LIBRARY.read_bytes()).hexdigest() in readme
-    code = library()
+    code = viewer_library()
     assert "Permission is hereby granted" in code and "</script" not in code and not re.search(r"^export", code, re.M)
     assert re.search(r"return \{.*WebGLRenderer: \w+.*\};\n\}$", code, re.DOTALL)
 
@@ -114,7 +123,7 @@ def test_scenes_are_the_first_of_each_family(results, tmp_path):
 def test_a_walk_starts_at_the_first_input_and_its_cameras_have_the_prediction_s_scale(results):
     index = {record.id: record for record in read_index(results / "scenes")}
     file = results / "renders/rooms__0__close.ply"
-    found = walk("rooms__0__close", results / "renders", results / "scenes", index, {"this run": file})
+    found = viewer_scene("rooms__0__close", results / "renders", results / "scenes", index, {"this run": file})
     assert list(found.cameras) == ["input 1", "input 2", "held-out view 001", "held-out view 002"]
     assert np.allclose(found.cameras["input 1"], np.eye(4)) and found.size == SIZE
     # frame number i of the fabricated scenes stands at 0.08 i, 0.02 i metres; the prediction is 1.25 times as large

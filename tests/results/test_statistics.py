@@ -20,15 +20,15 @@ from src.results.simulate import (
 from src.results.statistics import (
     Errors,
     bootstrap_interval,
-    compare,
+    compare_paired,
     difference_interval,
     errors_of,
     holm,
+    mean_and_spread,
     rank_intervals,
     scene_deviation,
     scenes_needed,
     sign_flip_test,
-    spread,
     standard_error,
 )
 
@@ -41,10 +41,10 @@ def test_spread_agrees_with_its_formula():
     values = [1.0, 4.0, 7.5]
     mean = sum(values) / 3
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 2)
-    assert spread(values) == {"mean": pytest.approx(mean), "std": pytest.approx(deviation), "n": 3}
-    assert spread([2.0]) == {"mean": 2.0, "n": 1}
+    assert mean_and_spread(values) == {"mean": pytest.approx(mean), "std": pytest.approx(deviation), "n": 3}
+    assert mean_and_spread([2.0]) == {"mean": 2.0, "n": 1}
     with pytest.raises(ValueError, match="no values"):
-        spread([])
+        mean_and_spread([])
 
 
 def test_standard_error_of_equal_scenes_is_that_of_their_means():
@@ -159,10 +159,11 @@ def test_power_is_that_of_the_corrected_test_and_of_no_p_below_the_sign_flips_sm
     )
     assert Errors(0.0, 6).power(100.0) == 1 and Errors(0.0, 6).detectable() == 0 and Errors(0.1, 6).detectable() > 0
     noise, scenes = simulated_scenes(6, rng(4), "normal")
-    sure = compare({"a": 10 + 0.01 * noise, "b": 10 - 0.01 * noise}, scenes, rng(), 300)
+    sure = compare_paired({"a": 10 + 0.01 * noise, "b": 10 - 0.01 * noise}, scenes, rng(), 300)
     assert not sure["a"].distinguishable and sure["a"].arms == 2 and sure["a"].detectable is None
     assert (
-        sure["a"].scenes_for_tenth == 7 and compare({"a": 10 + 0.01 * noise}, scenes, rng(), 300)["a"].distinguishable
+        sure["a"].scenes_for_tenth == 7
+        and compare_paired({"a": 10 + 0.01 * noise}, scenes, rng(), 300)["a"].distinguishable
     )
 
 
@@ -176,7 +177,7 @@ def test_deviation_between_equal_scenes_is_that_of_their_means():
 def test_a_clear_difference_is_found_and_none_is_not():
     baseline, scenes = simulated_scenes(12, rng(4), "normal")
     noise = rng(5).normal(0, 0.2, len(baseline))
-    results = compare({"better": 1 + noise, "equal": noise - noise.mean()}, scenes, rng(), 500)
+    results = compare_paired({"better": 1 + noise, "equal": noise - noise.mean()}, scenes, rng(), 500)
     assert results["better"].distinguishable and not results["equal"].distinguishable
     assert results["better"].interval.low > 0.8 and results["better"].p_holm == 2 * results["better"].p == 4 / 2**12
     assert results["better"].detectable < 0.3
@@ -185,7 +186,7 @@ def test_a_clear_difference_is_found_and_none_is_not():
 def test_an_arm_s_interval_does_not_depend_on_the_other_arms():
     baseline, names = simulated_scenes(20, rng(), "normal")
     arms = {name: shift + rng().normal(size=len(names)) for name, shift in (("a", 0.0), ("b", 1.0))}
-    alone, beside = compare({"b": arms["b"]}, names, rng(), 500), compare(arms, names, rng(), 500)
+    alone, beside = compare_paired({"b": arms["b"]}, names, rng(), 500), compare_paired(arms, names, rng(), 500)
     assert alone["b"].interval == beside["b"].interval and alone["b"].p == beside["b"].p
 
 
@@ -243,8 +244,8 @@ def test_seeds_widen_the_interval_as_student_s_over_their_means_would():
 def test_a_difference_that_seeds_do_not_share_is_not_called_one():
     noise, scenes = simulated_scenes(16, rng(4), "normal")
     agreed, chance = (0.01 * noise + np.array(means)[:, None] for means in ([0.3, 0.31, 0.29], [1.0, -0.4, 0.3]))
-    assert compare({"a": agreed}, scenes, rng(), 300)["a"].distinguishable
-    one, several = (compare({"a": values}, scenes, rng(), 300)["a"] for values in (chance[:1], chance))
+    assert compare_paired({"a": agreed}, scenes, rng(), 300)["a"].distinguishable
+    one, several = (compare_paired({"a": values}, scenes, rng(), 300)["a"] for values in (chance[:1], chance))
     assert one.distinguishable and not several.distinguishable and several.p > 0.2 > 0.001 > one.p
     assert several.detectable > 10 * one.detectable and several.scenes_for_tenth is None
     assert rank_intervals({("a", "b"): chance, ("a", "c"): agreed, ("b", "c"): agreed}, scenes, rng()) == {

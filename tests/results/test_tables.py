@@ -1,6 +1,6 @@
 import pytest
 
-from src.results.tables import column, groups, metrics_of, read_rows, select, summarise, write_rows
+from src.results.tables import column, groups, metrics_of, read_rows, select_rows, summarise, write_rows
 
 ROWS = [
     {"episode": "a", "scene": "s", "bin": "wide", "method": "render", "psnr": 20.0, "ssim": None},
@@ -27,11 +27,11 @@ def test_a_number_that_is_not_finite_is_refused_and_nothing_written(tmp_path, va
 def test_absent_scores_are_left_out_of_means():
     assert metrics_of(ROWS) == ["psnr", "ssim"]
     assert column(ROWS, "ssim") == ([0.5], ["s"]) and column(ROWS, "lpips") == ([], [])
-    assert summarise(select(ROWS, method="render")) == {
+    assert summarise(select_rows(ROWS, method="render")) == {
         "psnr": {"mean": 21.5, "std": pytest.approx(4.5**0.5), "n": 2},
         "ssim": {"mean": 0.5, "n": 1},
     }
-    assert summarise(select(ROWS, method="points")) == {"psnr": {"mean": 1 / 3, "n": 1}}
+    assert summarise(select_rows(ROWS, method="points")) == {"psnr": {"mean": 1 / 3, "n": 1}}
     assert summarise([]) == {}
 
 
