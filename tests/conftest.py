@@ -11,17 +11,18 @@ from tests.helpers.peer_lists import root  # noqa: F401
 from tests.helpers.publishing import repository  # noqa: F401
 from tests.helpers.weights import weights_folder  # noqa: F401
 
-FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+ROOT = Path(__file__).resolve().parents[1]
+FIXTURES = (ROOT / "tests/data/fixtures", ROOT.parent / "shared/fixtures")
 
 torch.set_num_threads(1)
 
 
 def fixture_path(name: str) -> Path:
-    """A file of the reference fixtures, which lie beside the repository; the test is skipped where they do not."""
-    path = FIXTURES / name
-    if not path.exists():
-        pytest.skip(f"the reference fixture {name} is not beside this checkout")
-    return path
+    """A file of the reference fixtures, of this repository or beside the checkout; without it the test is skipped."""
+    for folder in FIXTURES:
+        if (folder / name).exists():
+            return folder / name
+    pytest.skip(f"the reference fixture {name} is neither in tests/data/fixtures nor in ../shared/fixtures")
 
 
 def load_fixture(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
