@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test docs
+.PHONY: repro test lint docs
 
 repro: $(VENV)/installed
 	dvc repro
 	@echo "The report: reports/summary/index.html"
 
-test: $(VENV)/installed-test
+test: lint
 	python -m pytest --numprocesses 2 --dist loadfile
+
+lint: $(VENV)/installed-test
+	ruff check
+	ruff format --check
 
 docs: $(VENV)/installed-test
 	python -m sphinx -q -W --keep-going -b html docs scratch/docs
@@ -22,6 +26,6 @@ $(VENV)/installed: requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed requirements-test.txt
+$(VENV)/installed-test: $(VENV)/installed requirements-test.txt requirements-viewer.txt
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements-test.txt
 	touch $@
