@@ -1,33 +1,28 @@
 """Large outputs of other revisions and experiments, where this machine's DVC cache has them; nothing is fetched."""
 
-import json
 from pathlib import Path
 
-import yaml
-from dvc.repo import Repo
+from src.experiments.result import ExperimentResult, protocol_differences
 
-from src.experiments.result import ExperimentResult, git_output, protocol_differences
-
-
-def cache_of(root: str | Path) -> Path | None:
-    """Folder of DVC's cache; None outside a DVC repository."""
-    if not (Path(root) / ".dvc").is_dir():
-        return None
-    with Repo(str(root)) as repo:
-        return Path(repo.cache.local.path)
+OFFLINE = {"core": {"remote": ""}}  # without a default remote DVC looks into the cache alone
 
 
 def cached_files(root: str | Path, result: ExperimentResult, folder: str) -> dict[str, Path]:
     """Files of one output folder of a result's revision by their path in it, those that the cache holds."""
-    text = git_output(root, "show", f"{result.revision}:dvc.lock") if result.revision else None
-    cache = cache_of(root) if text else None
-    outs = [out for stage in yaml.safe_load(text)["stages"].values() for out in stage.get("outs", [])] if cache else []
-    digest = next((out["md5"] for out in outs if out["path"] == folder), None)
-    listing = digest and cached_path(cache, digest)
-    if not listing or not listing.exists():
+    if result.revision is None:
         return {}
-    paths = {entry["relpath"]: cached_path(cache, entry["md5"]) for entry in json.loads(listing.read_text("utf8"))}
-    return {name: path for name, path in paths.items() if path.exists()}
+    from dvc.api import DVCFileSystem  # here, as it takes seconds
+    from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
+
+    files = DVCFileSystem(str(root), rev=result.revision, config=OFFLINE)
+    try:
+        found = files.find(folder, detail=True)
+    except (DvcException, DataIndexDirError):  # no DVC repository, no such revision; a listing that the cache lacks
+        return {}
+    cache = files.repo.cache.local
+    paths = {name: Path(cache.oid_to_path(about["md5"])) for name, about in found.items() if "md5" in about}
+    return {Path(name).relative_to(folder).as_posix(): path for name, path in paths.items() if path.exists()}
 
 
 def second_experiment(
@@ -40,7 +35,3 @@ def second_experiment(
         if files := cached_files(root, each, folder):
             return each, files
     return None
-
-
-def cached_path(cache: Path, digest: str) -> Path:
-    return cache / digest[:2] / digest[2:]

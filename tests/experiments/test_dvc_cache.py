@@ -8,6 +8,7 @@ import pytest
 
 from src.experiments.dvc_cache import cached_files, second_experiment
 from src.experiments.result import ExperimentResult
+from tests.helpers.serving import serving
 
 STAGES = """stages:
   render:
@@ -69,6 +70,26 @@ def test_what_the_cache_or_the_revision_does_not_hold_is_absent(repository, tmp_
     assert cached_files(tmp_path / "clone", result("old", old), "data/renders") == {}
     shutil.rmtree(tmp_path / "clone/.dvc")
     assert cached_files(tmp_path / "clone", result("old", old), "data/renders") == {}
+
+
+def test_a_file_that_the_cache_lost_is_absent_and_another_cache_is_found(repository, tmp_path):
+    folder, (old, _) = repository
+    shutil.copytree(folder / ".dvc/cache", tmp_path / "shared")
+    say(tmp_path, "git", "clone", "-q", str(folder), "clone")
+    say(tmp_path / "clone", "dvc", "cache", "dir", "--local", str(tmp_path / "shared"))
+    found = cached_files(tmp_path / "clone", result("old", old), "data/renders")
+    assert set(found) == {"a.ply", "b.ply"} and found["a.ply"].is_relative_to(tmp_path / "shared")
+    found["b.ply"].unlink()
+    assert set(cached_files(tmp_path / "clone", result("old", old), "data/renders")) == {"a.ply"}
+
+
+def test_no_remote_is_asked(repository, tmp_path):
+    folder, (old, _) = repository
+    say(tmp_path, "git", "clone", "-q", str(folder), "clone")
+    with serving() as server:
+        say(tmp_path / "clone", "dvc", "remote", "add", "--local", "-d", "far", server.url)
+        assert cached_files(tmp_path / "clone", result("old", old), "data/renders") == {}
+        assert server.requests == []
 
 
 def test_the_second_arm_is_the_baseline_or_else_the_first_comparable_one(repository):
