@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from tests.helpers.repository import ROOT
 PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] + sorted(
     path.relative_to(ROOT).as_posix() for folder in ("docs", "data/bundled") for path in (ROOT / folder).glob("*.md")
 )
-SHELL = {"source", "mkdir", "git"}  # words that are none of this repository's
+SHELL = {"source", "mkdir", "git", "pre-commit"}  # words that are none of this repository's
+TOOLS = {"pip", "sphinx"}  # modules, likewise
 OPEN = re.compile(r"[<…]")  # of a placeholder, which nobody types
 
 
@@ -117,7 +119,8 @@ def check_module(words: list[str], known: set[str]) -> None:
     """The module is one that runs, and takes the words that follow it."""
     assert words[1] == "-m"
     name, rest = words[2], words[3:]
-    if name == "sphinx":
+    if name in TOOLS:
+        assert [word for word in rest if word.endswith(".txt") and not (ROOT / word).is_file()] == []
         return
     file = ROOT / Path(*name.split("."))
     assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), f"there is no {name} to run"
@@ -240,7 +243,8 @@ def test_the_architecture_names_each_command_and_each_room():
     assert there - set(spans(text("ARCHITECTURE.md"))) == set()
 
 
-def test_the_citation_has_what_its_format_wants_and_the_changelog_its_version():
+def test_the_citation_has_what_its_format_wants_and_the_version_of_the_package():
     citation = yaml.safe_load(text("CITATION.cff"))
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == tomllib.loads(text("pyproject.toml"))["project"]["version"]
     assert f"## {citation['version']}" in text("CHANGELOG.md")
