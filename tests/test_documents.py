@@ -67,7 +67,9 @@ def spans(markdown: str) -> list[str]:
 def inline_commands(markdown: str) -> list[list[str]]:
     """Commands in the prose, with all their words, such as `dvc repro -f weights`."""
     starts = re.compile(r"(\.venv/bin/)?(dvc|make) [a-z]|python -m src\.|\.ci/")
-    return [shlex.split(span) for span in spans(markdown) if starts.match(span) and not OPEN.search(span)]
+    bare = re.compile(r"python -m src\.[\w.]+")  # a mention, without the words that it wants
+    found = [span for span in spans(markdown) if starts.match(span) and not OPEN.search(span)]
+    return [shlex.split(span) for span in found if not bare.fullmatch(span)]
 
 
 def overrides_in(markdown: str) -> list[str]:
@@ -122,8 +124,7 @@ def check_module(words: list[str], known: set[str]) -> None:
     if name in TOOLS:
         assert [word for word in rest if word.endswith(".txt") and not (ROOT / word).is_file()] == []
         return
-    file = ROOT / Path(*name.split("."))
-    assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), f"there is no {name} to run"
+    assert runnable(name), f"there is no {name} to run"
     if name == "src.sweep":
         for overrides in importlib.import_module(name).combinations(rest):
             composed(*(f"{key}={value}" for key, value in overrides.items()))
@@ -131,6 +132,11 @@ def check_module(words: list[str], known: set[str]) -> None:
         assert set(rest) <= known, f"{rest} are not all among {known}"
     elif hasattr(module := importlib.import_module(name), "arguments"):
         module.arguments(rest)
+
+
+def runnable(name: str) -> bool:
+    file = ROOT / Path(*name.split("."))
+    return file.with_suffix(".py").is_file() or (file / "__main__.py").is_file()
 
 
 def check_make(words: list[str]) -> None:
@@ -229,7 +235,9 @@ def test_links_lead_to_files(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files_of_the_repository_that_a_page_names_exist(page):
+def test_files_and_modules_of_the_repository_that_a_page_names_exist(page):
+    modules = [span.split()[2] for span in spans(text(page)) if re.match(r"python -m src\.\w", span)]
+    assert [name for name in modules if not runnable(name)] == []
     path = re.compile(r"(src|tests|docs|\.github|\.ci|data/bundled|data/distilled)/[^\s<…]*")
     assert [span for span in spans(text(page)) if path.fullmatch(span) and not (ROOT / span).exists()] == []
 
