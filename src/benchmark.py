@@ -40,7 +40,7 @@ TIMES = ("median_ms", "p10_ms", "p90_ms")
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class Pieces:
+class ModelPieces:
     """The parts of one pass over a pair of photographs, each callable by itself.
 
     sample   a batch of one: two contexts and one target, keys as in `Samples` but without tokens and features
@@ -99,8 +99,8 @@ def times(timing: Timing) -> dict[str, float]:
     }
 
 
-def measured(
-    pieces: Pieces, warmup: int, repeats: int, device: torch.device, dtype: torch.dtype | None
+def measure_pieces(
+    pieces: ModelPieces, warmup: int, repeats: int, device: torch.device, dtype: torch.dtype | None
 ) -> dict[str, dict | int]:
     """All numbers of one resolution. What does not exist (the features of no backbone) is absent."""
 
@@ -136,7 +136,7 @@ def measured(
     return found
 
 
-def bars(resolutions: dict[str, dict], model: str) -> list[dict]:
+def timing_rows(resolutions: dict[str, dict], model: str) -> list[dict]:
     """A row per timed piece and resolution."""
     return [
         {"piece": f"{piece.replace('_', ' ')}, {side} px", **{key: entry[key] for key in TIMES}, "model": model}
@@ -166,16 +166,16 @@ def main(config: Config) -> None:
     fix_computation(config.threads)
     settings = config.benchmark
     device, dtype = choose_device(settings.device), AUTOCAST[settings.precision]
-    backbone = backbones.load(config.model, WEIGHTS / "backbone").to(device)
-    network = build.load(config, WEIGHTS / "geometry", MODEL)[0].to(device)
+    backbone = backbones.load_backbone(config.model, WEIGHTS / "backbone").to(device)
+    network = build.load_model(config, WEIGHTS / "geometry", MODEL)[0].to(device)
     resolutions = {}
     for side in settings.resolutions:
         cells = (side // PATCH, side // PATCH) if config.model.feature_grid == "aligned" else None
-        pieces = Pieces(network, backbone, read_sample(side, device), cells)
-        resolutions[str(side)] = measured(pieces, settings.warmup, settings.repeats, device, dtype)
+        pieces = ModelPieces(network, backbone, read_sample(side, device), cells)
+        resolutions[str(side)] = measure_pieces(pieces, settings.warmup, settings.repeats, device, dtype)
     record = read_json(WEIGHTS / "backbone" / "record.json")
     label = backbone.label(record["weights"])
-    write_rows(RESULT.with_suffix(".csv"), bars(resolutions, label))
+    write_rows(RESULT.with_suffix(".csv"), timing_rows(resolutions, label))
     write_json(
         RESULT,
         {

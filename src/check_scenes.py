@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Iterator
 
-from src.datasets.scannetpp import HOLDS
+from src.datasets.scannetpp import SCANNETPP_ROOT_HOLDS
 from src.datasets.splits import SPLITS, leaks
 from src.datasets.usable import Tally, check_frame
-from src.episodes.episodes import BROKEN, Episode, SceneViews, episode_faults, episode_of, file_of, overlap_file
+from src.episodes.episodes import BROKEN_LINE, Episode, SceneViews, episode_faults, episode_of, file_of, overlap_file
 from src.episodes.overlap import read_overlap
 from src.peer_lists.evaluation_index import index_findings
 from src.peer_lists.findings import Finding, fault, note
@@ -104,7 +104,7 @@ def parsed(path: Path) -> Iterator[Episode | Finding]:
     for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
         try:
             yield episode_of(line)
-        except BROKEN as error:
+        except BROKEN_LINE as error:
             yield fault(f"{path.name}, line {number}, is no episode ({error!r})")
 
 
@@ -211,7 +211,7 @@ def findings(path: Path, beside: str | None) -> Iterator[Finding]:
     if path.is_file():
         return index_findings(path, None if beside is None else Path(beside))
     if any(path.glob("test_set_*.json")):
-        return set_findings(existing_root(beside, "the second argument", HOLDS), path)
+        return set_findings(existing_root(beside, "the second argument", SCANNETPP_ROOT_HOLDS), path)
     return folder_findings(path)
 
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.config import Config, load
+from src.config import Config, load_config
 from src.experiments.comparisons import against_reference, control_of, gather, generalisation, ranks, reference_of
 from src.experiments.result import (
     METRIC,
@@ -254,7 +254,7 @@ def publish(results: list[ExperimentResult], config: Config) -> Table:
 
 def main(words: list[str]) -> None:
     try:
-        config = load()
+        config = load_config()
         results = named_results(words)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")

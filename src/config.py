@@ -451,9 +451,9 @@ class Config:
         return getattr(self.datasets, self.data.dataset)
 
 
-store = ConfigStore.instance()
-store.store(name="schema", node=Config)
-store.store(name="main", node={"defaults": ["schema", "params", "_self_"]})
+config_store = ConfigStore.instance()
+config_store.store(name="schema", node=Config)
+config_store.store(name="main", node={"defaults": ["schema", "params", "_self_"]})
 
 
 def one_sentence(error: Exception) -> str:
@@ -468,7 +468,7 @@ def one_sentence(error: Exception) -> str:
     return f"params.yaml or an override is wrong{f' at {key}' if key else ''}: {text}."
 
 
-def load(overrides: list[str] | tuple = (), root: str | Path = ".") -> Config:
+def load_config(overrides: list[str] | tuple = (), root: str | Path = ".") -> Config:
     """params.yaml of folder `root`, changed by Hydra overrides such as "opt.steps=50", as checked dataclasses.
 
     raises ConfigError when a key is unknown, missing or mistyped, or values cannot go together

@@ -25,24 +25,24 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from src.backbones import Backbone, load
+from src.backbones import Backbone, load_backbone
 from src.config import DINOV2_DIMS, Config, require, require_positive, require_share
 from src.fetching.backbone import backbone_weights
 from src.pretrained.state_dicts import Described, write_backbone
-from src.pretraining.distillation import Head, Photographs, agreement_loss, draw_batch, mean_scores, rows
+from src.pretraining.distillation import Head, Photographs, agreement_loss, draw_crops, mean_scores, patch_rows
 from src.reproducible.files import fresh_folder, read_json, whole_file, write_json
 from src.reproducible.hashes import file_hash, module_hashes, params_hash
 from src.reproducible.seeds import fix_computation, numpy_generator
 from src.reproducible.versions import versions
 from src.run import run
 
-SCENES, FOLDER = Path("data/scenes"), Path("data/distilled")
+SCENES, DISTILLED = Path("data/scenes"), Path("data/distilled")
 PROBED = 256  # photographs, at most, that statistics are taken from, and that agreement is measured on
 UNTRAINED = (
     "This backbone was distilled from an untrained teacher: its features are those of random weights, and so "
     "is what was learned."
 )
-NETWORKS = ("dinov2_", "timm:", "clip", "croco")  # how names begin that model.backbone=file:… knows a network by
+LEARNERS = ("dinov2_", "timm:", "clip", "croco")  # how names begin that model.backbone=file:… knows a network by
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Known:
         return self.backbone.label(self.record["weights"])
 
 
-def obtain(name: str, choice: str, config: Config, folder: Path) -> Known:
+def known_backbone(name: str, choice: str, config: Config, folder: Path) -> Known:
     """A backbone with the weights that `choice` asks for, as the stage `weights` collects them, here into `folder`.
 
     raises    ValueError, FileNotFoundError  when there are none
@@ -130,10 +130,10 @@ def obtain(name: str, choice: str, config: Config, folder: Path) -> Known:
         dinov2_model=name if dinov2 else config.model.dinov2_model,
     )
     backbone_weights(replace(config, model=model), folder)
-    return Known(load(model, folder), read_json(folder / "record.json"))
+    return Known(load_backbone(model, folder), read_json(folder / "record.json"))
 
 
-def check(teacher: Known, student: Known) -> None:
+def check_roles(teacher: Known, student: Known) -> None:
     """raises    ValueError  when there is nothing to learn, or nobody to learn it"""
     for role, known in (("teacher", teacher), ("student", student)):
         require(
@@ -141,7 +141,7 @@ def check(teacher: Known, student: Known) -> None:
             f"The {role} is {known.backbone.name}, which has no weights; name a network, such as dinov2_vits14.",
         )
     require(
-        student.backbone.name.startswith(NETWORKS),
+        student.backbone.name.startswith(LEARNERS),
         f"The student is {student.backbone.name}, which is no network of its own; name one such as dinov2_vits14.",
     )
     ours, theirs = (known.backbone.network.state_dict() for known in (student, teacher))
@@ -161,7 +161,7 @@ def feature_pairs(
     for index in photographs.spread(PROBED):
         images = photographs[index][None].to(device)
         grid = student.grid(images)
-        yield rows(student(images, grid)), rows(teacher(images, grid))
+        yield patch_rows(student(images, grid)), patch_rows(teacher(images, grid))
 
 
 @torch.no_grad()
@@ -176,13 +176,13 @@ def agreement(
     )
 
 
-def rate(step: int, settings: Optimiser) -> float:
+def warm_cosine(step: int, settings: Optimiser) -> float:
     """Learning rate of a step as a share of optimiser.lr: half a cosine, below a linear rise at the beginning."""
     rise = min(1, (step + 1) / max(1, settings.warmup * settings.steps))
     return rise * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
 
 
-def train(
+def train_student(
     student: Backbone,
     teacher: Backbone,
     head: Head,
@@ -197,7 +197,7 @@ def train(
     student.requires_grad_(True)
     fitted = nn.ModuleList([student.network, head])
     optimiser = torch.optim.AdamW(fitted.parameters(), settings.lr, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, settings))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_cosine(step, settings))
     parts = {"fitted": fitted, "optimiser": optimiser, "schedule": schedule}
     start = 0
     if checkpoint.exists():
@@ -207,10 +207,10 @@ def train(
             part.load_state_dict(state[name])
     for step in tqdm(range(start, settings.steps), "distill", initial=start, total=settings.steps):
         rng = numpy_generator(params.seed, "distill", step)
-        images, grid = draw_batch(photographs, settings.batch_size, *crops, patch, rng)
+        images, grid = draw_crops(photographs, settings.batch_size, *crops, patch, rng)
         images = images.to(device)
-        predicted = head(rows(student.features(student.prepared(images, grid))))
-        loss = agreement_loss(predicted, head.target(rows(teacher(images, grid))))
+        predicted = head(patch_rows(student.features(student.prepared(images, grid))))
+        loss = agreement_loss(predicted, head.target(patch_rows(teacher(images, grid))))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(fitted.parameters(), settings.clip)
@@ -232,7 +232,7 @@ def distill(student: Backbone, teacher: Backbone, params: Params, checkpoint: Pa
     training, held_out = Photographs(SCENES, "train"), Photographs(SCENES, "val")
     head.fit(feature_pairs(student, teacher, training, device))
     before = agreement(student, teacher, head, held_out, device)
-    train(student, teacher, head, training, params, checkpoint, device)
+    train_student(student, teacher, head, training, params, checkpoint, device)
     after = agreement(student, teacher, head, held_out, device)
     return {
         "training_photographs": len(training),
@@ -243,18 +243,18 @@ def distill(student: Backbone, teacher: Backbone, params: Params, checkpoint: Pa
 
 def main(config: Config, name: str) -> None:
     """name  of the entry of data/distilled/params.yaml"""
-    params = read_params(FOLDER / "params.yaml")
+    params = read_params(DISTILLED / "params.yaml")
     if name not in params.students:
         raise ValueError(
-            f"{name} is no entry of students in {FOLDER.as_posix()}/params.yaml, which has "
+            f"{name} is no entry of students in {DISTILLED.as_posix()}/params.yaml, which has "
             f"{', '.join(params.students) or 'none'}."
         )
     fix_computation(params.threads)
     pair, config = params.students[name], replace(config, seed=params.seed)
     scratch = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"distill-{name}"
-    teacher = obtain(pair.teacher, pair.teacher_weights, config, scratch / "teacher")
-    student = obtain(pair.student, pair.student_weights, config, scratch / "student")
-    check(teacher, student)
+    teacher = known_backbone(pair.teacher, pair.teacher_weights, config, scratch / "teacher")
+    student = known_backbone(pair.student, pair.student_weights, config, scratch / "student")
+    check_roles(teacher, student)
     record = {
         "name": student.backbone.name,
         "label": f"{student.backbone.title}, distilled from {teacher.label}",
@@ -269,7 +269,7 @@ def main(config: Config, name: str) -> None:
     record |= {"caution": caution} if caution else {}
     checkpoint = scratch / f"{params_hash(record, module_hashes('src.'), file_hash(__file__))}.pt"
     record |= distill(student.backbone, teacher.backbone, params, checkpoint)
-    with fresh_folder(FOLDER / name) as folder:
+    with fresh_folder(DISTILLED / name) as folder:
         write_backbone(
             folder / "model.safetensors",
             student.backbone.network.state_dict(),

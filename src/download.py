@@ -23,7 +23,7 @@ RAW = Path("data/raw")
 FIRST_SEED = {"train": 0, "val": 100_000, "test": 200_000}  # scenes of the bundled network's training start at 900 000
 
 
-def listed_scenes(families: list[str], counts: dict[str, int]) -> list[dict]:
+def scenes_to_render(families: list[str], counts: dict[str, int]) -> list[dict]:
     """id, category, split and seed of every scene to render; counts: scenes per split and family.
 
     raises    ValueError when the splits' seeds would meet
@@ -41,7 +41,7 @@ def listed_scenes(families: list[str], counts: dict[str, int]) -> list[dict]:
     ]
 
 
-def render_scene(folder: Path, views: int, resolution: tuple[int, int], samples: int, scene: dict) -> dict:
+def render_listed(folder: Path, views: int, resolution: tuple[int, int], samples: int, scene: dict) -> dict:
     """Worker: render one listed scene into `folder`, losslessly; the scene with its file and SHA-256."""
     frames = generate(scene["category"], scene["seed"], views, resolution, samples)
     file = f"scenes/{scene['id']}.safetensors"
@@ -59,8 +59,8 @@ def render_scene(folder: Path, views: int, resolution: tuple[int, int], samples:
 def render_scenes(dataset: Procedural, folder: Path, workers: int) -> dict:
     """Render all scenes, `workers` at a time, and list them; the result does not depend on `workers`."""
     source = dataset.source
-    listed = listed_scenes(source.families, vars(source.scenes))
-    render = partial(render_scene, folder, source.views, tuple(dataset.resolution), source.samples)
+    listed = scenes_to_render(source.families, vars(source.scenes))
+    render = partial(render_listed, folder, source.views, tuple(dataset.resolution), source.samples)
     scenes = in_processes(render, listed, workers, "render scenes")
     return {"dataset": "procedural", "views": source.views, "scenes": scenes}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.backbones import Backbone, load
+from src.backbones import Backbone, load_backbone
 from src.config import Config
 from src.mast3r.weight_file import load_geometry
 from src.reproducible.files import read_json, write_json
@@ -59,7 +59,7 @@ def main(config: Config, kind: str) -> None:
     if kind == "geometry":
         tensor, (features, about) = "tokens", geometry_features(WEIGHTS / kind, device)
     else:
-        backbone = load(config.model, WEIGHTS / kind).to(device)
+        backbone = load_backbone(config.model, WEIGHTS / kind).to(device)
         tensor, features = "features", backbone_features(backbone, size, config.model.feature_grid)
         about = {
             "label": backbone.label(record["weights"]),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src import backbones
 from src.backbones import Backbone
-from src.config import Config, load
+from src.config import Config, load_config
 from src.extract import backbone_features
 from src.inference.photographs import read_snapshot
 from src.inference.previews import drawn
@@ -62,7 +62,7 @@ def check_outputs(output: Path, preview: Path | None, force: bool) -> None:
             raise ValueError(f"{path} exists; name another file, or say --force to replace it.")
 
 
-def load_model(config: Config) -> tuple[Splatt3R, Backbone, dict]:
+def load_trained_model(config: Config) -> tuple[Splatt3R, Backbone, dict]:
     """The trained network and its backbone, and the record of the training.
 
     raises    FileNotFoundError, ValueError  when there is no trained model, or it is not the one of params.yaml
@@ -72,13 +72,13 @@ def load_model(config: Config) -> tuple[Splatt3R, Backbone, dict]:
             f"There is no trained model here, {', '.join(missing)} missing; run dvc repro train "
             "(or dvc pull train where a remote has it)."
         )
-    record, backbone = read_json(MODEL / "record.json"), backbones.load(config.model, WEIGHTS / "backbone")
+    record, backbone = read_json(MODEL / "record.json"), backbones.load_backbone(config.model, WEIGHTS / "backbone")
     if record["feature_channels"] != backbone.channels:
         raise ValueError(
             f"{MODEL} was trained on features of {record['feature_channels']} channels, but params.yaml "
             f"asks for {backbone.title} with {backbone.channels}; run dvc repro train."
         )
-    network, _ = build.load(config, WEIGHTS / "geometry", MODEL)
+    network, _ = build.load_model(config, WEIGHTS / "geometry", MODEL)
     return network, backbone, record
 
 
@@ -101,7 +101,7 @@ def inputs(network: Splatt3R, backbone: Backbone, images: Tensor, grid: str) -> 
 @torch.inference_mode()
 def predict_pair(config: Config, images: Tensor) -> tuple[SplatOutput, str]:
     """Gaussians (a batch of one) of photographs (2, 3, H, W), and in words what made them."""
-    network, backbone, record = load_model(config)
+    network, backbone, record = load_trained_model(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network, backbone, images = network.to(device), backbone.to(device), images.to(device)
     words = f"{record['geometry']['label']}, {record['backbone']['label']}, {record['steps']} training steps"
@@ -112,7 +112,7 @@ def main(words: list[str]) -> None:
     asked = arguments(words)
     try:
         check_outputs(asked.output, asked.preview, asked.force)
-        config = load()
+        config = load_config()
         fix_computation(config.threads)
         snapshots = [read_snapshot(path, tuple(config.dataset.resolution)) for path in asked.photographs]
         for path, snapshot in zip(asked.photographs, snapshots):

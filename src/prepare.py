@@ -25,7 +25,7 @@ from src.datasets.splits import SPLITS, check_no_leak
 from src.datasets.transforms import listed_captures
 from src.datasets.usable import Tally
 from src.episodes.episodes import (
-    BINS,
+    OVERLAP_BINS,
     SceneViews,
     draw_training_episode,
     evaluation_episodes,
@@ -62,8 +62,8 @@ def convert_all(
     records = [result.record for result in results if result.record]
     check_enough(len(records), skipped, catalogue.max_dropped)
     for record in records:
-        place(scratch / record.id / SCENE, folder / record.file)
-        place(scratch / record.id / OVERLAP, overlap_file(folder, record.id))
+        place_file(scratch / record.id / SCENE, folder / record.file)
+        place_file(scratch / record.id / OVERLAP, overlap_file(folder, record.id))
     reports = {recording.id: scene_report(recording, result) for recording, result in zip(recordings, results)}
     listed = len(records) + sum(map(len, skipped.values()))
     return records, {
@@ -75,7 +75,7 @@ def convert_all(
     }
 
 
-def place(source: Path, target: Path) -> None:
+def place_file(source: Path, target: Path) -> None:
     """A second name for a file; a copy where the file system has no second names."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -117,7 +117,7 @@ def choose_episodes(records: list[SceneRecord], selection: Episodes, folder: Pat
     report, by_id = {}, {record.id: record for record in records}
     views_of = lru_cache(maxsize=1)(lambda id: SceneViews.read(folder, by_id[id]))  # one scene in memory at a time
     for split in SPLITS:
-        episodes, available = [], Counter({bin: 0 for bin in BINS})
+        episodes, available = [], Counter({bin: 0 for bin in OVERLAP_BINS})
         members = [record.id for record in records if record.split == split]
         for views in map(views_of, members):
             chosen, pairs = evaluation_episodes(views, selection)

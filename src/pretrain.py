@@ -23,9 +23,9 @@ from tqdm import tqdm
 from src.geometry.alignment import scale_factor
 from src.mast3r.network import Mast3r, Mast3rConfig
 from src.mast3r.weight_file import read_checkpoint, write_geometry
-from src.pretraining.matching import matching_loss, watched
+from src.pretraining.matching import attention_matching_loss, watched
 from src.pretraining.muon import Muon
-from src.pretraining.pairs import Pairs, Stream, draw_batch, gathered
+from src.pretraining.pairs import Pairs, Stream, draw_pairs, gathered
 from src.reproducible.files import whole_file, write_json
 from src.reproducible.hashes import file_hash, params_hash
 from src.reproducible.seeds import numpy_generator, torch_generator
@@ -33,7 +33,7 @@ from src.reproducible.versions import versions
 from src.splatt3r.losses import confidence_loss, point_errors
 from src.timing.measure import hardware
 
-FOLDER = Path("data/bundled")
+BUNDLED = Path("data/bundled")
 SCRATCH = Path("scratch/pretrain")
 
 
@@ -44,7 +44,7 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=bool(fast))
 
 
-def predict(network: Mast3r, images: Tensor) -> tuple:
+def predict_points(network: Mast3r, images: Tensor) -> tuple:
     """Point maps of both views of images (B, 2, 3, H, W) in [0, 1]."""
     # PyTorch's fused attention for CPUs is slower backwards than the plain one for as few tokens as these.
     plain = contextlib.nullcontext() if images.is_cuda else sdpa_kernel(SDPBackend.MATH)
@@ -78,14 +78,14 @@ def objective(network: Mast3r, batch: Pairs, how, corner: Sequence[int]) -> Tens
     corner + k how.pixel_step count."""
     row, column = corner
     with watched(network, how.matching_heads) as attention, thinned(network, how.pixel_step, row, column):
-        first, second = predict(network, batch["images"])
+        first, second = predict_points(network, batch["images"])
     truth, valid = (batch[name][:, :, row :: how.pixel_step, column :: how.pixel_step] for name in ("points", "valid"))
     points, confidence = torch.stack([first.pts3d, second.pts3d], 1), torch.stack([first.conf, second.conf], 1)
     metric = torch.ones(len(points), dtype=torch.bool, device=points.device)
     errors = point_errors(points, truth, valid, metric)
-    return confidence_loss(errors, confidence, valid, how.confidence_alpha) + how.matching_weight * matching_loss(
-        attention, batch["matches"]
-    )
+    return confidence_loss(
+        errors, confidence, valid, how.confidence_alpha
+    ) + how.matching_weight * attention_matching_loss(attention, batch["matches"])
 
 
 def learning_rate(step: int, optimiser) -> float:
@@ -104,7 +104,7 @@ def optimisers_of(network: Mast3r, params) -> list[torch.optim.Optimizer]:
     ]
 
 
-def build(params, device: torch.device) -> Mast3r:
+def starting_network(params, device: torch.device) -> Mast3r:
     """The network of params.network with the weights of the file params.start, or drawn from params.seed.
 
     raises    ValueError  when its heads cannot be thinned as params.objective.pixel_step says
@@ -139,7 +139,7 @@ def start_of(params) -> str:
         return "random weights"
     if not Path(params.start).is_file():
         raise FileNotFoundError(
-            f"{(FOLDER / 'params.yaml').as_posix()} starts from {params.start}, which is not there; "
+            f"{(BUNDLED / 'params.yaml').as_posix()} starts from {params.start}, which is not there; "
             "place it as README.md beside it says, or leave start empty to train from scratch."
         )
     return file_hash(params.start)
@@ -168,10 +168,10 @@ def resume(checkpoint: Path, network: Mast3r, optimisers: list[torch.optim.Optim
     return state["step"]
 
 
-def train(params, device: torch.device) -> Mast3r:
+def train_network(params, device: torch.device) -> Mast3r:
     """Train from the start, or from the last checkpoint of the same parameters and start in scratch/."""
     started_from = start_of(params)
-    network = build(params, device)
+    network = starting_network(params, device)
     how, optimisers = params.optimiser, optimisers_of(network, params.optimiser)
     checkpoint = SCRATCH / f"network-{params_hash(OmegaConf.to_container(params), started_from)}.pt"
     workers = params.threads if device.type == "cuda" else max(1, params.threads // 2)
@@ -181,7 +181,7 @@ def train(params, device: torch.device) -> Mast3r:
     for step in bar:
         stream.grow(int(params.stream.initial_scenes + step * params.stream.scenes_per_step))
         rng = numpy_generator(params.seed, "batch", step)
-        batch = draw_batch(stream.scenes, how.batch_size, rng)
+        batch = draw_pairs(stream.scenes, how.batch_size, rng)
         loss = objective(network, batch, params.objective, rng.integers(params.objective.pixel_step, size=2).tolist())
         network.zero_grad()
         loss.backward()
@@ -258,12 +258,12 @@ def held_out_errors(network: Mast3r, params, device: torch.device) -> dict[str, 
 
 
 def main() -> None:
-    params = OmegaConf.load(FOLDER / "params.yaml")
+    params = OmegaConf.load(BUNDLED / "params.yaml")
     OmegaConf.resolve(params)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(params.threads)
     started = time.monotonic()
-    network = train(params, device)
+    network = train_network(params, device)
     seconds = time.monotonic() - started
     halved = {name: tensor.half().cpu() for name, tensor in network.state_dict().items()}
     network.load_state_dict({name: tensor.float() for name, tensor in halved.items()})
@@ -279,8 +279,8 @@ def main() -> None:
         "hardware": hardware(),
         "held_out": held_out_errors(network, params, device),
     }
-    write_geometry(FOLDER / "geometry.safetensors", network.config, halved)
-    write_json(FOLDER / "provenance.json", record)
+    write_geometry(BUNDLED / "geometry.safetensors", network.config, halved)
+    write_json(BUNDLED / "provenance.json", record)
     json.dump(record["held_out"], sys.stdout, indent=2)
 
 

@@ -23,7 +23,7 @@ from src.reproducible.seeds import fix_computation
 from src.run import memory_advice, run
 from src.scenes.features import Features
 from src.scenes.scene import read_index
-from src.splatt3r.build import load, scale_reference
+from src.splatt3r.build import load_model, scale_reference
 from src.splatt3r.network import Splatt3R
 from src.splatt3r.prediction import predict, render_targets, target_mask
 from src.splatt3r.samples import Samples
@@ -94,7 +94,7 @@ def to_export(episodes: list[Episode], count: int) -> set[str]:
 @torch.inference_mode()
 def main(config: Config) -> None:
     fix_computation(config.threads)
-    network, _ = load(config, GEOMETRY, MODEL)
+    network, _ = load_model(config, GEOMETRY, MODEL)
     frozen = scale_reference(network, GEOMETRY)
     episodes = read_episodes(SCENES, "test", config.dataset.test_category)
     metric = all(record.units == "metre" for record in read_index(SCENES))

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable
 
-from src.config import Config, load
+from src.config import Config, load_config
 
-FOLDER = Path("scratch/stages")
+STAGE_RECORDS = Path("scratch/stages")
 STAGES = (
     "download",
     "weights",
@@ -55,14 +55,14 @@ def recorded(stage: str) -> Iterator[None]:
     """Record the block's time and memory under the stage's name, if it ends without an error."""
     start = time.monotonic()
     yield
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    STAGE_RECORDS.mkdir(parents=True, exist_ok=True)
     measured = StageTime(round(time.monotonic() - start, 2), peak_bytes())
-    (FOLDER / f"{stage}.json").write_text(json.dumps(asdict(measured)) + "\n", "utf8")
+    (STAGE_RECORDS / f"{stage}.json").write_text(json.dumps(asdict(measured)) + "\n", "utf8")
 
 
 def stage_times() -> dict[str, StageTime]:
     """The last recorded run of each stage, in the pipeline's order."""
-    paths = {stage: FOLDER / f"{stage}.json" for stage in STAGES}
+    paths = {stage: STAGE_RECORDS / f"{stage}.json" for stage in STAGES}
     return {stage: StageTime(**json.loads(path.read_text("utf8"))) for stage, path in paths.items() if path.exists()}
 
 
@@ -84,7 +84,7 @@ def run(main: Callable[[Config], None], stage: str) -> None:
     """Entry point of a stage: load the parameters, time it, and turn the user's mistakes into one sentence on stderr."""
     try:
         with recorded(stage):
-            main(load(sys.argv[1:]))
+            main(load_config(sys.argv[1:]))
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("BACKSPLAT_TRACEBACK"):
             raise

@@ -25,9 +25,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 
-from src.backbones import build
+from src.backbones import build_backbone
 from src.compare import publish
-from src.config import Config, ConfigError, load
+from src.config import Config, ConfigError, load_config
 from src.experiments.result import experiment_commits, git_output, merge_seeds, read_revision
 from src.reproducible.hashes import params_hash
 
@@ -110,14 +110,14 @@ def checked_configuration(overrides: tuple[str, ...]) -> Config:
     raises    ValueError, FileNotFoundError  when it is wrong, or names a relative path that an arm's copy of the
                                              repository will not have
     """
-    config = load(overrides)
+    config = load_config(overrides)
     for key, path in local_files(config).items():
         if not Path(path).expanduser().is_absolute() and not git_output(".", "ls-files", "--", path):
             raise ConfigError(
                 f"{key} names {path}, which Git does not track: arms run in copies of the repository "
                 f"without it; write {Path(path).resolve()}."
             )
-    build(config.model, None)
+    build_backbone(config.model, None)
     return config
 
 
@@ -225,7 +225,7 @@ def main(words: list[str]) -> None:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup asks
             signal.signal(ending, signal.default_int_handler)
     try:
-        config, arms = load(), planned_experiments(words)
+        config, arms = load_config(), planned_experiments(words)
         done, failed = run_all(arms)
         results = merge_seeds([read_revision(".", name, name) for name in done])
     except ValueError as error:

@@ -33,7 +33,7 @@ from src.reproducible.seeds import fix_computation
 from src.run import memory_advice, run
 from src.scenes.features import Features
 from src.scenes.scene import read_index
-from src.splatt3r.build import build, save_trained, scale_reference
+from src.splatt3r.build import build_model, save_trained, scale_reference
 from src.splatt3r.fusion_effects import fusion_effects
 from src.splatt3r.losses import mast3r_loss, photometric_loss
 from src.splatt3r.network import SplatOutput, Splatt3R
@@ -44,7 +44,7 @@ SCENES, FEATURES, WEIGHTS = Path("data/scenes"), Path("data/features"), Path("da
 MODEL, CURVES = Path("data/model"), Path("data/train")
 
 
-class Fit(lightning.LightningModule):
+class TrainingModule(lightning.LightningModule):
     """One network, its loss and its optimiser. Checkpoints hold the trainable tensors alone."""
 
     strict_loading = False
@@ -130,7 +130,7 @@ class Fit(lightning.LightningModule):
         opt = self.config.opt
         family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[opt.optimizer]
         optimizer = family(by_rate(self.network, opt), lr=opt.lr, weight_decay=opt.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, opt))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, opt))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -155,7 +155,7 @@ def by_rate(network: Splatt3R, opt: Opt) -> list[dict]:
     return [{"params": parameters, "lr": lr} for lr, parameters in found.items()]
 
 
-def rate(step: int, opt: Opt) -> float:
+def rate_share(step: int, opt: Opt) -> float:
     """Learning rate of a step as a share of the full one: constant, a tenth after half the steps, or half a cosine."""
     if opt.scheduler == "constant":
         return 1.0
@@ -238,7 +238,7 @@ def loaders(config: Config) -> tuple[DataLoader, DataLoader, Features]:
     )
 
 
-def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader: DataLoader) -> None:
+def fit_network(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader: DataLoader) -> None:
     """Train `network` in place, resuming from scratch/ if a run with the same fingerprint was cut short. Of several
     processes the first alone returns; the others end here."""
     scratch = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"train-{fingerprint(config)}"
@@ -251,7 +251,7 @@ def fit(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader:
     lpips = load_lpips(WEIGHTS / "lpips_loss") if config.loss.lpips_loss_weight else None
     metric = all(record.units == "metre" for record in read_index(SCENES))
     frozen = scale_reference(network, WEIGHTS / "geometry")
-    module = Fit(network, config, train_loader.sampler, metric, lpips, frozen)
+    module = TrainingModule(network, config, train_loader.sampler, metric, lpips, frozen)
     curves = Curves(config.opt.log_every)
     saver = ModelCheckpoint(
         scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
@@ -300,9 +300,11 @@ def main(config: Config) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     train_loader, val_loader, backbone = loaders(config)
-    network = build(config, WEIGHTS / "geometry", backbone.channels, train_points=config.loss.mast3r_loss_weight > 0)
+    network = build_model(
+        config, WEIGHTS / "geometry", backbone.channels, train_points=config.loss.mast3r_loss_weight > 0
+    )
     network.gradient_checkpointing = config.opt.gradient_checkpointing
-    fit(config, network, train_loader, val_loader)
+    fit_network(config, network, train_loader, val_loader)
     geometry = read_json(FEATURES / "geometry" / "record.json")
     save_trained(
         network,

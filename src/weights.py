@@ -11,7 +11,7 @@ from pathlib import Path
 from src.config import Config
 from src.fetching.backbone import backbone_weights
 from src.fetching.fetch import FetchError
-from src.fetching.store import MODEL, fetched, renew
+from src.fetching.store import MODEL_FILE, fetched, renew
 from src.mast3r.weight_file import CheckpointError, read_checkpoint, write_geometry
 from src.pretrained.official import NAVER, NAVER_LICENCE, read_official
 from src.pretrained.source import Source
@@ -28,7 +28,9 @@ SPLATT3R_LICENCE = f"non-commercial (Splatt3R); its MASt3R weights: {NAVER_LICEN
 
 def of_hub(repository: str, licence: str, megabytes: int) -> Source:
     """Weights of a repository on the hub; in a folder of its name they lie beside the config.json with their sizes."""
-    return Source(f"{HUB}/{repository}/resolve/main/{MODEL}", licence, megabytes, file=f"{repository}/{MODEL}")
+    return Source(
+        f"{HUB}/{repository}/resolve/main/{MODEL_FILE}", licence, megabytes, file=f"{repository}/{MODEL_FILE}"
+    )
 
 
 GEOMETRIES = {
@@ -103,7 +105,7 @@ def geometry(config: Config, folder: Path) -> None:
     if path.suffix == ".safetensors" and not path.with_name("config.json").is_file():
         read_checkpoint(path)
         renew(folder, record)
-        shutil.copyfile(path, folder / MODEL)
+        shutil.copyfile(path, folder / MODEL_FILE)
     else:
         checkpoint, splatt3r = read_official(path)
         if not any(name.startswith("downstream_head") for name in checkpoint.state_dict):
@@ -113,7 +115,7 @@ def geometry(config: Config, folder: Path) -> None:
                 f"geometries.{config.model.geometry}.file."
             )
         renew(folder, record | (asdict(splatt3r) if splatt3r else {}))
-        write_geometry(folder / MODEL, checkpoint.config, checkpoint.state_dict)
+        write_geometry(folder / MODEL_FILE, checkpoint.config, checkpoint.state_dict)
 
 
 WITHOUT = (

@@ -8,7 +8,7 @@ import torch
 
 from src import benchmark
 from src.backbones.controls import Nothing, Rgb
-from src.benchmark import Pieces, choose_device, main, measured, parameters
+from src.benchmark import ModelPieces, choose_device, main, measure_pieces, parameters
 from src.mast3r.network import Mast3rConfig
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.network import Splatt3R
@@ -53,7 +53,9 @@ def sample(side: int = SIDE) -> dict[str, torch.Tensor]:
 
 
 def run_measured(backbone) -> dict:
-    return measured(Pieces(network(backbone.channels), backbone, sample(), None), 1, 2, torch.device("cpu"), None)
+    return measure_pieces(
+        ModelPieces(network(backbone.channels), backbone, sample(), None), 1, 2, torch.device("cpu"), None
+    )
 
 
 def test_every_piece_is_measured():
@@ -78,7 +80,7 @@ def test_every_piece_is_measured():
 
 def test_flops_of_the_encoder_agree_with_a_count_by_hand():
     """Patch embedding, and per block: queries, keys, values and output 4 N E^2, attention 2 N^2 E, MLP 8 N E^2."""
-    pieces = Pieces(network(0), Nothing(), sample(), None)
+    pieces = ModelPieces(network(0), Nothing(), sample(), None)
     n, e = (SIDE // 16) ** 2, TINY.enc_embed_dim
     products = n * 3 * 256 * e + TINY.enc_depth * (12 * n * e * e + 2 * n * n * e)
     assert benchmark.flops(pieces.tokens) == 2 * 2 * products  # two photographs, two operations per product
@@ -91,7 +93,7 @@ def test_what_a_missing_backbone_does_not_have_is_absent():
 
 def test_the_pieces_make_what_the_network_makes():
     backbone, inputs = Rgb(), sample()
-    pieces = Pieces(network(backbone.channels), backbone, inputs, None)
+    pieces = ModelPieces(network(backbone.channels), backbone, inputs, None)
     with torch.no_grad():
         image1, image2 = inputs["images"][:, 0], inputs["images"][:, 1]
         model = pieces.network
@@ -108,15 +110,15 @@ def test_the_pieces_make_what_the_network_makes():
 
 
 def test_measuring_changes_no_weight():
-    pieces = Pieces(network(Rgb().channels), Rgb(), sample(), None)
+    pieces = ModelPieces(network(Rgb().channels), Rgb(), sample(), None)
     before = copy.deepcopy(pieces.network.state_dict())
-    measured(pieces, 0, 1, torch.device("cpu"), None)
+    measure_pieces(pieces, 0, 1, torch.device("cpu"), None)
     assert all(torch.equal(before[name], value) for name, value in pieces.network.state_dict().items())
     assert not pieces.network.training and all(p.grad is None for p in pieces.network.parameters())
 
 
 def test_a_training_step_reaches_every_trainable_group():
-    pieces = Pieces(network(Rgb().channels), Rgb(), sample(), None)
+    pieces = ModelPieces(network(Rgb().channels), Rgb(), sample(), None)
     gradients = {}
     for name, parameter in pieces.network.named_parameters():
         if parameter.requires_grad:
@@ -173,8 +175,8 @@ class Settings:
 def test_the_stage_writes_its_numbers_and_a_constant_stamp(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark, "fix_computation", lambda threads: None)
-    monkeypatch.setattr(benchmark.backbones, "load", lambda model, folder: Rgb())
-    monkeypatch.setattr(benchmark.models, "load", lambda *arguments: (network(Rgb().channels), {}))
+    monkeypatch.setattr(benchmark.backbones, "load_backbone", lambda model, folder: Rgb())
+    monkeypatch.setattr(benchmark.models, "load_model", lambda *arguments: (network(Rgb().channels), {}))
     monkeypatch.setattr(benchmark, "read_sample", lambda side, device: sample(side))
     (tmp_path / "data/weights/backbone").mkdir(parents=True)
     (tmp_path / "data/weights/backbone/record.json").write_text('{"weights": "none"}')

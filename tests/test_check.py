@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from src import check
-from src.config import load
+from src.config import load_config
 from tests.helpers.repository import ROOT
 
 
@@ -22,16 +22,16 @@ from tests.helpers.repository import ROOT
 )
 def test_a_backbone_that_cannot_be_built_stops_everything_at_the_start(overrides, words):
     with pytest.raises(ValueError, match=words) as caught:
-        check.main(load(overrides, ROOT))
+        check.main(load_config(overrides, ROOT))
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_must_be_there_and_say_what_it_is(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no weight file .*mine.safetensors"):
-        check.main(load([f"model.backbone=file:{tmp_path}/mine.safetensors"], ROOT))
+        check.main(load_config([f"model.backbone=file:{tmp_path}/mine.safetensors"], ROOT))
     save_file({"weight": torch.ones(1)}, tmp_path / "mine.safetensors")
     with pytest.raises(ValueError, match="does not say which network"):
-        check.main(load([f"model.backbone=file:{tmp_path}/mine.safetensors"], ROOT))
+        check.main(load_config([f"model.backbone=file:{tmp_path}/mine.safetensors"], ROOT))
 
 
 def test_the_committed_parameters_pass_in_silence_and_a_mistake_is_one_line(monkeypatch, capsys):

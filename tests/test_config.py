@@ -1,19 +1,19 @@
 import pytest
 
-from src.config import FUSION_MODES, ConfigError, load, one_sentence
-from src.splatt3r.fusion import MODES
+from src.config import FUSION_MODES, ConfigError, load_config, one_sentence
+from src.splatt3r.fusion import ADAPTERS
 from tests.helpers.repository import ROOT
 
 
 def test_the_committed_parameters_load():
-    config = load(root=ROOT)
+    config = load_config(root=ROOT)
     assert config.dataset is config.datasets.procedural
     assert config.model.geometry in config.geometries
 
 
 def test_an_override_changes_one_value():
-    assert load(["opt.steps=7"], ROOT).opt.steps == 7
-    assert load(["model.fusion_mode=addition"], ROOT).model.fusion_mode == "add"
+    assert load_config(["opt.steps=7"], ROOT).opt.steps == 7
+    assert load_config(["model.fusion_mode=addition"], ROOT).model.fusion_mode == "add"
 
 
 @pytest.mark.parametrize(
@@ -55,44 +55,44 @@ def test_an_override_changes_one_value():
 )
 def test_a_mistake_is_one_sentence_that_names_the_key(override, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        load([override], ROOT)
+        load_config([override], ROOT)
     assert "\n" not in str(caught.value)
 
 
 def test_impossible_combinations_are_refused():
     with pytest.raises(ConfigError, match="fusion_hooks belongs to fusion_site head"):
-        load(["model.fusion_hooks=[4]", "model.fusion_site=encoder"], ROOT)
+        load_config(["model.fusion_hooks=[4]", "model.fusion_site=encoder"], ROOT)
     with pytest.raises(ConfigError, match="mast3r_loss_weight is 0.05, but model.backbone=oracle .*trains nothing"):
-        load(["model.backbone=oracle", "loss.mast3r_loss_weight=0.05"], ROOT)
+        load_config(["model.backbone=oracle", "loss.mast3r_loss_weight=0.05"], ROOT)
 
 
 def test_layers_are_block_numbers_or_shares_of_the_depth():
-    assert load(["model.backbone_layers=[6,12]"], ROOT).model.backbone_layers == [6, 12]
-    found = load(["model.backbone_layers=[0.5,1.0]"], ROOT).model.backbone_layers
+    assert load_config(["model.backbone_layers=[6,12]"], ROOT).model.backbone_layers == [6, 12]
+    found = load_config(["model.backbone_layers=[0.5,1.0]"], ROOT).model.backbone_layers
     assert found == [0.5, 1.0] and all(isinstance(layer, float) for layer in found)
-    assert isinstance(load(["model.backbone_layers=[6]"], ROOT).model.backbone_layers[0], int)
+    assert isinstance(load_config(["model.backbone_layers=[6]"], ROOT).model.backbone_layers[0], int)
     with pytest.raises(ConfigError, match="model.backbone_layers"):
-        load(["model.backbone_layers=[last]"], ROOT)
+        load_config(["model.backbone_layers=[last]"], ROOT)
 
 
 def test_the_smallest_gap_has_room_for_all_targets():
     gap = [f"datasets.co3d.episodes.{option}" for option in ("view_selection=gap", "temporal_gap_min=4")]
-    assert load(gap, ROOT).datasets.co3d.episodes.num_targets == 3
+    assert load_config(gap, ROOT).datasets.co3d.episodes.num_targets == 3
     with pytest.raises(ConfigError, match="temporal_gap_min 4 leaves 3 photographs .*num_targets is 4; raise the gap"):
-        load([*gap, "datasets.co3d.episodes.num_targets=4"], ROOT)
-    load([gap[1], "datasets.co3d.episodes.num_targets=4"], ROOT)  # without gap selection it does not matter
+        load_config([*gap, "datasets.co3d.episodes.num_targets=4"], ROOT)
+    load_config([gap[1], "datasets.co3d.episodes.num_targets=4"], ROOT)  # without gap selection it does not matter
 
 
 def test_a_missing_key_is_named(tmp_path):
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("  use_offsets: true", "  # use_offsets gone"))
     with pytest.raises(ConfigError, match="model.use_offsets"):
-        load(root=tmp_path)
+        load_config(root=tmp_path)
 
 
 def test_no_params_file_says_where_to_run(tmp_path):
     with pytest.raises(ConfigError, match="repository's top folder"):
-        load(root=tmp_path)
+        load_config(root=tmp_path)
 
 
 def test_one_sentence_follows_the_cause():
@@ -102,4 +102,4 @@ def test_one_sentence_follows_the_cause():
 
 
 def test_the_accepted_fusion_modes_are_the_registered_ones():
-    assert FUSION_MODES == tuple(MODES)
+    assert FUSION_MODES == tuple(ADAPTERS)

@@ -10,11 +10,11 @@ import yaml
 from safetensors import safe_open
 
 from src import backbones, distill
-from src.backbones import build
+from src.backbones import build_backbone
 from src.backbones.controls import Rgb, Shuffled
 from src.backbones.dinov2 import DinoV2
-from src.config import load
-from src.distill import Crops, Known, Optimiser, Pair, Params, check, main, rate, read_params
+from src.config import load_config
+from src.distill import Crops, Known, Optimiser, Pair, Params, check_roles, main, read_params, warm_cosine
 from src.experiments.result import ExperimentResult
 from src.fetching.backbone import backbone_weights
 from src.page.verdict import cautions
@@ -76,16 +76,16 @@ def test_training_brings_held_out_features_nearer(repository):
 
 def test_the_rate_rises_and_falls():
     settings = Optimiser(100, 1, 1.0, 0.0, 0.1, 1.0, 10)
-    found = [rate(step, settings) for step in range(100)]
+    found = [warm_cosine(step, settings) for step in range(100)]
     assert found[0] == pytest.approx(0.1) and found[49] == pytest.approx(0.5, abs=0.02) and 0 < found[-1] < 0.001
     assert all(a < b for a, b in zip(found[:9], found[1:10])) and all(a > b for a, b in zip(found[9:], found[10:]))
-    assert rate(0, Optimiser(1, 1, 1.0, 0.0, 0.0, 1.0, 10)) == 1
+    assert warm_cosine(0, Optimiser(1, 1, 1.0, 0.0, 0.0, 1.0, 10)) == 1
 
 
 def test_a_killed_run_ends_with_the_same_weights(repository, monkeypatch):
     whole, teacher = networks()
     distill.distill(whole, teacher, params(6, 2), repository / "whole.pt")
-    draw, calls = distill.draw_batch, []
+    draw, calls = distill.draw_crops, []
 
     def killed(*arguments):
         calls.append(arguments)
@@ -93,7 +93,7 @@ def test_a_killed_run_ends_with_the_same_weights(repository, monkeypatch):
             raise KeyboardInterrupt
         return draw(*arguments)
 
-    monkeypatch.setattr(distill, "draw_batch", killed)
+    monkeypatch.setattr(distill, "draw_crops", killed)
     with pytest.raises(KeyboardInterrupt):
         distill.distill(*networks(), params(6, 2), repository / "cut.pt")
     resumed, teacher = networks()
@@ -119,7 +119,7 @@ TINY = {
 
 def test_the_file_gives_the_students_features_and_says_what_it_was_taught(repository):
     write_params({"tiny": TINY})
-    main(load(), "tiny")
+    main(load_config(), "tiny")
     path = repository / "data/distilled/tiny/model.safetensors"
     first = path.read_bytes()
     with safe_open(path, framework="pt") as file:
@@ -132,8 +132,8 @@ def test_the_file_gives_the_students_features_and_says_what_it_was_taught(reposi
     assert set(record["held_out"]) == {"student", "student_before", "mean"}
     assert not list((repository / "scratch").glob("distill*"))
 
-    untrained = build(load(["model.backbone=timm:test_vit"]).model, 0)
-    loaded = build(load(["model.backbone=timm:test_vit"]).model, 1)
+    untrained = build_backbone(load_config(["model.backbone=timm:test_vit"]).model, 0)
+    loaded = build_backbone(load_config(["model.backbone=timm:test_vit"]).model, 1)
     loaded.load(read_tensors(path), str(path))
     trained = {}
     kept = distill.write_backbone
@@ -143,9 +143,9 @@ def test_the_file_gives_the_students_features_and_says_what_it_was_taught(reposi
             "write_backbone",
             lambda where, state, described: (trained.update(state), kept(where, state, described)),
         )
-        main(load(), "tiny")
+        main(load_config(), "tiny")
     assert path.read_bytes() == first
-    student = build(load(["model.backbone=timm:test_vit"]).model, 2)
+    student = build_backbone(load_config(["model.backbone=timm:test_vit"]).model, 2)
     student.network.load_state_dict(trained)
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded(images), student(images)) and not torch.allclose(loaded(images), untrained(images))
@@ -154,13 +154,13 @@ def test_the_file_gives_the_students_features_and_says_what_it_was_taught(reposi
 def test_a_report_says_of_a_student_that_its_teacher_was_untrained(repository):
     write_params({"tiny": TINY, "next": TINY | {"teacher": "file:data/distilled/tiny/model.safetensors"}})
     for name in ("tiny", "next"):
-        main(load(), name)
-        config = load([f"model.backbone=file:data/distilled/{name}/model.safetensors"])
+        main(load_config(), name)
+        config = load_config([f"model.backbone=file:data/distilled/{name}/model.safetensors"])
         backbone_weights(config, repository / "weights")
         record = read_json(repository / "weights/record.json")
         (said,) = cautions(ExperimentResult("run", {"backbone": record}, {}, [], {}, None), compared=True)
         assert "distilled from an untrained teacher" in said
-        assert backbones.load(config.model, repository / "weights").note == said
+        assert backbones.load_backbone(config.model, repository / "weights").note == said
 
 
 def known(backbone, weights: str = "random") -> Known:
@@ -169,14 +169,14 @@ def known(backbone, weights: str = "random") -> Known:
 
 def test_what_cannot_be_taught_is_refused():
     student, teacher = networks()
-    check(known(teacher), known(student))
-    check(known(teacher), known(DinoV2("dinov2_vitb14", seed=3, embed_dim=48, **SMALL)))
+    check_roles(known(teacher), known(student))
+    check_roles(known(teacher), known(DinoV2("dinov2_vitb14", seed=3, embed_dim=48, **SMALL)))
     with pytest.raises(ValueError, match="Teacher and student are both DINOv2 ViT-B/14.*same weights"):
-        check(known(teacher), known(networks()[1]))
+        check_roles(known(teacher), known(networks()[1]))
     with pytest.raises(ValueError, match="The teacher is rgb, which has no weights"):
-        check(known(Rgb(), "none"), known(student))
+        check_roles(known(Rgb(), "none"), known(student))
     with pytest.raises(ValueError, match="The student is shuffled, which is no network of its own"):
-        check(known(teacher), known(Shuffled(student)))
+        check_roles(known(teacher), known(Shuffled(student)))
 
 
 def test_mistakes_are_sentences(repository, monkeypatch, capsys):

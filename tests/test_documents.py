@@ -18,7 +18,7 @@ from dvc.cli import parse_args
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides
 
-from src.config import Config, load
+from src.config import Config, load_config
 from tests.helpers.repository import ROOT
 
 PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] + sorted(
@@ -40,7 +40,7 @@ class Experiment:
 
 @functools.cache
 def composed(*overrides: str) -> Config:
-    return load(overrides, ROOT)
+    return load_config(overrides, ROOT)
 
 
 def text(page: str) -> str:

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from src.download import FIRST_SEED, listed_scenes, render_scenes
+from src.download import FIRST_SEED, render_scenes, scenes_to_render
 from src.procedural.scenes import generate
 from src.scenes.scene import Scene
 
@@ -13,7 +13,7 @@ BLOCK = SimpleNamespace(
 
 
 def test_every_scene_is_listed_with_seeds_that_never_meet():
-    listed = listed_scenes(["objects", "rooms"], {"train": 3, "val": 1, "test": 2})
+    listed = scenes_to_render(["objects", "rooms"], {"train": 3, "val": 1, "test": 2})
     assert len({scene["id"] for scene in listed}) == 12
     for family in ("objects", "rooms"):
         seeds = {
@@ -22,10 +22,10 @@ def test_every_scene_is_listed_with_seeds_that_never_meet():
         }
         assert {split: len(values) for split, values in seeds.items()} == {"train": 3, "val": 1, "test": 2}
         assert len(set.union(*seeds.values())) == 6
-    more = listed_scenes(["objects", "rooms"], {"train": 4, "val": 1, "test": 2})
+    more = scenes_to_render(["objects", "rooms"], {"train": 4, "val": 1, "test": 2})
     assert all(scene in more for scene in listed)  # asking for more leaves the others as they were
     with pytest.raises(ValueError, match="datasets.procedural.source.scenes"):
-        listed_scenes(["objects"], {"train": 1, "val": 100_001, "test": 1})
+        scenes_to_render(["objects"], {"train": 1, "val": 100_001, "test": 1})
 
 
 def test_seeds_stay_clear_of_the_bundled_networks():

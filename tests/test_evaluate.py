@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from src import evaluate
-from src.config import load
+from src.config import load_config
 from src.evaluate import absences, all_scores, cloud_rows, target_rows
 from src.renders.episode_file import Rendered
 from src.results.tables import read_rows, select_rows
@@ -28,7 +28,7 @@ def results(tmp_path_factory) -> Path:
 def evaluated(results) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(results)
-        evaluate.main(load(["eval.lpips=none"], root=ROOT))
+        evaluate.main(load_config(["eval.lpips=none"], root=ROOT))
     return results
 
 
@@ -104,7 +104,7 @@ def test_the_summary_holds_means_with_spread_and_says_what_is_absent(evaluated):
 def test_a_second_run_writes_the_same_bytes(evaluated, monkeypatch):
     files = {path: path.read_bytes() for path in (evaluated / "data/eval").iterdir()}
     monkeypatch.chdir(evaluated)
-    evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
+    evaluate.main(load_config(["threads=1", "eval.lpips=none"], root=ROOT))
     assert {path: path.read_bytes() for path in (evaluated / "data/eval").iterdir()} == files
     assert sorted(path.name for path in files) == ["cloud.csv", "records.csv", "summary.json"]
 
@@ -177,9 +177,9 @@ def test_missing_renders_and_a_missing_lpips_trunk_stop_with_a_sentence(results,
     monkeypatch.chdir(results)
     monkeypatch.setattr(evaluate, "RENDERS", tmp_path)
     with pytest.raises(FileNotFoundError, match="run dvc repro render"):
-        evaluate.main(load(["eval.lpips=none"], root=ROOT))
+        evaluate.main(load_config(["eval.lpips=none"], root=ROOT))
     with pytest.raises(FileNotFoundError, match="eval.lpips"):
-        evaluate.main(load(["eval.lpips=vgg"], root=ROOT))
+        evaluate.main(load_config(["eval.lpips=vgg"], root=ROOT))
 
 
 def test_pairs_without_a_believable_scale_are_dropped_and_named(results, tmp_path, monkeypatch):
@@ -188,14 +188,14 @@ def test_pairs_without_a_believable_scale_are_dropped_and_named(results, tmp_pat
     files = sorted(Path("data/renders").glob("*.safetensors"))
     for file in files[:1]:
         change_scale(file, 2000.0)
-    evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
+    evaluate.main(load_config(["threads=1", "eval.lpips=none"], root=ROOT))
     summary = json.loads(Path("data/eval/summary.json").read_text())
     assert f"All scores of {files[0].stem}" in summary["absent"]
     assert summary["counts"]["episodes"] == len(files) - 1
     for file in files:
         change_scale(file, 0.0)
     with pytest.raises(ValueError, match="scale of all 12 test pairs lies outside"):
-        evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
+        evaluate.main(load_config(["threads=1", "eval.lpips=none"], root=ROOT))
 
 
 def test_scores_that_are_not_finite_are_absent_counted_and_explained(results, tmp_path, monkeypatch):
@@ -207,7 +207,7 @@ def test_scores_that_are_not_finite_are_absent_counted_and_explained(results, tm
         render_aligned=broken,
         means=torch.full((2560, 3), torch.inf, dtype=torch.float16),
     )
-    evaluate.main(load(["threads=1", "eval.lpips=none"], root=ROOT))
+    evaluate.main(load_config(["threads=1", "eval.lpips=none"], root=ROOT))
     summary = json.loads(Path("data/eval/summary.json").read_text())
     assert {"2 scores of psnr_masked", "2 scores of ssim", "2 scores of chamfer"} <= summary["absent"].keys()
     rows = read_rows(Path("data/eval/records.csv").read_text())

@@ -9,12 +9,12 @@ import torch
 from safetensors import safe_open
 
 from src import extract
-from src.backbones import build
-from src.config import load
+from src.backbones import build_backbone
+from src.config import load_config
 from src.mast3r.network import Mast3r, Mast3rConfig
 from src.mast3r.weight_file import write_geometry
 from src.reproducible.files import read_json, write_json
-from src.scenes.features import Features
+from src.scenes.features import IMAGES_AT_A_TIME, Features
 from src.scenes.scene import Frame, Scene, SceneError, SceneRecord, write_index, write_scene
 from tests.helpers.repository import ROOT
 
@@ -31,7 +31,7 @@ GEOMETRY = Mast3rConfig(
     dpt_last_dim=4,
     dpt_layer_dims=(4, 4, 8, 8),
 )
-FRAMES = {"a": 3, "b": extract.BATCH + 2}  # the second scene needs two batches
+FRAMES = {"a": 3, "b": IMAGES_AT_A_TIME + 2}  # the second scene needs two batches
 
 
 @pytest.fixture()
@@ -79,7 +79,7 @@ def dataset(tmp_path, monkeypatch) -> Path:
 
 
 def config(*overrides: str):
-    return load(["datasets.procedural.resolution=[48,32]", "threads=1", "model.backbone=rgb", *overrides], ROOT)
+    return load_config(["datasets.procedural.resolution=[48,32]", "threads=1", "model.backbone=rgb", *overrides], ROOT)
 
 
 def images(folder: Path, scene: str) -> torch.Tensor:
@@ -125,7 +125,7 @@ def test_backbone_maps_are_stored_frame_by_frame(dataset):
     scene = Scene.open(dataset / "data/scenes/scenes/b.safetensors")
     maps = features.read(scene, ("017", "002"))
     assert maps.shape == (2, 590, 3, 4)
-    expected = build(config().model, 0)(images(dataset, "b")[[17, 2]])
+    expected = build_backbone(config().model, 0)(images(dataset, "b")[[17, 2]])
     torch.testing.assert_close(maps, expected, rtol=2**-10, atol=1e-4)
 
 
@@ -140,8 +140,8 @@ def test_random_dinov2_is_drawn_from_the_recorded_seed(dataset):
     chosen = config("model.backbone=dinov2")
     extract.main(chosen, "backbone")
     tensors, _ = stored(dataset / "data/features/backbone/a.safetensors")
-    expected = build(chosen.model, 5)(images(dataset, "a"))
-    assert (expected - build(chosen.model, 6)(images(dataset, "a"))).abs().max() > 0.5
+    expected = build_backbone(chosen.model, 5)(images(dataset, "a"))
+    assert (expected - build_backbone(chosen.model, 6)(images(dataset, "a"))).abs().max() > 0.5
     torch.testing.assert_close(tensors["features"].float(), expected, rtol=2**-10, atol=2e-3)
     record = read_json(dataset / "data/features/backbone/record.json")
     assert record["num_parameters"] > 20e6 and record["label"] == "DINOv2 ViT-S/14 (random weights, untrained)"

@@ -26,6 +26,10 @@ STAGES = {
 ONE_FILE = {"train": "src/metrics/image.py"}  # another metric of the room trains nothing again
 NO_COMMANDS = {"src/__init__.py", "src/config.py", "src/run.py"}
 PAIRED = {"distill": "pretraining/distillation", "test_pipeline_co3d": "", "test_pipeline": ""}
+FOLDERS = {"RAW", "SCENES", "WEIGHTS", "FEATURES", "MODEL", "RENDERS", "EVAL", "SCRATCH"}  # where stages read and write
+COMMANDS = {"main", "arguments"}  # what each has of its own
+TWINS = {"rasterize", "composite_tile"}  # the rasteriser, and the obvious one that it is measured against
+OPEN = {"FAMILIES"}
 ENDINGS = r"(s|es|ed|er|r|ing|ion|d)"
 
 
@@ -128,7 +132,24 @@ def public_names(file: str) -> set[str]:
     for node in ast.parse((ROOT / file).read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
     return {name for name in names if not name.startswith("_")}
+
+
+def test_no_name_is_defined_in_two_modules():
+    owners: dict[str, list[str]] = {}
+    for file in files("src"):
+        for name in public_names(file):
+            owners.setdefault(name, []).append(file)
+    shared = {name for name, found in owners.items() if len(found) > 1}
+    assert shared <= FOLDERS | COMMANDS | TWINS | OPEN
+    assert {file.rpartition("/")[0] for name in TWINS for file in owners[name]} == {
+        "src/splatting",
+        "src/splatting/cpu",
+    }
 
 
 def flat_keys(tree: dict, prefix: str = "") -> set[str]:

@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
 def run(trained, monkeypatch, capsys):
     """The command in the trained folder, at its resolution; returns what it printed."""
     folder, config = trained
-    monkeypatch.setattr(command, "load", lambda: config)
+    monkeypatch.setattr(command, "load_config", lambda: config)
 
     def call(*words: str) -> str:
         with inside(folder):
@@ -56,7 +56,7 @@ def test_two_photographs_give_the_pipelines_gaussians_bit_for_bit(trained, run, 
     run("000.png", "001.png", "-o", tmp_path / "scene.ply")
     reader, _ = samples(folder, ("000", "001"), (), "pair")
     with inside(folder), torch.inference_mode():
-        network, _, _ = command.load_model(config)
+        network, _, _ = command.load_trained_model(config)
         batch = {key: value[None] for key, value in reader[0].items()}
         expected = splat(network, batch).gaussians[0]
         found = command.predict_pair(config, batch["images"][0])[0].gaussians[0]
@@ -72,7 +72,7 @@ def test_the_exported_file_shows_the_scored_image_again(trained, tmp_path):
     folder, config = trained
     reader, episode = samples(folder, ("000", "002"), ("001", "003"), "many")
     with inside(folder), torch.inference_mode():
-        network, _, _ = command.load_model(config)
+        network, _, _ = command.load_trained_model(config)
         pictures, clouds = episode_renders(network, reader[0], True, "strict")
         write_episode(tmp_path, about_episode(episode, episode.bin), pictures)
     write_ply(tmp_path / "e.ply", clouds["render"])
@@ -124,23 +124,23 @@ def test_wrong_requests_are_refused_in_a_sentence_before_anything_is_written(run
 
 def test_without_a_trained_model_the_remedy_is_named(tmp_path, trained, monkeypatch):
     with inside(tmp_path), pytest.raises(FileNotFoundError, match="run dvc repro"):
-        command.load_model(settings())
+        command.load_trained_model(settings())
     folder, _ = trained
     with inside(folder), pytest.raises(ValueError, match="dvc repro weights"):
-        command.load_model(settings("model.backbone=none"))
+        command.load_trained_model(settings("model.backbone=none"))
     (tmp_path / "data").mkdir()
     for name in ("weights", "model"):
         (tmp_path / "data" / name).symlink_to(folder / "data" / name)
     config = settings()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone_layers=[6, 12]))
     with inside(tmp_path), pytest.raises(ValueError, match="trained on features of 384 channels"):
-        command.load_model(config)
+        command.load_trained_model(config)
 
 
 def test_a_compressed_file_and_a_preview_are_written(run, tmp_path, monkeypatch):
     side = 128
     config = settings(f"datasets.procedural.resolution=[{side},{side}]")
-    monkeypatch.setattr(command, "load", lambda: config)
+    monkeypatch.setattr(command, "load_config", lambda: config)
     photographs = [tmp_path / "first.png", tmp_path / "second.png"]
     # Of what the bundled network was made for: no camera need fit its points of a painted wall.
     for path, frame in zip(photographs, generate("objects", 0, 12, (side, side), 1, 1)):

@@ -73,7 +73,7 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_almost_nothing():
 
 @pytest.mark.parametrize(("step", "row", "column"), [(1, 0, 0), (2, 0, 1), (2, 1, 0), (3, 2, 1)])
 def test_a_thinned_network_computes_some_of_the_same_pixels(step, row, column):
-    network = pretrain.build(OmegaConf.create(PARAMS), torch.device("cpu"))
+    network = pretrain.starting_network(OmegaConf.create(PARAMS), torch.device("cpu"))
     images = torch.rand(2, 1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = network(*images)
@@ -90,9 +90,9 @@ def test_a_thinned_network_computes_some_of_the_same_pixels(step, row, column):
 def test_heads_that_compute_whole_patches_are_trained_at_every_pixel(head):
     params = OmegaConf.create(PARAMS | {"network": PARAMS["network"] | {"head": head}})
     with pytest.raises(ValueError, match="pixel_step is 2, but network.head .* set pixel_step to 1"):
-        pretrain.build(params, torch.device("cpu"))
+        pretrain.starting_network(params, torch.device("cpu"))
     params.objective.pixel_step = 1
-    network = pretrain.build(params, torch.device("cpu"))
+    network = pretrain.starting_network(params, torch.device("cpu"))
     batch = {
         "images": torch.rand(1, 2, 3, 32, 32),
         "points": torch.rand(1, 2, 32, 32, 3) + 1,
@@ -155,7 +155,7 @@ def trained(tmp_path_factory):
     (folder / "bundled").mkdir()
     OmegaConf.save(OmegaConf.create(PARAMS), folder / "bundled/params.yaml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "FOLDER", folder / "bundled")
+        patch.setattr(pretrain, "BUNDLED", folder / "bundled")
         patch.setattr(pretrain, "SCRATCH", folder / "scratch")
         pretrain.main()
         yield folder
@@ -193,7 +193,7 @@ def test_training_goes_on_from_a_file_and_keeps_its_checkpoints_apart(trained, m
     start = tmp_path / "start.safetensors"
     shutil.copyfile(trained / "bundled/geometry.safetensors", start)
     params = OmegaConf.create(PARAMS | {"start": str(start)})
-    found = pretrain.build(params, torch.device("cpu")).state_dict()
+    found = pretrain.starting_network(params, torch.device("cpu")).state_dict()
     wanted = read_checkpoint(start).state_dict
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items()) and len(wanted) > 100
 
@@ -207,11 +207,11 @@ def test_training_goes_on_from_a_file_and_keeps_its_checkpoints_apart(trained, m
     random = Mast3r(read_checkpoint(start).config)
     for content in (wanted, random.state_dict()):
         write_geometry(start, random.config, content)
-        pretrain.train(params, torch.device("cpu"))
+        pretrain.train_network(params, torch.device("cpu"))
     assert len(set(names)) == 2
     start.unlink()
     with pytest.raises(FileNotFoundError, match="starts from .* which is not there; place it as README.md"):
-        pretrain.train(params, torch.device("cpu"))
+        pretrain.train_network(params, torch.device("cpu"))
 
 
 def test_the_result_loads_as_any_geometry_network_does(trained, tmp_path):

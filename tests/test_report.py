@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from src import evaluate, report
-from src.config import load
+from src.config import load_config
 from src.experiments.publish import experiment_record
 from src.experiments.result import protocol_differences, read_folder
 from src.reproducible.files import read_json, write_json
@@ -166,7 +166,7 @@ def test_declared_files_repeat_byte_for_byte_and_know_no_other_revision(reported
     shutil.copytree(reported / "data", tmp_path / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        report.main(load(PINNED, root=ROOT))
+        report.main(load_config(PINNED, root=ROOT))
     assert contents(tmp_path) == contents(reported)
 
 
@@ -264,7 +264,7 @@ def test_a_run_whose_every_render_is_broken_is_reported_in_words(tmp_path, monke
         change(file, render_aligned=torch.full((2, 3, 32, 40), torch.nan, dtype=torch.float16))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    config = load(PINNED, root=ROOT)
+    config = load_config(PINNED, root=ROOT)
     evaluate.main(config)
     report.main(config)
     words = words_of((tmp_path / "reports/summary/index.html").read_text("utf8"))
@@ -291,7 +291,7 @@ def test_hashes_say_whether_runs_share_recipe_training_scenes_and_seed(tmp_path,
     def hashes(*overrides, sha256: str | None = None) -> list[str]:
         write_json("data/model/record.json", record | {"backbone": record["backbone"] | {"sha256": sha256}})
         found = experiment_record(
-            load([*PINNED, *overrides], ROOT), {"resolution": [40, 32], "counts": {}, "absent": {}}
+            load_config([*PINNED, *overrides], ROOT), {"resolution": [40, 32], "counts": {}, "absent": {}}
         )
         return [found[name] for name in ("recipe", "arm", "params")]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from src import sweep
-from src.config import load
+from src.config import load_config
 from src.sweep import (
     PlannedExperiment,
     combinations,
@@ -159,7 +159,7 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
 
     def run_arm(arm: PlannedExperiment, log: Path) -> bool:
         ran.append(arm.name)
-        config = load(arm.overrides)
+        config = load_config(arm.overrides)
         log.write_text("train: 10%|#   | 1/10 Error\rerror: the rest is silence\nERROR: failed to reproduce 'train'\n")
         if config.model.backbone == "rgb":
             return False
@@ -185,7 +185,7 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
 
 def test_arms_that_differ_in_their_seed_are_one_row(folder, monkeypatch, capsys):
     def run_arm(arm: PlannedExperiment, log: Path) -> bool:
-        config = load(arm.overrides)
+        config = load_config(arm.overrides)
         experiment(folder, arm.name, config.model.backbone, 0.1 * len(config.model.backbone), config.seed)
         return True
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from src import extract, prepare, render, train, weights
-from src.config import load
+from src.config import load_config
 from src.mast3r.network import Mast3rConfig
 from src.reproducible.files import read_json, write_json
 from src.run import memory_advice, run
@@ -47,7 +47,7 @@ TINY = Mast3rConfig(
 
 
 def config(*overrides: str):
-    return load([*MINIATURE, *overrides], ROOT)
+    return load_config([*MINIATURE, *overrides], ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_two_processes_end_where_one_with_twice_the_batch_does_though_cut_short(
 def test_training_keeps_to_its_number_of_threads():
     with computing_as_before():
         torch.set_num_threads(2)
-        train.Fit(network("feature_extraction"), config(), None, True, None, None).setup("fit")
+        train.TrainingModule(network("feature_extraction"), config(), None, True, None, None).setup("fit")
         assert torch.get_num_threads() == 1
 
 
@@ -210,7 +210,7 @@ def test_running_out_of_memory_says_what_takes_less(workspace, monkeypatch, capf
             torch.empty(2**60, dtype=torch.uint8)  # the CPU allocator's own words
         raise error
 
-    monkeypatch.setattr(train, "fit", fail)
+    monkeypatch.setattr(train, "fit_network", fail)
     monkeypatch.setattr("sys.argv", ["train", *MINIATURE])
     shutil.copy(ROOT / "params.yaml", workspace / "params.yaml")
     with pytest.raises(SystemExit) as caught:
@@ -255,7 +255,7 @@ def test_every_part_learns_at_its_own_rate():
 def test_a_step_moves_each_part_by_its_own_rate_and_the_schedule_scales_all():
     model = network("fusion_finetune")
     settings = config("opt.lr_fusion=0.01", "opt.lr_geometry=0.0001", "opt.scheduler=multistep", "opt.steps=2")
-    module = train.Fit(model, settings, None, True, None, None)
+    module = train.TrainingModule(model, settings, None, True, None, None)
     optimisation = module.configure_optimizers()
     optimizer, schedule = optimisation["optimizer"], optimisation["lr_scheduler"]["scheduler"]
     chosen = {
@@ -279,7 +279,9 @@ def test_a_step_moves_each_part_by_its_own_rate_and_the_schedule_scales_all():
 
 def test_the_losses_lpips_follows_the_module_to_its_device(monkeypatch):
     lpips = torch.nn.Conv2d(3, 1, 1)
-    module = train.Fit(network("feature_extraction"), config("loss.lpips_loss_weight=0.25"), None, True, lpips, None)
+    module = train.TrainingModule(
+        network("feature_extraction"), config("loss.lpips_loss_weight=0.25"), None, True, lpips, None
+    )
     module.to("meta")  # a device that any machine has
     monkeypatch.setattr(module, "renders", lambda _: (None, None, None))
     monkeypatch.setattr(

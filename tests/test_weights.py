@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from src import backbones, weights
 from src.backbones.base import Backbone
 from src.backbones.croco import SOURCE as CROCO_SOURCE
-from src.backbones.croco import Croco as CrocoBackbone
+from src.backbones.croco import CrocoBackbone as CrocoBackbone
 from src.backbones.dinov2 import DinoV2, source_of
 from src.backbones.timm_models import Timm
 from src.fetching import fetch
@@ -85,13 +85,15 @@ def test_pretrained_weights_from_a_folder(folder, capsys):
     assert record["source"] == source_of("dinov2_vits14").url and record["licence"] == "Apache-2.0 (Meta)"
     assert capsys.readouterr().out.count("Apache-2.0 (Meta)") == 1
     images = torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
-    loaded = backbones.load(chosen.model, "data/weights/backbone")
+    loaded = backbones.load_backbone(chosen.model, "data/weights/backbone")
     assert torch.equal(loaded(images), published(images))
     several = config(*DINOV2, "model.backbone_layers=[6,12]")
-    assert torch.equal(backbones.load(several.model, "data/weights/backbone")(images)[:, 384:], published(images))
+    assert torch.equal(
+        backbones.load_backbone(several.model, "data/weights/backbone")(images)[:, 384:], published(images)
+    )
     write_json("data/weights/backbone/record.json", record | {"name": "dinov2_vitb14"})
     with pytest.raises(ValueError, match="holds weights of dinov2_vitb14, but the parameters ask for dinov2_vits14"):
-        backbones.load(chosen.model, "data/weights/backbone")
+        backbones.load_backbone(chosen.model, "data/weights/backbone")
 
 
 class Tiny(Backbone):
@@ -191,7 +193,7 @@ def test_a_fine_tuned_file_is_recorded_and_needed_no_more(folder, monkeypatch):
     assert (record["name"], record["weights"], record["sha256"]) == ("file:student.safetensors", "file", digest)
     assert record["label"] == "test_vit, fine-tuned (student.safetensors)" and record["licence"] == "unknown"
     (folder / "student.safetensors").unlink()
-    loaded, images = backbones.load(chosen.model, "data/weights/backbone"), torch.rand(1, 3, 32, 48)
+    loaded, images = backbones.load_backbone(chosen.model, "data/weights/backbone"), torch.rand(1, 3, 32, 48)
     trained.mean = loaded.mean
     assert loaded.mean == (0.1, 0.2, 0.3) and torch.equal(loaded(images), trained(images))
     with pytest.raises(FileNotFoundError, match="There is no weight file student.safetensors; .*model.backbone"):
@@ -200,7 +202,7 @@ def test_a_fine_tuned_file_is_recorded_and_needed_no_more(folder, monkeypatch):
     with pytest.raises(
         ValueError, match="holds weights of file:student.safetensors, but .* ask for file:other.safetensors"
     ):
-        backbones.load(other.model, "data/weights/backbone")
+        backbones.load_backbone(other.model, "data/weights/backbone")
 
 
 def test_random_is_untrained_whatever_the_weights(folder):
@@ -232,7 +234,7 @@ def test_crocos_encoder_from_its_official_layout(folder, monkeypatch):
     assert record["label"] == "CroCo v2 ViT-L/16" and "non-commercial" in record["licence"]
     assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in stored.items())
     assert not any(name.startswith(("dec", "prediction", "mask")) for name in stored)
-    loaded = backbones.load(chosen.model, "data/weights/backbone")
+    loaded = backbones.load_backbone(chosen.model, "data/weights/backbone")
     assert torch.equal(loaded.network.enc_blocks[1].mlp.fc2.weight, network.enc_blocks[1].mlp.fc2.weight)
 
 
@@ -281,7 +283,7 @@ def test_a_splatt3r_checkpoint_is_where_training_starts(folder):
     weights.main(chosen)
     record = records()["geometry"]
     assert (record["label"], record["sh_degree"], record["use_offsets"]) == ("Splatt3R v1.0", 1, True)
-    network = build.build(chosen, "data/weights/geometry", 0)
+    network = build.build_model(chosen, "data/weights/geometry", 0)
     images = torch.rand(2, 1, 3, 32, 48, generator=torch.Generator().manual_seed(3))
     tokens = [published.encode(2 * image - 1) for image in images]
     ours, theirs = network(*tokens, *images).gaussians, published.eval()(*tokens, *images).gaussians

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
-from src.backbones import FAMILIES, Backbone, build, known
-from src.backbones.dinov2 import MODELS
-from src.config import Model, load
+from src.backbones import FAMILIES, Backbone, build_backbone, known
+from src.backbones.dinov2 import DINOV2_MODELS
+from src.config import Model, load_config
 
-COLUMNS = ("model.backbone", "title", "patch", "width", "parameters", "mean", "std", "licence", "gated", "source")
+HEADINGS = ("model.backbone", "title", "patch", "width", "parameters", "mean", "std", "licence", "gated", "source")
 
 
-def row(name: str, backbone: Backbone) -> tuple[str, ...]:
+def backbone_row(name: str, backbone: Backbone) -> tuple[str, ...]:
     """A line of the table; sizes of the last block's features, which the width of several is the sum of."""
     statistics = (" ".join(f"{value:.3g}" for value in values) for values in (backbone.mean, backbone.std))
     title = backbone.label("random") if backbone.own_weights == "random" else backbone.title
@@ -32,31 +32,31 @@ def row(name: str, backbone: Backbone) -> tuple[str, ...]:
     )
 
 
-def rows(model: Model, names: Iterable[str] = ()) -> list[tuple[str, ...]]:
+def backbone_rows(model: Model, names: Iterable[str] = ()) -> list[tuple[str, ...]]:
     """Of the backbones named; by default of all families that need no argument, and of all DINOv2 models."""
     model = replace(model, backbone_layers=None, dinov2_dim=None)
     if names := list(names):
-        return [row(name, build(replace(model, backbone=name), None)) for name in names]
+        return [backbone_row(name, build_backbone(replace(model, backbone=name), None)) for name in names]
     found = []
     for name in FAMILIES:
         if name == "dinov2":
             found += [
-                row(f"dinov2 ({each})", build(replace(model, backbone=name, dinov2_model=each), None))
-                for each in MODELS
+                backbone_row(f"dinov2 ({each})", build_backbone(replace(model, backbone=name, dinov2_model=each), None))
+                for each in DINOV2_MODELS
             ]
         elif not name.endswith(":"):
-            found.append(row(name, build(replace(model, backbone=name), None)))
+            found.append(backbone_row(name, build_backbone(replace(model, backbone=name), None)))
     return found
 
 
-def table(lines: list[tuple[str, ...]]) -> str:
+def aligned_columns(lines: list[tuple[str, ...]]) -> str:
     """Columns as wide as their widest entry, two spaces apart."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(entry.ljust(width) for entry, width in zip(line, widths)).rstrip() for line in lines)
 
 
 def main(names: list[str]) -> None:
-    print(table([COLUMNS, *rows(load().model, names)]))
+    print(aligned_columns([HEADINGS, *backbone_rows(load_config().model, names)]))
     if not names:
         open_ones = [name for name in known() if name.endswith(">")]
         print(f"\nand {', '.join(open_ones)}: name one to see its line, as in python -m src.backbones timm:resnet18")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from src.mast3r.attention import Grid
 from src.pretrained.source import Source
 from src.pretrained.state_dicts import Described, load_strictly, read_state
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Grid = tuple[int, int]
 
 
 class Backbone(nn.Module, ABC):

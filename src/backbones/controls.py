@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from src.backbones.base import Backbone, Grid
+from src.backbones.base import Backbone
 from src.backbones.dinov2 import DinoV2
+from src.mast3r.attention import Grid
 
 UNINFORMED = "The backbone of this run is a control: its features carry no learned knowledge."
 

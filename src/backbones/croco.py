@@ -19,10 +19,10 @@ from src.pretrained.source import Source
 
 SOURCE = Source(f"{NAVER}/CroCo/CroCo_V2_ViTLarge_BaseDecoder.pth", NAVER_LICENCE, 1672)
 PARTS = ("patch_embed.", "enc_blocks.", "enc_norm.")  # of an official file; the rest is the decoder's
-SIZES = ("patch_size", "enc_embed_dim", "enc_depth", "enc_num_heads", "mlp_ratio", "rope_base")
+ENCODER_SIZES = ("patch_size", "enc_embed_dim", "enc_depth", "enc_num_heads", "mlp_ratio", "rope_base")
 
 
-class Encoder(nn.Module):
+class CrocoEncoder(nn.Module):
     """Patches, blocks and a last norm, under the official names."""
 
     def __init__(self, config: Mast3rConfig):
@@ -45,11 +45,11 @@ class Encoder(nn.Module):
                 module.bias.zero_()
 
 
-class Croco(Backbone):
+class CrocoBackbone(Backbone):
     """Patch tokens after the encoder's last norm, as a map.
 
     layers  blocks to read, see `chosen_blocks`; their maps are concatenated, each after the last norm
-    seed    of the untrained weights, see `Encoder.init_weights`; None = none are drawn, there are names and shapes only
+    seed    of the untrained weights, see `CrocoEncoder.init_weights`; None = none are drawn, there are names and shapes only
     config  the encoder's sizes, by default those of the published ViT-L
     """
 
@@ -60,7 +60,7 @@ class Croco(Backbone):
     ):
         super().__init__()
         with torch.device("meta"):
-            self.network = Encoder(config)
+            self.network = CrocoEncoder(config)
         if seed is not None:
             self.network.to_empty(device="cpu").init_weights(torch.Generator().manual_seed(seed))
         self.config, self.patch_size = config, config.patch_size
@@ -95,7 +95,7 @@ class Croco(Backbone):
                 f"{path} is DUSt3R or MASt3R, whose encoder was trained on, with other input "
                 "statistics; model.backbone=croco takes a CroCo v2 file."
             )
-        for name in SIZES:
+        for name in ENCODER_SIZES:
             if (found := getattr(checkpoint.config, name)) != (wanted := getattr(self.config, name)):
                 raise CheckpointError(
                     f"{path} has {name} {found}, but {self.title} has {wanted}; it is no {SOURCE.name}."

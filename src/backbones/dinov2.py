@@ -10,37 +10,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Grid, chosen_blocks, with_blocks
+from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, chosen_blocks, with_blocks
+from src.mast3r.attention import Grid
 from src.mast3r.initialise import initialise
 from src.pretrained.source import Source
 
-LICENCE = "Apache-2.0 (Meta)"
+DINOV2_LICENCE = "Apache-2.0 (Meta)"
 ADDRESS = "https://dl.fbaipublicfiles.com/dinov2"
 SIDE = 37  # cells per side of the position embedding: 518 px
 OFFSET = 0.1  # cells added to the wanted grid before the scale factor is computed, models without registers
 
 # per model: ViT name, timm's name, width, size of the weight file in MB
-MODELS = {
+DINOV2_MODELS = {
     "dinov2_vits14": ("ViT-S/14", "vit_small_patch14_dinov2", 384, 88),
     "dinov2_vitb14": ("ViT-B/14", "vit_base_patch14_dinov2", 768, 346),
     "dinov2_vitl14": ("ViT-L/14", "vit_large_patch14_dinov2", 1024, 1218),
     "dinov2_vitg14": ("ViT-g/14", "vit_giant_patch14_dinov2", 1536, 4546),
 }
-MODELS |= {
+DINOV2_MODELS |= {
     f"{name}_reg": (f"{title} with registers", timm_name.replace("patch14", "patch14_reg4"), width, megabytes)
-    for name, (title, timm_name, width, megabytes) in MODELS.items()
+    for name, (title, timm_name, width, megabytes) in DINOV2_MODELS.items()
 }
 
 
 def source_of(model: str) -> Source:
     folder = model.removesuffix("_reg")
     file = f"{model}4" if model.endswith("_reg") else model
-    return Source(f"{ADDRESS}/{folder}/{file}_pretrain.pth", LICENCE, MODELS[model][3])
+    return Source(f"{ADDRESS}/{folder}/{file}_pretrain.pth", DINOV2_LICENCE, DINOV2_MODELS[model][3])
 
 
 def check_width(model: str, dinov2_dim: int | None) -> int:
     """Width of `model`; raises ValueError when model.dinov2_dim says another."""
-    width = MODELS[model][2]
+    width = DINOV2_MODELS[model][2]
     if dinov2_dim not in (None, width):
         raise ValueError(
             f"model.dinov2_dim is {dinov2_dim}, but {model} is {width} wide; set it to {width} or leave it empty."
@@ -79,19 +80,19 @@ class DinoV2(Backbone):
     """
 
     patch_size = 14
-    mean, std, licence = IMAGENET_MEAN, IMAGENET_STD, LICENCE
+    mean, std, licence = IMAGENET_MEAN, IMAGENET_STD, DINOV2_LICENCE
 
     def __init__(
         self, model: str = "dinov2_vits14", layers: Sequence[int | float] | None = None, seed: int | None = 0, **sizes
     ):
         super().__init__()
-        if model not in MODELS:
-            raise ValueError(f"model.dinov2_model is {model!r}; choose one of {', '.join(MODELS)}.")
+        if model not in DINOV2_MODELS:
+            raise ValueError(f"model.dinov2_model is {model!r}; choose one of {', '.join(DINOV2_MODELS)}.")
         import timm  # here, as it takes seconds and most stages need no network of its
 
         with torch.device("meta"):
             self.network = timm.create_model(
-                MODELS[model][1],
+                DINOV2_MODELS[model][1],
                 pretrained=False,
                 img_size=SIDE * self.patch_size,
                 dynamic_img_size=True,
@@ -103,7 +104,7 @@ class DinoV2(Backbone):
         self.name, self.registers = model, model.endswith("_reg")
         self.blocks = chosen_blocks(layers, len(self.network.blocks))
         self.channels = self.network.embed_dim * len(self.blocks)
-        self.title = with_blocks(f"DINOv2 {MODELS[model][0]}", layers, self.blocks)
+        self.title = with_blocks(f"DINOv2 {DINOV2_MODELS[model][0]}", layers, self.blocks)
         self.source = source_of(model)
         self.freeze()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from src.backbones.base import Backbone
 from src.backbones.controls import Constant, Nothing, Oracle, Random, Rgb, Shuffled
-from src.backbones.croco import Croco
-from src.backbones.dinov2 import MODELS, DinoV2, check_width
+from src.backbones.croco import CrocoBackbone
+from src.backbones.dinov2 import DINOV2_MODELS, DinoV2, check_width
 from src.backbones.timm_models import Timm, clip
 from src.config import Model
 from src.pretrained.state_dicts import Described, read_described, read_tensors
@@ -21,7 +21,7 @@ def dinov2(model: Model, seed: int | None, kind: type[DinoV2] = DinoV2) -> DinoV
     return kind(model.dinov2_model, model.backbone_layers, seed)
 
 
-def constant(model: Model, seed: int | None) -> Constant:
+def constant_features(model: Model, seed: int | None) -> Constant:
     """As wide as the DINOv2 that model.dinov2_model names."""
     return Constant(check_width(model.dinov2_model, model.dinov2_dim) * len(model.backbone_layers or [None]))
 
@@ -35,14 +35,14 @@ def argument(model: Model) -> str:
 FAMILIES: dict[str, Callable[[Model, int | None], Backbone]] = {
     "none": lambda model, seed: Nothing(),
     "dinov2": dinov2,
-    "croco": lambda model, seed: Croco(model.backbone_layers, seed),
+    "croco": lambda model, seed: CrocoBackbone(model.backbone_layers, seed),
     "clip": lambda model, seed: clip("", model.backbone_layers, seed),
     "clip:": lambda model, seed: clip(argument(model), model.backbone_layers, seed),
     "timm:": lambda model, seed: Timm(argument(model), model.backbone_layers, seed),
     "file:": lambda model, seed: fine_tuned(read_described(argument(model)), model, seed),
     "random": lambda model, seed: dinov2(model, seed, Random),
     "shuffled": lambda model, seed: Shuffled(dinov2(model, seed), seed),
-    "constant": constant,
+    "constant": constant_features,
     "rgb": lambda model, seed: Rgb(),
     "oracle": lambda model, seed: Oracle(),
 }
@@ -53,7 +53,7 @@ def known() -> list[str]:
     return [f"{name}<{'path' if name == 'file:' else 'name'}>" if name.endswith(":") else name for name in FAMILIES]
 
 
-def build(model: Model, seed: int | None) -> Backbone:
+def build_backbone(model: Model, seed: int | None) -> Backbone:
     """The backbone that the section `model` of params.yaml asks for, with untrained weights drawn from `seed`; None =
     for its record alone, large networks have no weights then.
 
@@ -73,7 +73,7 @@ def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone
     raises    ValueError  when the file names no network that has weights
     """
     name = described.architecture
-    if name in MODELS:
+    if name in DINOV2_MODELS:
         chosen = {"backbone": "dinov2", "dinov2_model": name, "dinov2_dim": None}
     elif name in FAMILIES or f"{name.partition(':')[0]}:" in FAMILIES:
         chosen = {"backbone": name}
@@ -81,7 +81,7 @@ def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone
         chosen = {"backbone": f"timm:{name}"}
     path = Path(argument(model))
     nested = chosen["backbone"].startswith("file:")
-    if nested or not hasattr(backbone := build(replace(model, **chosen), seed), "network"):
+    if nested or not hasattr(backbone := build_backbone(replace(model, **chosen), seed), "network"):
         raise ValueError(
             f"{path} names the architecture {name!r}, which has no weights; write a name of "
             "model.dinov2_model or of timm into the file."
@@ -94,7 +94,7 @@ def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone
     return backbone
 
 
-def load(model: Model, folder: str | Path) -> Backbone:
+def load_backbone(model: Model, folder: str | Path) -> Backbone:
     """The backbone with the weights that the stage `weights` left in `folder`: tensors, or the seed to draw them from.
 
     raises    ValueError  when they are another backbone's
@@ -103,7 +103,7 @@ def load(model: Model, folder: str | Path) -> Backbone:
     if "described" in record and model.backbone.startswith("file:"):  # of the file as it was then
         backbone = fine_tuned(Described(**record["described"]), model, 0)
     else:
-        backbone = build(model, record.get("seed", 0))
+        backbone = build_backbone(model, record.get("seed", 0))
     if record["name"] != backbone.name:
         raise ValueError(
             f"{folder} holds weights of {record['name']}, but the parameters ask for {backbone.name}; run "

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from src.backbones.base import Backbone, Grid, chosen_blocks, seeded, with_blocks
+from src.backbones.base import Backbone, chosen_blocks, seeded, with_blocks
+from src.mast3r.attention import Grid
 from src.pretrained.source import Source
 
 CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
 REFUSALS = (AssertionError, RuntimeError, IndexError)  # what timm's networks raise for sizes they were not built for
-SMALL, ODD = (2, 3), (7, 10)  # cells of the images that a new network is tried on
+SMALL_GRID, ODD_GRID = (2, 3), (7, 10)  # cells of the images that a new network is tried on
 
 
 @cache
@@ -98,7 +99,7 @@ class Timm(Backbone):
         """
         own = tuple(side // self.patch_size for side in about["input_size"][1:])
         doubtful = about.get("fixed_input_size") and not getattr(self.network, "dynamic_img_size", False)
-        trials = ((ODD, None), (own, own)) if doubtful else ((SMALL, None),)
+        trials = ((ODD_GRID, None), (own, own)) if doubtful else ((SMALL_GRID, None),)
         for cells, only in trials:
             try:
                 images = torch.zeros(1, 3, *(side * self.patch_size for side in cells))

@@ -7,7 +7,7 @@ import numpy as np
 from src.scenes.reconstruction import Points
 
 
-def rows(data: bytes) -> list[list[str]]:
+def word_rows(data: bytes) -> list[list[str]]:
     """The words of every line that is no comment; an image without points has an empty line."""
     return [line.split() for line in data.decode("utf8").splitlines() if not line.startswith("#")]
 
@@ -18,8 +18,8 @@ def points_of(images: bytes, points3d: bytes) -> Points:
     raises    ValueError when the files are not COLMAP's
     """
     try:
-        names = {int(row[0]): PurePosixPath(row[9]).name for row in rows(images)[::2]}
-        points = [row for row in rows(points3d) if row]
+        names = {int(row[0]): PurePosixPath(row[9]).name for row in word_rows(images)[::2]}
+        points = [row for row in word_rows(points3d) if row]
         xyz = np.array([row[1:4] for row in points], np.float64).reshape(-1, 3)
         observed = {name: [] for name in names.values()}
         for number, row in enumerate(points):

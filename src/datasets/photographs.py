@@ -18,7 +18,7 @@ FURTHEST = 4  # times the depth that 99 % of a map's samples stay below: beyond 
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedPhotograph:
     """One listed photograph: its name and place in the capture, and the files of its planes, relative to the dataset's
     root; None = there is none.
 
@@ -47,7 +47,9 @@ def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | Non
     return decode_photograph(files.read(path))
 
 
-def read_depth(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Tally) -> tuple[np.ndarray | None, float]:
+def read_depth(
+    files: RawFiles, listed: ListedPhotograph, size: tuple[int, int], tally: Tally
+) -> tuple[np.ndarray | None, float]:
     """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of a .npy array or 32-bit picture
     rounded to a unit as fine as fits, negative, non-finite and too large ones and outliers that the unit does not reach
     0 and counted. None when there is no such file.
@@ -95,7 +97,7 @@ def wide_samples(data: bytes, path: str) -> np.ndarray | None:
         raise BadPixels("bad_depth", f"the depth array cannot be read ({error}).") from error
 
 
-def usable_pixels(files: RawFiles, listed: Listed, size: tuple[int, int], tally: Tally) -> np.ndarray:
+def usable_pixels(files: RawFiles, listed: ListedPhotograph, size: tuple[int, int], tally: Tally) -> np.ndarray:
     """(H, W) bool: what the masks leave.
 
     raises    BadPixels `mask_size`, and what decoding raises
@@ -112,7 +114,7 @@ def usable_pixels(files: RawFiles, listed: Listed, size: tuple[int, int], tally:
 
 def photograph(
     files: RawFiles,
-    listed: Listed,
+    listed: ListedPhotograph,
     pixels: tuple[np.ndarray, np.ndarray | None],
     camera: Camera,
     pinhole: np.ndarray,

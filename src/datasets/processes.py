@@ -10,7 +10,7 @@ from typing import Callable, Sequence, TypeVar
 import torch
 from tqdm import tqdm
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item, Outcome = TypeVar("Item"), TypeVar("Outcome")
 
 
 def begin_worker() -> None:
@@ -25,7 +25,7 @@ def begin_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def in_processes(job: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str) -> list[Result]:
+def in_processes(job: Callable[[Item], Outcome], items: Sequence[Item], workers: int, label: str) -> list[Outcome]:
     """job(item) for every item, in order, behind a progress bar; one computing thread per process."""
     if workers == 1:
         return [job(item) for item in tqdm(items, label)]

@@ -15,24 +15,24 @@ from src.config import ScanNetPP
 from src.datasets.colmap import points_of
 from src.datasets.json_node import Node
 from src.datasets.lenses import fisheye_pinhole, resampling
-from src.datasets.photographs import Listed, photograph, read_image
+from src.datasets.photographs import ListedPhotograph, photograph, read_image
 from src.datasets.processes import in_processes
 from src.datasets.raw_files import RawFiles, check_inside
 from src.datasets.recording import Catalogue, Recording
 from src.datasets.splits import share_of
-from src.datasets.transforms_json import Camera, Entry, camera, read_transforms
+from src.datasets.transforms_json import Camera, FrameEntry, camera, read_transforms
 from src.datasets.usable import BadFrame, SceneDropped, Tally
 from src.reproducible.files import existing_root
 from src.scenes.pixels import BadPixels
 from src.scenes.reconstruction import Points
 from src.scenes.scene import RELIABLE, VALID, Frame
 
-KEY = "datasets.scannetpp.source"
-HOLDS = (
+SCANNETPP_KEY = "datasets.scannetpp.source"
+SCANNETPP_ROOT_HOLDS = (
     "ScanNet++ (splits/nvs_sem_train.txt, splits/nvs_sem_val.txt and data/<scene>/dslr/; or raw/ with these and "
     "processed/<scene>/dslr/), which is had by application at https://scannetpp.mlsg.cit.tum.de/scannetpp/"
 )
-DATASET, CATEGORY = "scannetpp", "indoor"
+DATASET, INDOOR = "scannetpp", "indoor"
 LISTS = {"nvs_sem_train": "train", "nvs_sem_val": "test"}
 VALIDATION = 0.05  # share of the training scenes
 FOLDERS = {  # of each plane, in order of preference
@@ -45,12 +45,12 @@ FOLDERS = {  # of each plane, in order of preference
 }
 WORLD = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]])  # COLMAP's to that of transforms.json; its own inverse
 MILLIMETRE = 0.001
-UNSEEN = 255  # of an anonymisation mask: the pixel was left as it was
+LEFT_AS_IT_WAS = 255  # of an anonymisation mask: the pixel was left as it was
 
 
-def split_of(list_name: str, scene: str) -> str:
+def listed_split(list_name: str, scene: str) -> str:
     """nvs_sem_val is for testing; of nvs_sem_train a share that depends on the scene's name alone validates."""
-    held_out = LISTS[list_name] == "train" and share_of(DATASET, CATEGORY, scene) < VALIDATION
+    held_out = LISTS[list_name] == "train" and share_of(DATASET, INDOOR, scene) < VALIDATION
     return "val" if held_out else LISTS[list_name]
 
 
@@ -63,7 +63,9 @@ def listed_scenes(root: Path) -> list[tuple[str, str]]:
     for name in LISTS:
         path = base_of(root) / "splits" / f"{name}.txt"
         if not path.is_file():
-            raise FileNotFoundError(f"{path.relative_to(root)} is missing in {KEY}.root; it must hold {HOLDS}.")
+            raise FileNotFoundError(
+                f"{path.relative_to(root)} is missing in {SCANNETPP_KEY}.root; it must hold {SCANNETPP_ROOT_HOLDS}."
+            )
         for id in path.read_text(encoding="utf8").split():
             if not id.replace("_", "").isalnum():
                 raise ValueError(f"{path.relative_to(root)} lists {id!r}, which is no scene's name; repair the list.")
@@ -71,7 +73,7 @@ def listed_scenes(root: Path) -> list[tuple[str, str]]:
                 raise ValueError(
                     f"scene {id} is listed twice in {', '.join(LISTS)}, but may be in one split only; repair the lists."
                 )
-            scenes[id] = split_of(name, id)
+            scenes[id] = listed_split(name, id)
     return list(scenes.items())
 
 
@@ -120,7 +122,7 @@ class Places:
         return {key: getattr(self, key) for key in ("images", "lists", "fisheye", "cameras", "planes", "model")}
 
 
-def photographs(places: dict, lists: Node) -> list[Listed]:
+def photographs(places: dict, lists: Node) -> list[ListedPhotograph]:
     """The `train` list of a scene, in its order.
 
     raises    ValueError for a name that is no file name
@@ -137,7 +139,7 @@ def photographs(places: dict, lists: Node) -> list[Listed]:
                 (name, *[f"{Path(name).stem}.png"] * 2),
             )
         )
-        listed.append(Listed(name, number, image, depth, MILLIMETRE, mask, UNSEEN))
+        listed.append(ListedPhotograph(name, number, image, depth, MILLIMETRE, mask, LEFT_AS_IT_WAS))
     return listed
 
 
@@ -162,7 +164,7 @@ def list_rooms(dataset: ScanNetPP, target: Path, workers: int) -> dict:
 
     raises    ValueError, FileNotFoundError for the root and the split files; ValueError for a broken list
     """
-    root = existing_root(dataset.source.root, f"{KEY}.root", HOLDS)
+    root = existing_root(dataset.source.root, f"{SCANNETPP_KEY}.root", SCANNETPP_ROOT_HOLDS)
     job = partial(list_room, root, target, dataset.source.images)
     return {"dataset": DATASET, "scenes": in_processes(job, listed_scenes(root), workers, "list scenes")}
 
@@ -194,12 +196,12 @@ class Room:
         return taken, fisheye_pinhole(taken.K, taken.lens, taken.size), None
 
 
-def entries(files: RawFiles, path: str) -> list[Entry]:
+def entries(files: RawFiles, path: str) -> list[FrameEntry]:
     top = read_transforms(files.read(path), path)
-    return [Entry(top, frame) for frame in top["frames"].items()]
+    return [FrameEntry(top, frame) for frame in top["frames"].items()]
 
 
-def blurred(entry: Entry) -> bool:
+def blurred(entry: FrameEntry) -> bool:
     node = entry.frame.get("is_bad")
     return node is not None and bool(node.typed(bool, int))
 
@@ -223,7 +225,7 @@ def room_frames(root: Path, list_file: Path, places: dict, tally: Tally) -> Iter
         seen.add(listed.name)
 
 
-def room_frame(files: RawFiles, room: Room, listed: Listed, tally: Tally) -> Frame:
+def room_frame(files: RawFiles, room: Room, listed: ListedPhotograph, tally: Tally) -> Frame:
     """raises BadPixels, BadFrame"""
     pixels = read_image(files, listed.image)
     taken, pinhole, before = room.camera(listed.name, pixels[0].shape[1::-1], tally)
@@ -250,13 +252,13 @@ def room_points(root: Path, list_file: Path, model: list[str]) -> Points:
     return Points(points.xyz @ WORLD.T, points.observed)
 
 
-def recording_of(root: Path, raw: Path, scene: dict) -> Recording:
+def room_recording(root: Path, raw: Path, scene: dict) -> Recording:
     """One scene of the manifest."""
     places, list_file = scene["places"], raw / "scenes" / f"{scene['id']}.json"
     points = partial(room_points, root, list_file, places["model"]) if places["model"] else None
     return Recording(
         scene["id"],
-        CATEGORY,
+        INDOOR,
         scene["split"],
         "metre",
         scene["listed"],
@@ -272,10 +274,10 @@ def recording_of(root: Path, raw: Path, scene: dict) -> Recording:
 
 def listed_rooms(dataset: ScanNetPP, raw: Path, manifest: dict) -> Catalogue:
     """The scenes that `download` listed."""
-    root = existing_root(dataset.source.root, f"{KEY}.root", HOLDS)
+    root = existing_root(dataset.source.root, f"{SCANNETPP_KEY}.root", SCANNETPP_ROOT_HOLDS)
     skipped = {}
     for scene in manifest["scenes"]:
         if "dropped" in scene:
             skipped.setdefault(scene["dropped"], []).append(f"{scene['id']} ({scene['message']})")
-    recordings = [recording_of(root, raw, scene) for scene in manifest["scenes"] if "dropped" not in scene]
+    recordings = [room_recording(root, raw, scene) for scene in manifest["scenes"] if "dropped" not in scene]
     return Catalogue(DATASET, recordings, skipped, on_bad_frame=dataset.source.on_bad_frame)

@@ -17,20 +17,22 @@ from plyfile import PlyData, PlyParseError
 
 from src.config import Transforms
 from src.datasets.json_node import Node
-from src.datasets.photographs import Listed, photograph, read_image
+from src.datasets.photographs import ListedPhotograph, photograph, read_image
 from src.datasets.processes import in_processes
 from src.datasets.raw_files import RawFiles, check_inside, relative_path
 from src.datasets.recording import Catalogue, Recording
-from src.datasets.transforms_json import Entry, camera, natural, read_transforms
+from src.datasets.transforms_json import FrameEntry, camera, natural, read_transforms
 from src.datasets.usable import BadFrame, Tally
 from src.reproducible.files import existing_root
 from src.scenes.pixels import BadPixels
 from src.scenes.reconstruction import Points
 from src.scenes.scene import Frame
 
-KEY = "datasets.transforms.source"
-HOLDS = "a capture (transforms.json or transforms_{train,val,test}.json and its images), or one folder per capture"
-CATEGORY = "captures"
+TRANSFORMS_KEY = "datasets.transforms.source"
+TRANSFORMS_ROOT_HOLDS = (
+    "a capture (transforms.json or transforms_{train,val,test}.json and its images), or one folder per capture"
+)
+CAPTURES = "captures"
 WHOLE, BLENDER = "transforms.json", tuple(f"transforms_{part}.json" for part in ("train", "val", "test"))
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".PNG", ".JPG", ".JPEG", ".BMP")
 NEIGHBOURS = 3  # frames on each side that instant-ngp compares the sharpness with
@@ -49,26 +51,28 @@ def captures(root: Path) -> dict[str, str]:
     """
     folders = [root] if json_files(root) else sorted(filter(json_files, filter(Path.is_dir, root.iterdir())))
     if not folders:
-        raise ValueError(f"{KEY}.root is {str(root)!r}, where no capture was found; it must hold {HOLDS}.")
+        raise ValueError(
+            f"{TRANSFORMS_KEY}.root is {str(root)!r}, where no capture was found; it must hold {TRANSFORMS_ROOT_HOLDS}."
+        )
     ids = [re.sub(r"[^A-Za-z0-9_-]", "_", folder.resolve().name) for folder in folders]
     if doubled := sorted(id for id, count in Counter(ids).items() if count > 1):
         raise ValueError(
-            f"{KEY}.root holds several captures that would be called {', '.join(doubled)}; rename their folders."
+            f"{TRANSFORMS_KEY}.root holds several captures that would be called {', '.join(doubled)}; rename their folders."
         )
     return {id: folder.relative_to(root).as_posix() for id, folder in zip(ids, folders)}
 
 
-def joined(folder: str, path: str, where: str) -> str:
+def joined_below(folder: str, path: str, where: str) -> str:
     """A path of a list in `folder`, relative to the dataset's root."""
     return (PurePosixPath(folder) / relative_path(path, where)).as_posix()
 
 
 def candidates(folder: str, node: Node) -> list[str]:
     """Where the image of a file_path may be: as written, with an extension, inside images/; relative to the root."""
-    written = joined(folder, node.text(), f"{node.file} at {node.pointer}")
+    written = joined_below(folder, node.text(), f"{node.file} at {node.pointer}")
     within = [written]
     if "/" not in relative_path(node.text(), ""):
-        within.append(joined(folder, f"images/{node.text()}", ""))
+        within.append(joined_below(folder, f"images/{node.text()}", ""))
     bare = "" if PurePosixPath(written).suffix in EXTENSIONS else EXTENSIONS
     return [path + extension for path in within for extension in ("", *bare)]
 
@@ -78,7 +82,7 @@ def in_order(top: Node) -> list[Node]:
     return sorted(top["frames"].items(), key=lambda frame: natural(frame["file_path"].text()))
 
 
-def sharpness_of(entry: Entry) -> float:
+def sharpness_of(entry: FrameEntry) -> float:
     """The variance of the photograph's Laplacian, larger is sharper; NaN when it is not given."""
     node = entry.frame.get("sharpness")
     return np.nan if node is None else node.number()
@@ -89,10 +93,10 @@ class Capture:
 
     def __init__(self, folder: str, lists: list[Node], exists: Callable[[str], bool], depth_unit: float):
         self.folder, self.lists, self.depth_unit = folder, lists, depth_unit
-        entries = [Entry(top, frame) for top in lists for frame in in_order(top)]
+        entries = [FrameEntry(top, frame) for top in lists for frame in in_order(top)]
         self.photographs = [(entry, self.listed(entry, number, exists)) for number, entry in enumerate(entries)]
 
-    def listed(self, entry: Entry, number: int, exists: Callable[[str], bool]) -> Listed:
+    def listed(self, entry: FrameEntry, number: int, exists: Callable[[str], bool]) -> ListedPhotograph:
         places = candidates(self.folder, entry.frame["file_path"])
         image = next(filter(exists, places), places[0])
         keep = self.path(entry, "mask_path")
@@ -104,18 +108,18 @@ class Capture:
                 raise entry.top.fault(f"found integer_depth_scale {unit} beside depth_path, wanted a positive number")
             depth = depth if exists(depth) else next(filter(exists, (depth + end for end in EXTENSIONS)), depth)
         name = relative_path(entry.frame["file_path"].text(), entry.frame.file)
-        return Listed(name, number, image, depth, unit, keep, ignore=dynamic if exists(dynamic) else None)
+        return ListedPhotograph(name, number, image, depth, unit, keep, ignore=dynamic if exists(dynamic) else None)
 
-    def path(self, entry: Entry, key: str) -> str | None:
+    def path(self, entry: FrameEntry, key: str) -> str | None:
         node = entry.frame.get(key)
-        return None if node is None else joined(self.folder, node.text(), f"{node.file} at {node.pointer}")
+        return None if node is None else joined_below(self.folder, node.text(), f"{node.file} at {node.pointer}")
 
     @property
     def point_file(self) -> str | None:
         """The reconstruction's points, where the file says that they are in the coordinates of the poses."""
         for top in self.lists:
             if (node := top.get("ply_file_path")) is not None and top.get("applied_transform") is not None:
-                return joined(self.folder, node.text(), f"{node.file} at {node.pointer}")
+                return joined_below(self.folder, node.text(), f"{node.file} at {node.pointer}")
         return None
 
     def files(self) -> list[str]:
@@ -159,11 +163,11 @@ class Capture:
     def left_out(self) -> dict[int, str]:
         """Position of each photograph that instant-ngp's own keys leave out, and why."""
         top = self.lists[0]
-        first = Entry(top, top).number("n_frames", float(len(self.photographs)))
+        first = FrameEntry(top, top).number("n_frames", float(len(self.photographs)))
         if not first.is_integer() or first < 1:  # false for NaN
             raise top.fault(f"found n_frames {first}, wanted a whole number of photographs")
         first = int(first)
-        threshold = Entry(top, top).number("sharpness_discard_threshold", 0.0)
+        threshold = FrameEntry(top, top).number("sharpness_discard_threshold", 0.0)
         sharpness = np.array([sharpness_of(entry) for entry, _ in self.photographs])[:first]
         reasons = {position: "beyond_n_frames" for position in range(first, len(self.photographs))}
         for position, own in enumerate(sharpness if threshold > 0 else []):
@@ -175,7 +179,7 @@ class Capture:
 
 def read_capture(files: RawFiles, folder: str, names: list[str], depth_unit: float) -> Capture:
     """The capture as it was listed."""
-    paths = [joined(folder, name, folder) for name in names]
+    paths = [joined_below(folder, name, folder) for name in names]
     lists = [read_transforms(files.read(path), path) for path in paths]
     return Capture(folder, lists, files.__contains__, depth_unit)
 
@@ -184,7 +188,7 @@ def list_capture(root: Path, target: Path, depth_unit: float, scene: tuple[str, 
     """Worker: the files of one capture, hashed, into target/scenes/<id>.json; what the manifest says about it."""
     id, folder = scene
     names = json_files(root / folder)
-    paths = [joined(folder, name, folder) for name in names]
+    paths = [joined_below(folder, name, folder) for name in names]
     lists = [read_transforms((root / path).read_bytes(), path) for path in paths]
     capture = Capture(folder, lists, lambda path: (root / path).is_file(), depth_unit)
     capture.check()
@@ -208,12 +212,13 @@ def list_captures(dataset: Transforms, target: Path, workers: int) -> dict:
 
     raises    ValueError, FileNotFoundError for the root; ValueError for a broken list, or a wrong name in train or val
     """
-    root = existing_root(dataset.source.root, f"{KEY}.root", HOLDS)
+    root = existing_root(dataset.source.root, f"{TRANSFORMS_KEY}.root", TRANSFORMS_ROOT_HOLDS)
     found = captures(root)
     for key in ("train", "val"):
         if unknown := [name for name in getattr(dataset.source, key) if name not in found]:
             raise ValueError(
-                f"{KEY}.{key} names {', '.join(unknown)}, but the captures are {', '.join(found)}; correct the list."
+                f"{TRANSFORMS_KEY}.{key} names {', '.join(unknown)}, but the captures are {', '.join(found)}; "
+                "correct the list."
             )
     job = partial(list_capture, root, target, dataset.source.depth_unit)
     return {"dataset": "transforms", "scenes": in_processes(job, list(found.items()), workers, "list captures")}
@@ -242,7 +247,7 @@ def capture_frames(files: RawFiles, capture: Capture, tally: Tally) -> Iterator[
         seen.setdefault(listed.image, about)
 
 
-def capture_frame(files: RawFiles, entry: Entry, listed: Listed, tally: Tally) -> Frame:
+def capture_frame(files: RawFiles, entry: FrameEntry, listed: ListedPhotograph, tally: Tally) -> Frame:
     """raises BadPixels, BadFrame"""
     pixels = read_image(files, listed.image)
     taken = camera(entry, pixels[0].shape[1::-1], tally)
@@ -282,7 +287,7 @@ def capture_points(root: Path, list_file: Path, path: str) -> Points:
         ) from error
 
 
-def recording_of(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Recording:
+def capture_recording(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Recording:
     """One capture of the manifest."""
     source, id, list_file = dataset.source, scene["id"], raw / "scenes" / f"{scene['id']}.json"
     frames = CaptureFrames(root, list_file, scene, source.depth_unit)
@@ -290,7 +295,7 @@ def recording_of(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Rec
     points = partial(capture_points, root, list_file, scene["points"]) if scene["points"] else None
     return Recording(
         id,
-        CATEGORY,
+        CAPTURES,
         split,
         "scene",
         scene["listed"],
@@ -304,8 +309,8 @@ def recording_of(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Rec
 
 def listed_captures(dataset: Transforms, raw: Path, manifest: dict) -> Catalogue:
     """The captures that `download` listed: evaluated only, but for those the parameters call training or validation."""
-    root = existing_root(dataset.source.root, f"{KEY}.root", HOLDS)
-    recordings = [recording_of(dataset, root, raw, scene) for scene in manifest["scenes"]]
+    root = existing_root(dataset.source.root, f"{TRANSFORMS_KEY}.root", TRANSFORMS_ROOT_HOLDS)
+    recordings = [capture_recording(dataset, root, raw, scene) for scene in manifest["scenes"]]
     return Catalogue(
         "transforms",
         recordings,

@@ -14,7 +14,7 @@ from src.datasets.lenses import Lens
 from src.datasets.usable import BadFrame, Tally
 
 FROM_OPENGL = np.array([1.0, -1.0, -1.0, 1.0])  # per column: its cameras look along -z with y up
-MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
+CAMERA_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
 UNSUPPORTED = re.compile(
     r"transform_matrix_(start|end)|rolling_shutter|ftheta_\w+|latlong|equirectangular|orthographic"
     r"|k[5-9]"
@@ -55,7 +55,7 @@ def natural(text: str) -> list:
 
 
 @dataclass(frozen=True)
-class Entry:
+class FrameEntry:
     """One listed photograph: its own entries, and the top of its file."""
 
     top: Node
@@ -75,7 +75,7 @@ class Entry:
         return any(self.top.value[key] != self.frame.value[key] for key in shared)
 
 
-def listed_size(entry: Entry, image_size: tuple[int, int] | None) -> tuple[int, int]:
+def listed_size(entry: FrameEntry, image_size: tuple[int, int] | None) -> tuple[int, int]:
     """(W, H) as w and h say; one that is absent is the image's.
 
     raises    ValueError with file and JSON pointer; BadFrame when not finite
@@ -93,7 +93,7 @@ def listed_size(entry: Entry, image_size: tuple[int, int] | None) -> tuple[int, 
     return tuple(size)
 
 
-def focal_length(entry: Entry, axis: str, side: int, tally: Tally) -> float | None:
+def focal_length(entry: FrameEntry, axis: str, side: int, tally: Tally) -> float | None:
     """Pixels along `axis` (x | y), on which the image has `side`: from the frame, else from the top; None when neither
     says. A field of view is believed before fl, and fl before camera_angle."""
     for node in (entry.frame, entry.top):
@@ -116,7 +116,7 @@ def _from_angle(side: int, angle: float) -> float:
     return 0.5 * side / np.tan(0.5 * angle) if angle > 0 else angle * 0.0
 
 
-def camera_matrix(entry: Entry, size: tuple[int, int], tally: Tally) -> np.ndarray:
+def camera_matrix(entry: FrameEntry, size: tuple[int, int], tally: Tally) -> np.ndarray:
     """K (3, 3); a principal point that is not given is the image's centre, a missing focal length the other axis's."""
     focal = [focal_length(entry, axis, side, tally) for axis, side in zip("xy", size)]
     if focal == [None, None]:
@@ -126,11 +126,11 @@ def camera_matrix(entry: Entry, size: tuple[int, int], tally: Tally) -> np.ndarr
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
-def lens_of(entry: Entry) -> Lens:
+def lens_of(entry: FrameEntry) -> Lens:
     """raises    ValueError for an unknown camera_model or coefficients of the other model; BadFrame when not finite"""
     model, flag = entry.get("camera_model"), entry.get("is_fisheye")
-    if model is not None and model.text() not in MODELS:
-        raise model.fault(f"found camera_model {model.value}, wanted one of {', '.join(MODELS)}")
+    if model is not None and model.text() not in CAMERA_MODELS:
+        raise model.fault(f"found camera_model {model.value}, wanted one of {', '.join(CAMERA_MODELS)}")
     fisheye = flag is not None and bool(flag.typed(bool, int))
     if model is not None and fisheye and model.value != "OPENCV_FISHEYE":
         raise model.fault(f"found camera_model {model.value} beside is_fisheye true; remove the wrong one")
@@ -163,7 +163,7 @@ def pose_of(frame: Node) -> np.ndarray:
     return np.vstack([matrix[:3], last]) * FROM_OPENGL
 
 
-def camera(entry: Entry, image_size: tuple[int, int] | None, tally: Tally) -> Camera:
+def camera(entry: FrameEntry, image_size: tuple[int, int] | None, tally: Tally) -> Camera:
     """The camera of one listed photograph; image_size (W, H) of the picture itself, where it has been read.
 
     raises    ValueError with file and JSON pointer; BadFrame

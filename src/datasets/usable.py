@@ -12,7 +12,10 @@ from src.scenes.scene import RELIABLE, Frame
 ON_BAD_FRAME = ("skip", "error")
 ROTATION_LIMIT, ROTATION_COUNTED, ROTATION_NOISE = 1e-3, 1e-5, 1e-9  # of max |R R^T - I|
 VIEW_ANGLES = 5.0, 170.0  # degrees
-FAR, FAR_FROM_OTHERS = 1e5, 100.0  # camera centre's distance from the origin: at all, and over the scene's median
+FAR_FROM_ORIGIN, FAR_FROM_OTHERS = (
+    1e5,
+    100.0,
+)  # camera centre's distance from the origin: at all, and over the scene's median
 OUTLIERS = 0.1  # share of outlying cameras above which no camera of the scene is trusted
 
 
@@ -191,7 +194,7 @@ def without_outliers(frames: list[Frame], tally: Tally) -> list[Frame]:
         return []
     distances = np.array([np.linalg.norm(frame.c2w[:3, 3]) for frame in frames])
     median = np.median(distances)
-    outlying = (distances > FAR) | ((distances > FAR_FROM_OTHERS * median) & (median > 0))
+    outlying = (distances > FAR_FROM_ORIGIN) | ((distances > FAR_FROM_OTHERS * median) & (median > 0))
     if outlying.mean() > OUTLIERS:
         tally.drop("pose_outlier", frames, f"{outlying.sum()} of {len(frames)} cameras are absurdly far away.")
     for frame in (frame for frame, out in zip(frames, outlying) if out):

@@ -17,9 +17,14 @@ from src.reproducible.files import write_whole
 from src.reproducible.seeds import numpy_generator
 from src.scenes.scene import Scene, SceneRecord, read_index
 
-BINS = {"close": (0.9, 1.0), "medium": (0.7, 0.9), "wide": (0.5, 0.7), "very_wide": (0.3, 0.5)}  # lowest <= ov < next
+OVERLAP_BINS = {
+    "close": (0.9, 1.0),
+    "medium": (0.7, 0.9),
+    "wide": (0.5, 0.7),
+    "very_wide": (0.3, 0.5),
+}  # lowest <= ov < next
 GAP_BIN, TRAIN_BIN = "gap", "train"
-BROKEN = json.JSONDecodeError, TypeError, KeyError  # what a line that is no episode raises
+BROKEN_LINE = json.JSONDecodeError, TypeError, KeyError  # what a line that is no episode raises
 
 
 class EpisodeError(ValueError):
@@ -125,12 +130,12 @@ def gap_pairs(views: SceneViews, selection) -> tuple[list[tuple[int, int]], int]
     pairs = [
         (i, j)
         for i, j in partners
-        if j is not None and views.pairable[i, j] and len(between(views, i, j)) >= selection.num_targets
+        if j is not None and views.pairable[i, j] and len(positions_between(views, i, j)) >= selection.num_targets
     ]
     return pairs, len(partners) - len(pairs)
 
 
-def between(views: SceneViews, i: int, j: int) -> np.ndarray:
+def positions_between(views: SceneViews, i: int, j: int) -> np.ndarray:
     """Positions strictly between i and j in capture order that show neither's photograph."""
     others = views.others(i, j)
     return others[(others > i) & (others < j)]
@@ -150,7 +155,7 @@ def draw_gap(views: SceneViews, selection, rng: np.random.Generator, id: str) ->
             "episodes.temporal_gap_min, temporal_gap_max or num_targets of its datasets block."
         )
     i, j = pairs[rng.integers(len(pairs))]
-    targets = rng.choice(between(views, i, j), selection.num_targets, replace=False)
+    targets = rng.choice(positions_between(views, i, j), selection.num_targets, replace=False)
     return episode(views, (i, j), targets, TRAIN_BIN, id, None)
 
 
@@ -226,7 +231,7 @@ def evaluation_episodes(views: SceneViews, selection) -> tuple[list[Episode], di
         return choose_bin(views, pairs, GAP_BIN, selection), {GAP_BIN: len(pairs)}
     overlap, chosen, available = views.overlap.overlap, [], {}
     allowed = np.triu(views.pairable, 1)
-    for bin, (lowest, highest) in BINS.items():
+    for bin, (lowest, highest) in OVERLAP_BINS.items():
         inside = (overlap >= lowest) & ((overlap < highest) | (highest == 1.0)) & allowed
         pairs = [tuple(map(int, pair)) for pair in np.argwhere(inside)]
         chosen += choose_bin(views, pairs, bin, selection)
@@ -244,11 +249,11 @@ def choose_bin(views: SceneViews, pairs: list[tuple[int, int]], bin: str, select
             break
         i, j = pairs[number]
         if bin == GAP_BIN:
-            candidates, overlap = between(views, i, j), None
+            candidates, overlap = positions_between(views, i, j), None
         else:
             i, j = (j, i) if rng.random() < 0.5 else (i, j)
             coverage, others = views.overlap.union_coverage(i, j), views.others(i, j)
-            candidates, overlap = others[coverage[others] >= BINS[bin][0]], float(views.overlap.overlap[i, j])
+            candidates, overlap = others[coverage[others] >= OVERLAP_BINS[bin][0]], float(views.overlap.overlap[i, j])
         if len(candidates) >= selection.num_targets:
             targets = rng.choice(candidates, selection.num_targets, replace=False)
             id = f"{views.record.id}-{bin}-{len(chosen)}"
@@ -314,7 +319,7 @@ def read_episodes(folder: str | Path, split: str, category: str | None = None) -
         raise FileNotFoundError(f"{path} is missing; run dvc repro prepare.")
     try:
         episodes = list(map(episode_of, path.read_text(encoding="utf8").splitlines()))
-    except BROKEN as error:
+    except BROKEN_LINE as error:
         raise EpisodeError(f"{path} is not a list of episodes ({error!r}); run dvc repro prepare.") from error
     kept = [item for item in episodes if category in (None, item.category)]
     if not kept:

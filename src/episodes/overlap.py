@@ -19,7 +19,7 @@ from src.geometry.cameras import invert_se3, project, transform, unproject, visi
 from src.scenes.reconstruction import Points
 from src.scenes.scene import Scene, write_arrays
 
-SOURCES = ("depth", "sparse", "frustum", "gap")
+OVERLAP_SOURCES = ("depth", "sparse", "frustum", "gap")
 SAMPLES = 32  # per short side: 1/8 of a 256-pixel image
 MIN_VALID = 0.05  # share of a view's samples that must have depth
 MIN_DEPTH_FRACTION = 0.1  # share of a scene's frames that must have depth, or its depth is not used

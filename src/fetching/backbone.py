@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from src.backbones import build
+from src.backbones import build_backbone
 from src.backbones.controls import Shuffled
 from src.backbones.dinov2 import DinoV2
 from src.config import Config
@@ -18,7 +18,7 @@ def backbone_weights(config: Config, folder: Path) -> None:
 
     raises    FetchError, CheckpointError, FileNotFoundError, ValueError  each says what can be done
     """
-    network = build(replace(config.model, backbone_layers=None), config.seed)
+    network = build_backbone(replace(config.model, backbone_layers=None), config.seed)
     choice = network.own_weights or config.model.weights
     weights = "none" if network.num_parameters == 0 else choice if choice in ("random", "pretrained") else "file"
     record = {
@@ -58,7 +58,7 @@ def backbone_weights(config: Config, folder: Path) -> None:
         record |= about
     tensors, inner = network.read(path), network.inner[0] if isinstance(network, Shuffled) else network
     if weights == "pretrained" and config.weights.dinov2_source == "torchhub" and isinstance(inner, DinoV2):
-        torch_hub.load(inner, tensors, config.weights.root, str(path))
+        torch_hub.load_through_hub(inner, tensors, config.weights.root, str(path))
         record |= {"source": f"{network.source.url}, by torch.hub {torch_hub.REPOSITORY}:{torch_hub.COMMIT}"}
     else:
         network.load(tensors, str(path))

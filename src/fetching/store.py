@@ -15,7 +15,7 @@ from src.pretrained.source import Source
 from src.reproducible.files import write_json
 from src.reproducible.hashes import file_hash
 
-MODEL = "model.safetensors"
+MODEL_FILE = "model.safetensors"
 
 
 def cache() -> Path:
@@ -44,8 +44,8 @@ def fetched(source: Source, config: Config, wanted_by: str, otherwise: str) -> t
     def one(part: Source) -> Path:
         return obtain(part, config.weights.root, config.weights.mirror, cache(), wanted_by, otherwise)
 
-    if source.name.endswith(f"/{MODEL}"):
-        url, file = (name.removesuffix(MODEL) + "config.json" for name in (source.url, source.name))
+    if source.name.endswith(f"/{MODEL_FILE}"):
+        url, file = (name.removesuffix(MODEL_FILE) + "config.json" for name in (source.url, source.name))
         one(replace(source, url=url, file=file, megabytes=0))
     path = one(source)
     print(f"weights: {source.name}; licence: {source.licence}", flush=True)
@@ -58,5 +58,5 @@ def renew(folder: Path, record: dict, tensors: dict[str, Tensor] | None = None) 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if tensors is not None:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / MODEL)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / MODEL_FILE)
     write_json(folder / "record.json", record)

@@ -17,8 +17,8 @@ from src.fetching.fetch import FetchError, offline
 from src.pretrained.state_dicts import load_strictly
 
 REPOSITORY, COMMIT = "facebookresearch/dinov2", "e1277af2ba9496fbadf7aec6eba56e8d882d1e35"
-FOLDER = f"{REPOSITORY.replace('/', '_')}_{COMMIT}"  # where torch.hub keeps it
-TOLERANCE = 1e-3  # of the largest feature; float32, whatever attention kernel the repository's code chooses
+HUB_FOLDER = f"{REPOSITORY.replace('/', '_')}_{COMMIT}"  # where torch.hub keeps it
+FEATURE_TOLERANCE = 1e-3  # of the largest feature; float32, whatever attention kernel the repository's code chooses
 
 
 def meta_network(model: str, root: str | None) -> nn.Module:
@@ -27,7 +27,7 @@ def meta_network(model: str, root: str | None) -> nn.Module:
     root    weights.root: where it is given nothing is fetched
     raises  FetchError  when the repository cannot be had, or its code does not run
     """
-    folder = Path(root or torch.hub.get_dir()) / FOLDER
+    folder = Path(root or torch.hub.get_dir()) / HUB_FOLDER
     remedy = f"place the repository at {folder}, or set weights.dinov2_source=file"
     if not folder.is_dir() and (root or offline()):
         cause = "is not in weights.root" if root else "may not be fetched, as HF_HUB_OFFLINE is set"
@@ -56,7 +56,7 @@ def difference(theirs: nn.Module, ours: DinoV2) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-def load(ours: DinoV2, state: dict[str, Tensor], root: str | None, origin: str) -> None:
+def load_through_hub(ours: DinoV2, state: dict[str, Tensor], root: str | None, origin: str) -> None:
     """Load `state`, in Meta's layout, into Meta's network, and that network's tensors into `ours`; both strictly.
 
     ours    with the last block alone, so that features can be compared
@@ -66,9 +66,9 @@ def load(ours: DinoV2, state: dict[str, Tensor], root: str | None, origin: str) 
     theirs = meta_network(ours.name, root)
     load_strictly(theirs, state, f"{origin} does not fit the network that torch.hub built")
     ours.load(theirs.state_dict(), f"torch.hub's {ours.name}")
-    if not (found := difference(theirs, ours)) <= TOLERANCE:
+    if not (found := difference(theirs, ours)) <= FEATURE_TOLERANCE:
         raise ValueError(
             f"Features of torch.hub's {ours.name} differ from ours by {found:.1e} of the largest one, "
-            f"more than {TOLERANCE}; the code at {FOLDER} is not the published one, so fetch it again, or "
+            f"more than {FEATURE_TOLERANCE}; the code at {HUB_FOLDER} is not the published one, so fetch it again, or "
             "set weights.dinov2_source=file."
         )

@@ -24,7 +24,7 @@ REPROJECTION = 0.02  # of the width: how far from its pixel a point may fall
 AGREEING = 0.1  # share of the points that must
 
 
-def focal_length(points: Tensor) -> float:
+def fitted_focal_length(points: Tensor) -> float:
     """Focal length in pixels of a pinhole camera, principal point in the middle, that sees points where they are:
     median over the pixels of |pixel - middle| / |(x, y) / z|.
 
@@ -78,7 +78,7 @@ def flight(output: SplatOutput, gaussians: Gaussians, count: int) -> list[np.nda
     """Pictures (H, W, 3) uint8 of one pair's Gaussians, from the first photograph's camera to the second's."""
     points1, points2 = output.points1.pts3d[0], output.points2.pts3d[0]
     height, width = points1.shape[:2]
-    focal = focal_length(points1)
+    focal = fitted_focal_length(points1)
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     cameras = torch.from_numpy(path_between(second_camera(points2, K), count)).to(gaussians.means)
     images = render(gaussians, cameras, torch.from_numpy(K).to(cameras).expand(count, 3, 3), (width, height)).images

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 NORM_EPS = 1e-6
+Grid = tuple[int, int]  # (h, w) cells
 
 
-def token_positions(grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
+def token_positions(grid: Grid, device: torch.device | str | None = None) -> Tensor:
     """(row, column) of each token of a grid (h, w), row by row: (h w, 2) int64."""
     rows, columns = (torch.arange(side, device=device) for side in grid)
     return torch.cartesian_prod(rows, columns)

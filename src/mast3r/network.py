@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
 from torch.utils.checkpoint import checkpoint
 
-from src.mast3r.attention import NORM_EPS, DecoderBlock, EncoderBlock, Mlp, rope_angles, token_positions
+from src.mast3r.attention import NORM_EPS, DecoderBlock, EncoderBlock, Grid, Mlp, rope_angles, token_positions
 from src.mast3r.dpt import ALIASES, DPT
 from src.mast3r.initialise import draw_uniform, initialise
 
 HEADS = ("catmlp+dpt", "dpt", "linear")
-Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class PixelHead(nn.Module):
         return pixel_shuffle(values.mT.unflatten(-1, grid), self.config.patch_size)
 
 
-class Encoder(nn.Module):
+class TwoViewTrunk(nn.Module):
     """What CroCo, DUSt3R and MASt3R share: the encoder, its map to the decoder's width, and one decoder stack."""
 
     def __init__(self, config: Mast3rConfig):
@@ -217,7 +216,7 @@ class Encoder(nn.Module):
         return self.encode_tokens(self.patch_embed(images), token_positions(grid, images.device))
 
 
-class Mast3r(Encoder):
+class Mast3r(TwoViewTrunk):
     """DUSt3R or MASt3R, as `config.head` says.
 
     heads_in_autocast  let the heads follow an autocast region of the caller (half-precision training); by default they
@@ -320,7 +319,7 @@ def _concatenated(maps: list[PointMap]) -> PointMap:
     return PointMap(**{name: torch.cat([getattr(m, name) for m in maps]) for name in names})
 
 
-class Croco(Encoder):
+class Croco(TwoViewTrunk):
     """CroCo v2's pre-training task: complete the masked patches of one image with the help of a second one."""
 
     def __init__(self, config: Mast3rConfig):

@@ -19,19 +19,19 @@ CHUNKS = "index.json"
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """The views of one scene, by position."""
 
     contexts: list[int]
     targets: list[int]
 
 
-def entry_of(node: Node) -> Entry:
+def entry_of(node: Node) -> IndexEntry:
     """raises ValueError when an entry is not of the form above"""
-    return Entry(*([number.typed(int) for number in node[key].items()] for key in ("context", "target")))
+    return IndexEntry(*([number.typed(int) for number in node[key].items()] for key in ("context", "target")))
 
 
-def entry_faults(entry: Entry, count: int | None) -> list[str]:
+def entry_faults(entry: IndexEntry, count: int | None) -> list[str]:
     """What is wrong with the views of a scene of `count` photographs (None = not known)."""
     both = sorted(set(entry.contexts) & set(entry.targets))
     views = sorted({*entry.contexts, *entry.targets})
@@ -93,7 +93,7 @@ def index_findings(path: Path, folder: Path | None) -> Iterator[Finding]:
     yield from totals(path.name, entries, empty)
 
 
-def totals(name: str, entries: list[Entry], empty: list[str]) -> Iterator[Finding]:
+def totals(name: str, entries: list[IndexEntry], empty: list[str]) -> Iterator[Finding]:
     if empty:
         yield note(f"{name}: {len(empty)} scenes are null and not scored: {', '.join(empty)}")
     spans = [(min(entry.contexts), max(entry.contexts)) for entry in entries if entry.contexts]

@@ -12,14 +12,14 @@ import numpy as np
 
 from src.datasets.json_node import Node
 from src.datasets.scannetpp import base_of, blurred
-from src.datasets.transforms_json import Entry
+from src.datasets.transforms_json import FrameEntry
 from src.episodes.overlap import check_coverage
 from src.peer_lists.findings import Finding, fault, note
 
-EVERY = 100  # of a test set's rows, the one that Splatt3R scores
+SCORED_EVERY = 100  # of a test set's rows, the one that Splatt3R scores
 
 
-def read_node(path: Path) -> Node:
+def read_set(path: Path) -> Node:
     """raises FileNotFoundError, ValueError"""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; get it again, or leave its scene out.")
@@ -29,9 +29,9 @@ def read_node(path: Path) -> Node:
 def train_lists(root: Path, scene: str) -> tuple[list[str], list[str]]:
     """A scene's photographs as listed, and those of them that are not blurred."""
     dslr = base_of(root) / "data" / scene / "dslr"
-    listed = [name.text() for name in read_node(dslr / "train_test_lists.json")["train"].items()]
-    top = read_node(dslr / "nerfstudio" / "transforms.json")
-    bad = {frame["file_path"].text() for frame in top["frames"].items() if blurred(Entry(top, frame))}
+    listed = [name.text() for name in read_set(dslr / "train_test_lists.json")["train"].items()]
+    top = read_set(dslr / "nerfstudio" / "transforms.json")
+    bad = {frame["file_path"].text() for frame in top["frames"].items() if blurred(FrameEntry(top, frame))}
     return listed, [name for name in listed if name not in bad]
 
 
@@ -40,7 +40,7 @@ def read_coverage(path: Path, listed: list[str], sharp: list[str]) -> tuple[list
 
     raises    ValueError when the matrix fits neither list, is not square or leaves [0, 1]
     """
-    rows = read_node(path)[path.stem].items()
+    rows = read_set(path)[path.stem].items()
     matrix = np.array([[value.number() for value in row.items()] for row in rows if len(row.items()) == len(rows)])
     check_coverage(matrix, len(rows), path.name)
     for names in (listed, sharp):
@@ -78,7 +78,7 @@ def read_test_set(path: Path, names: dict[str, list[str]]) -> list[tuple[str, st
 
     raises    FileNotFoundError, ValueError
     """
-    return [read_row(row, names) for row in rows_of(path)[::EVERY]]
+    return [read_row(row, names) for row in rows_of(path)[::SCORED_EVERY]]
 
 
 def read_sets(root: Path, folder: Path) -> dict[str, list[tuple[str, str, str, str]]]:
@@ -115,11 +115,11 @@ def set_findings(root: Path, folder: Path) -> Iterator[Finding]:
                 found.append(read_row(row, names))
             except ValueError as error:
                 yield fault(error)
-        scored = Counter(found[::EVERY] if len(found) == len(rows) else [])
+        scored = Counter(found[::SCORED_EVERY] if len(found) == len(rows) else [])
         repeated = sum(scored.values()) - len(scored)
         if repeated:
             yield note(f"{path.name}: {repeated} scored rows repeat another")
         yield note(
-            f"{path.name}: {len(rows)} rows, {len(rows[::EVERY])} of them scored, {len(rows) - len(found)} not "
+            f"{path.name}: {len(rows)} rows, {len(rows[::SCORED_EVERY])} of them scored, {len(rows) - len(found)} not "
             f"readable, in {len({row[0] for row in found})} scenes"
         )

@@ -53,7 +53,7 @@ DAMAGE = (
     pickle.UnpicklingError,
     struct.error,
 )  # what torch's reader raises on changed bytes
-MODES = {"depth_mode": ("exp", -math.inf, math.inf), "conf_mode": ("exp", 1, math.inf)}
+HEAD_MODES = {"depth_mode": ("exp", -math.inf, math.inf), "conf_mode": ("exp", 1, math.inf)}
 DESCRIPTOR_MODES = {"desc_mode": "norm", "desc_conf_mode": ("exp", 0, math.inf)}
 IGNORED_SPLATT3R = "lpips_criterion."  # its training loss's network, kept in the same file
 SIZES = {
@@ -71,8 +71,8 @@ DEFAULTS = SIZES | {
     "head_type": "linear",
     "output_mode": "pts3d",
     "two_confs": False,
-    "depth_mode": MODES["depth_mode"],
-    "conf_mode": MODES["conf_mode"],
+    "depth_mode": HEAD_MODES["depth_mode"],
+    "conf_mode": HEAD_MODES["conf_mode"],
     "desc_mode": "norm",
 }
 
@@ -106,7 +106,7 @@ def read_official(path: str | Path) -> tuple[Checkpoint, Splatt3rOptions | None]
             "`state_dict`; it is no MASt3R, DUSt3R, CroCo or Splatt3R file."
         )
     keywords = keywords_of(path, content)
-    return checked(path, named_tensors(path, content, "model"), keywords), None
+    return checked_checkpoint(path, named_tensors(path, content, "model"), keywords), None
 
 
 def load_pickle(path: Path) -> dict:
@@ -192,7 +192,7 @@ def config_from(path: Path, keywords: dict[str, object], state: dict[str, Tensor
     values.setdefault("desc_conf_mode", values["conf_mode"])
     output, head = str(values["output_mode"]), str(values["head_type"])
     descriptors = head == "catmlp+dpt"
-    modes = MODES | (DESCRIPTOR_MODES if descriptors else {})
+    modes = HEAD_MODES | (DESCRIPTOR_MODES if descriptors else {})
     if descriptors and not values["two_confs"]:  # its confidence is the points' own
         del modes["desc_conf_mode"]
     for name, wanted in modes.items():
@@ -247,7 +247,7 @@ def head_sizes(path: Path, state: dict[str, Tensor]) -> dict[str, object]:
     return sizes
 
 
-def checked(path: Path, state: dict[str, Tensor], keywords: dict[str, object]) -> Checkpoint:
+def checked_checkpoint(path: Path, state: dict[str, Tensor], keywords: dict[str, object]) -> Checkpoint:
     """Sizes and adjusted weights, every key compared with the network they describe."""
     one_tensor_per_alias(path, state)
     if not any(name.startswith("downstream_head") for name in state):  # CroCo: one decoder, which both views start from
@@ -259,12 +259,12 @@ def checked(path: Path, state: dict[str, Tensor], keywords: dict[str, object]) -
                 for name, value in Croco(config).state_dict().items()
                 if not name.startswith("prediction_head.")
             }
-        compare(path, state, wanted)
+        compare_tensors(path, state, wanted)
         return Checkpoint(config, doubled_decoder(state))
     config = config_from(path, keywords, state)
     with torch.device("meta"):
         wanted = Mast3r(config).state_dict()
-    compare(path, state := with_aliases(doubled_decoder(state)), wanted)
+    compare_tensors(path, state := with_aliases(doubled_decoder(state)), wanted)
     return Checkpoint(config, state)
 
 
@@ -291,7 +291,7 @@ def doubled_decoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def compare(path: Path, state: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def compare_tensors(path: Path, state: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     """CheckpointError unless both have the same keys and shapes."""
     missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or unknown:
@@ -327,7 +327,7 @@ def read_hub(path: Path) -> Checkpoint:
         raise CheckpointError(f"{described} is no JSON file ({error}); fetch it again.") from error
     if not isinstance(keywords, dict):
         raise CheckpointError(f"{described} holds a {type(keywords).__name__} instead of the network's keywords.")
-    return checked(path, state, {name: _infinite(value) for name, value in keywords.items()})
+    return checked_checkpoint(path, state, {name: _infinite(value) for name, value in keywords.items()})
 
 
 def _infinite(value: object) -> object:
@@ -352,10 +352,10 @@ def read_splatt3r(path: Path, content: dict) -> tuple[Checkpoint, Splatt3rOption
         )
     options = splatt3r_options(path, content)
     geometry = {name: value for name, value in state.items() if ".gaussian_dpt." not in name}
-    checkpoint = checked(path, geometry, keywords_from_shapes(path, geometry))
+    checkpoint = checked_checkpoint(path, geometry, keywords_from_shapes(path, geometry))
     heads = {name: value for name, value in state.items() if ".gaussian_dpt." in name}
     one_tensor_per_alias(path, heads)
-    compare(path, heads := with_aliases(heads), gaussian_heads(checkpoint.config, options.sh_degree))
+    compare_tensors(path, heads := with_aliases(heads), gaussian_heads(checkpoint.config, options.sh_degree))
     return Checkpoint(checkpoint.config, checkpoint.state_dict | heads), options
 
 

@@ -8,13 +8,13 @@ import numpy as np
 from src.mast3r.weight_file import CheckpointError, opening
 
 RECONSTRUCT = np.empty(0).__reduce__()[0]  # numpy's maker of empty arrays, which every pickled array names
-ALLOWED = {
+REBUILDERS = {
     ("numpy", "dtype"): np.dtype,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # before numpy 2
     ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
 }
-DAMAGE = (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError)
+BAD_PICKLE = (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError)
 
 Arrays = dict[str, "Arrays | np.ndarray"]
 
@@ -27,9 +27,9 @@ class ArrayUnpickler(pickle.Unpickler):
     """Knows what an array consists of, and nothing else."""
 
     def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in ALLOWED:
+        if (module, name) not in REBUILDERS:
             raise Refused(f"{module}.{name}")
-        return ALLOWED[module, name]
+        return REBUILDERS[module, name]
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -46,7 +46,7 @@ def read_arrays(path: Path) -> Arrays:
             f"{path} wants to create {error}, which no array needs, so it is not read for safety; fetch it again, or "
             "take another weight file."
         ) from error
-    except DAMAGE as error:
+    except BAD_PICKLE as error:
         raise CheckpointError(
             f"{path} is damaged or no pickle of arrays ({type(error).__name__}); fetch it again."
         ) from error

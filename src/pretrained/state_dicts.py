@@ -32,7 +32,7 @@ from src.reproducible.files import whole_file
 PICKLE = b"\x80\x02"  # what torch.save wrote before its version 1.6
 ENTRIES = ("teacher", "state_dict", "model")  # where training loops put the state dict; a teacher is a mean of students
 PREFIXES = ("teacher.", "module.", "model.", "backbone.", "encoder.")  # what they put before its names, nested at will
-DEPTH = 4  # of the nesting, at most
+MAX_NESTING = 4  # of the nesting, at most
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ def read_state(path: str | Path, fits: Callable[[dict[str, Tensor]], bool]) -> d
     state = {name: value for name, value in state.items() if name not in about}
     if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(
-            f"{path} is no plain state dict: its top level holds {described(content)}; save the "
+            f"{path} is no plain state dict: its top level holds {shown_content(content)}; save the "
             f"network's state dict alone, or under one of {', '.join(ENTRIES)}."
         )
     candidates, common = [state], state
-    for _ in range(DEPTH):
+    for _ in range(MAX_NESTING):
         for candidate in candidates:
             if fits(candidate):
                 left_out = len(state) - len(candidate)
@@ -149,7 +149,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     state, _ = read_content(path)
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(
-            f"{path} is no plain state dict: its top level holds {described(state)}; save the "
+            f"{path} is no plain state dict: its top level holds {shown_content(state)}; save the "
             "network's state dict alone."
         )
     return state
@@ -187,7 +187,7 @@ def read_content(path: str | Path) -> tuple[dict, dict[str, str]]:
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(
-            f"{path} is no plain state dict: its top level holds {described(state)}; save the "
+            f"{path} is no plain state dict: its top level holds {shown_content(state)}; save the "
             "network's state dict alone."
         )
     return state, metadata
@@ -197,7 +197,7 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def described(content: object) -> str:
+def shown_content(content: object) -> str:
     return ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else f"a {type(content).__name__}"
 
 

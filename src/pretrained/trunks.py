@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.mast3r.weight_file import ZIP, opening
-from src.pretrained.official import compare
+from src.pretrained.official import compare_tensors
 from src.pretrained.pickled_arrays import Arrays, read_arrays
 from src.pretrained.source import Packaged, Source
 from src.pretrained.state_dicts import read_tensors
@@ -70,14 +70,14 @@ def read_trunk(path: Path, name: str) -> dict[str, Tensor]:
         trunk = renamed(read_arrays(path).get(PACKAGED_AS.get(name, ""), {}), network)
     else:
         trunk = {key: tensor for key, tensor in read_tensors(path).items() if not key.startswith("classifier.")}
-    compare(path, trunk, network.state_dict(prefix="features."))
+    compare_tensors(path, trunk, network.state_dict(prefix="features."))
     return trunk
 
 
 def renamed(convolutions: Arrays, network: nn.Sequential) -> dict[str, Tensor]:
     """The package's `Conv_k` with `kernel` (height, width, in, out) and `bias`, under torchvision's names.
 
-    What is called otherwise keeps its name, for `compare` to report.
+    What is called otherwise keeps its name, for `compare_tensors` to report.
     """
     places = [place for place, layer in enumerate(network) if isinstance(layer, nn.Conv2d)]
     numbers = {f"Conv_{number}": place for number, place in enumerate(places)}

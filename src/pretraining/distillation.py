@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, smooth_l1_loss
 
-from src.backbones.base import Grid, resize
+from src.backbones.base import resize
+from src.mast3r.attention import Grid
 from src.scenes.scene import Scene, read_index
 
 RIDGE = 1e-4  # of the linear map, as a share of the mean variance of what it maps
@@ -59,7 +60,7 @@ def cropped(image: Tensor, grid: Grid, min_area: float, rng: np.random.Generator
     return window.flip(2) if rng.random() < 0.5 else window
 
 
-def draw_batch(
+def draw_crops(
     photographs: Photographs, count: int, cells: list[int], min_area: float, patch: int, rng: np.random.Generator
 ) -> tuple[Tensor, Grid]:
     """Crops of `count` photographs (count, 3, patch gh, patch gw), and the grid (gh, gw) that was drawn for all of them
@@ -70,7 +71,7 @@ def draw_batch(
     return torch.cat([resize(window[None], sides) for window in windows]).clamp(0, 1), grid
 
 
-def rows(maps: Tensor) -> Tensor:
+def patch_rows(maps: Tensor) -> Tensor:
     """(B, C, h, w) -> (B h w, C)"""
     return maps.flatten(2).mT.flatten(0, 1)
 

@@ -15,7 +15,7 @@ from src.geometry.cameras import invert_se3, project, transform, unproject, visi
 from src.mast3r.attention import CrossAttention, rotate
 from src.mast3r.network import Mast3r
 
-TOLERANCE = 0.05  # of the depth, within which two views see the same surface
+MATCH_TOLERANCE = 0.05  # of the depth, within which two views see the same surface
 
 
 def patch_matches(depth: Tensor, K: Tensor, c2w: Tensor, patch: int) -> Tensor:
@@ -30,7 +30,7 @@ def patch_matches(depth: Tensor, K: Tensor, c2w: Tensor, patch: int) -> Tensor:
     h, w = height // patch, width // patch
     points = transform(c2w, unproject(depth, K))
     K, c2w = K.flip(1), c2w.flip(1)
-    seen = (depth > 0) & visible(points, depth.flip(1), K, c2w, TOLERANCE, relative=True)
+    seen = (depth > 0) & visible(points, depth.flip(1), K, c2w, MATCH_TOLERANCE, relative=True)
     pixels = project(transform(invert_se3(c2w), points), K)
     column, row = torch.where(seen[..., None], pixels / patch, 0).long().unbind(-1)
     rows, columns = (torch.arange(side, device=depth.device) // patch for side in (height, width))
@@ -72,7 +72,7 @@ def watched(network: Mast3r, heads: Sequence[Sequence[Sequence[int]]]) -> Iterat
             handle.remove()
 
 
-def matching_loss(attention: list[tuple[int, Tensor]], matches: Tensor) -> Tensor:
+def attention_matching_loss(attention: list[tuple[int, Tensor]], matches: Tensor) -> Tensor:
     """Cross-entropy in nats of the attention of `watched` to the patches that show a pixel's surface, the mean over the
     pixels that both views see and over the heads; matches of `patch_matches`."""
     targets = matches.flatten(4).flatten(2, 3)

@@ -19,9 +19,9 @@ from src.pretraining.matching import patch_matches
 from src.procedural.scenes import DEPTH_SCALE, generate
 from src.reproducible.files import whole_file
 from src.reproducible.hashes import module_hashes, params_hash
+from src.scenes.crop import PATCH
 
 AHEAD = 24  # scenes rendered before they are asked for
-PATCH = 16  # pixels per side of the network's tokens
 Pairs = dict[str, Tensor]
 
 
@@ -135,7 +135,7 @@ def recoloured(images: Tensor, rng: np.random.Generator) -> Tensor:
     return (images ** gamma.view(-1, 1, 1, 1, 1) * gain.view(-1, 1, 3, 1, 1)).clamp(0, 1)
 
 
-def draw_batch(scenes: list[PosedImages], batch_size: int, rng: np.random.Generator) -> Pairs:
+def draw_pairs(scenes: list[PosedImages], batch_size: int, rng: np.random.Generator) -> Pairs:
     """Augmented pairs of random scenes that have any, as of `gathered`."""
     chosen = []
     while len(chosen) < batch_size:

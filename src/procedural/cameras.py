@@ -26,7 +26,7 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.n
     return c2w
 
 
-def intrinsics(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+def drawn_intrinsics(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """K of a random field of view, principal point in the centre."""
     focal = 0.5 * max(size) / np.tan(np.radians(rng.uniform(*FIELD)) / 2)
     return np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
@@ -58,7 +58,7 @@ def orbit(rng: np.random.Generator, num_views: int, tangent: float, world: World
     return stops
 
 
-def walk(rng: np.random.Generator, num_views: int, tangent: float, world: World) -> list[Stop]:
+def stroll(rng: np.random.Generator, num_views: int, tangent: float, world: World) -> list[Stop]:
     """A curve along one side of the room, looking across it at a slowly moving point."""
     half = world.layout.room[:2] / 2
     start, wave, swell = rng.uniform(0, 2 * np.pi, 3)
@@ -113,7 +113,7 @@ def ray_directions(K: np.ndarray, c2w: np.ndarray, pixels: np.ndarray) -> np.nda
     return x[:, None] * c2w[:3, 0] + y[:, None] * c2w[:3, 1] + c2w[:3, 2]
 
 
-PATHS = {"objects": orbit, "rooms": walk}
+PATHS = {"objects": orbit, "rooms": stroll}
 
 
 def cameras(
@@ -121,7 +121,7 @@ def cameras(
 ) -> tuple[np.ndarray, list[np.ndarray]] | None:
     """K and the camera-to-world matrices of a scene's photographs, all standing free; None where no path was found."""
     for _ in range(TRIES):
-        K = intrinsics(rng, size)
+        K = drawn_intrinsics(rng, size)
         stops = PATHS[family](rng, num_views, min(size) / 2 / K[0, 0], world)
         rolls = np.radians(rng.normal(0, 2) + rng.normal(0, 1, num_views))
         if not free(world, np.stack([position for position, _ in stops])):

@@ -4,7 +4,7 @@ import numpy as np
 
 from src.procedural.materials import Style
 from src.procedural.meshes import box, cone, cylinder, drape, lathe, rounded_box, sphere, tube
-from src.procedural.things import SMALL, Piece, Pieces, thing
+from src.procedural.things import SMALL_THINGS, Piece, Pieces, thing
 from src.procedural.world import Material
 
 COARSE = 0.12  # metres between vertices of large pieces
@@ -111,7 +111,9 @@ def shelf(style: Style) -> Pieces:
                     x += thick + 0.002
             else:
                 size = style.rng.uniform(0.12, min(0.25, 0.8 * gap))
-                pieces += moved(thing(style, size, SMALL), x + size / 2 + 0.03, 0.02, z) if x + size < end else []
+                pieces += (
+                    moved(thing(style, size, SMALL_THINGS), x + size / 2 + 0.03, 0.02, z) if x + size < end else []
+                )
                 x += size + 0.08
     return pieces
 

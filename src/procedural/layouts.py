@@ -52,7 +52,7 @@ class Stage:
         return -np.sin(turn) * -away + np.cos(turn) * along, np.cos(turn) * -away + np.sin(turn) * along, turn
 
 
-def between(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def point_between(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     share = rng.random()
     return (1 - share) * first + share * second
 
@@ -140,12 +140,12 @@ def objects(rng: np.random.Generator) -> Layout:
     azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.65, 1.15)
     direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     other = np.array([np.cos(azimuth + 2.4), np.sin(azimuth + 2.4), 0.7])
-    key = between(rng, WARM, WHITE)
+    key = point_between(rng, WARM, WHITE)
     stage.layout.lamps = [
         Lamp(3.0 * direction + (0, 0, base), rng.uniform(9, 13) * key, 0.1),
-        Lamp(3.0 * other + (0, 0, base), rng.uniform(1.5, 3.5) * between(rng, WHITE, COOL), 0.5, sharp=False),
+        Lamp(3.0 * other + (0, 0, base), rng.uniform(1.5, 3.5) * point_between(rng, WHITE, COOL), 0.5, sharp=False),
     ]
-    stage.layout.ambient = rng.uniform(0.22, 0.36) * between(rng, WHITE, COOL)
+    stage.layout.ambient = rng.uniform(0.22, 0.36) * point_between(rng, WHITE, COOL)
     return stage.layout
 
 
@@ -221,11 +221,11 @@ def rooms(rng: np.random.Generator) -> Layout:
     cord = room[2] - rng.uniform(1.75, 2.0)
     hang = rng.uniform(-0.3, 0.3, 2)
     stage.add(moved(furniture.pendant(style, cord), *hang, room[2]))
-    bright = rng.uniform(3.5, 5.5) * between(rng, WARM, WHITE)
+    bright = rng.uniform(3.5, 5.5) * point_between(rng, WARM, WHITE)
     stage.layout.lamps.append(Lamp(np.array([*hang, room[2] - cord - 0.02]), bright, 0.06))
     x, y, _ = stage.against(first, 0.0, 0.3)
     stage.layout.lamps.append(
-        Lamp(np.array([x, y, sill + high / 2]), rng.uniform(2.5, 5) * between(rng, WHITE, COOL), 0.5, False)
+        Lamp(np.array([x, y, sill + high / 2]), rng.uniform(2.5, 5) * point_between(rng, WHITE, COOL), 0.5, False)
     )
     stage.layout.ambient = rng.uniform(0.26, 0.4) * WHITE
     return stage.layout

@@ -12,7 +12,7 @@ from src.procedural.world import Lamp, World
 
 RISE = 2e-3  # metres by which rays start above their surface
 SOFT_SAMPLES = 8  # points of a lamp whose shadows are stored
-NEAR = 0.35  # metres squared added to the squared distance of a lamp: no glare beside it
+LAMP_SOFTENING = 0.35  # metres squared added to the squared distance of a lamp: no glare beside it
 
 jit = numba.njit(cache=True)
 
@@ -112,7 +112,7 @@ def received(world: World, lamp: Lamp, points: np.ndarray, normals: np.ndarray, 
     """Share (N,) of a lamp's light that reaches surface points, the mean over `places` (S, 3) on the lamp."""
     total = np.zeros(len(points))
     for place in places:
-        ways, share = _ways(points, normals, place, NEAR)
+        ways, share = _ways(points, normals, place, LAMP_SOFTENING)
         lit = np.flatnonzero(share > 0)
         total[lit] += share[lit] * world.reaches(points[lit], ways[lit])
     return total / len(places)

@@ -53,7 +53,7 @@ BRICKS = (
 )
 
 WALLS = ("plaster", "plaster", "bricks", "stripes", "dots", "tiles", "blotches", "mosaic", "stones", "plaid")
-FLOORS = ("planks", "planks", "planks", "tiles", "checker", "terrazzo", "stones", "mosaic", "bricks", "marble")
+FLOOR_TEXTURES = ("planks", "planks", "planks", "tiles", "checker", "terrazzo", "stones", "mosaic", "bricks", "marble")
 CLOTHS = ("plaid", "stripes", "dots", "blotches", "plaster", "checker", "mosaic")
 TOYS = (
     "plaster",
@@ -169,7 +169,7 @@ class Style:
         return material
 
     def floor(self) -> Material:
-        kind = str(self.rng.choice(FLOORS))
+        kind = str(self.rng.choice(FLOOR_TEXTURES))
         scale = {
             "planks": 0.16,
             "tiles": 0.33,

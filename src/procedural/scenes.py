@@ -12,7 +12,7 @@ from src.procedural.lighting import radiance, stored_light
 from src.procedural.world import World
 from src.scenes.scene import Frame
 
-FAMILIES = {"objects": layouts.objects, "rooms": layouts.rooms}
+LAYOUTS = {"objects": layouts.objects, "rooms": layouts.rooms}
 DEPTH_SCALE = 0.0002  # metres per stored unit; depth reaches 13.1 m
 BRIGHTNESS = 0.21  # geometric mean of a scene's linear values after exposure
 KNEE = 0.65  # linear value above which highlights are compressed
@@ -59,7 +59,7 @@ def pixel_corners(size: tuple[int, int]) -> np.ndarray:
     return np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), -1).reshape(-1, 2)
 
 
-def photograph(
+def antialiased(
     world: World, light: np.ndarray, factor: float, K: np.ndarray, c2w: np.ndarray, size: tuple[int, int], samples: int
 ) -> np.ndarray:
     """Image (H, W, 3) uint8 sRGB: the mean over `samples` rays per pixel, each developed on its own."""
@@ -83,17 +83,17 @@ def generate(
     returns    frames with depth in metres times 1 / depth_scale (0.1 mm off at most), K, c2w
     raises     ValueError for an unknown family, fewer than 2 views, an empty image, no sample or no bounce
     """
-    if family not in FAMILIES:
-        raise ValueError(f"There is no procedural family {family!r}; choose from {', '.join(FAMILIES)}.")
+    if family not in LAYOUTS:
+        raise ValueError(f"There is no procedural family {family!r}; choose from {', '.join(LAYOUTS)}.")
     if num_views < 2 or min(*size, samples, bounces) < 1:
         raise ValueError(
             f"A procedural scene needs at least 2 views, 1 pixel, 1 sample and 1 bounce; got {num_views} views "
             f"of {size[0]}x{size[1]} pixels with {samples} samples and {bounces} bounces."
         )
-    rng = np.random.default_rng([list(FAMILIES).index(family), seed])
+    rng = np.random.default_rng([list(LAYOUTS).index(family), seed])
     path = None
     while path is None:  # a room so full that no path is free is followed by the generator's next
-        world = World(FAMILIES[family](rng))
+        world = World(LAYOUTS[family](rng))
         path = cameras(family, world, rng, num_views, size)
     K, poses = path
     light = stored_light(world, bounces)
@@ -101,7 +101,7 @@ def generate(
     return [
         Frame(
             f"frame{number:03d}",
-            photograph(world, light, factor, K, c2w, size, samples),
+            antialiased(world, light, factor, K, c2w, size, samples),
             depth_of(world, K, c2w, size),
             DEPTH_SCALE,
             None,

@@ -438,7 +438,23 @@ THINGS = (
     lantern,
     chest,
 )
-SMALL = (primitive, primitive, vase, mug, bottle, tin, bowl, books, figure, blocks, cactus, truck, lantern, chest, star)
+SMALL_THINGS = (
+    primitive,
+    primitive,
+    vase,
+    mug,
+    bottle,
+    tin,
+    bowl,
+    books,
+    figure,
+    blocks,
+    cactus,
+    truck,
+    lantern,
+    chest,
+    star,
+)
 
 
 def thing(style: Style, size: float, makers: tuple = THINGS) -> Pieces:

@@ -17,8 +17,8 @@ from src.reproducible.files import write_whole
 from src.splatting.gaussians import Gaussians
 from src.splatting.sh import rgb_to_dc
 
-CHUNK = 256  # Gaussians
-AXES, SCALES, COLOURS = ("x", "y", "z"), ("scale_x", "scale_y", "scale_z"), ("r", "g", "b")
+SPLATS_OF_A_CHUNK = 256  # Gaussians
+AXES, LOG_SCALES, CHANNELS = ("x", "y", "z"), ("scale_x", "scale_y", "scale_z"), ("r", "g", "b")
 WORDS = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
 THREE = (11, 10, 11)  # bits of three numbers in a word
 SH_RANGE = 4.0  # bytes span -4 to 4
@@ -46,7 +46,7 @@ def is_compressed(ply: PlyData) -> bool:
     return "chunk" in ply and {each.name for each in ply["vertex"].properties} >= set(WORDS)
 
 
-def shares(words: np.ndarray, *bits: int) -> Tensor:
+def unit_numbers(words: np.ndarray, *bits: int) -> Tensor:
     """(N, len(bits)) float32 in [0, 1]: unsigned numbers of so many bits, the first in the highest, of their maximum."""
     found, shift = [], sum(bits)
     for width in bits:
@@ -58,7 +58,7 @@ def shares(words: np.ndarray, *bits: int) -> Tensor:
 def quaternions(words: np.ndarray) -> Tensor:
     """(N, 4) wxyz of unit length: two bits name the largest number, the other three follow in 10 bits each; they span
     -1/sqrt(2) to 1/sqrt(2), and the largest is positive."""
-    others = (shares(words, 10, 10, 10) - 0.5) * 2**0.5  # (N, 3)
+    others = (unit_numbers(words, 10, 10, 10) - 0.5) * 2**0.5  # (N, 3)
     largest = (1 - others.square().sum(-1, keepdim=True)).clamp_min(0).sqrt()  # (N, 1)
     place = torch.from_numpy((words >> 30).astype(np.int64))[:, None]  # (N, 1)
     numbers = torch.arange(4)
@@ -69,31 +69,31 @@ def quaternions(words: np.ndarray) -> Tensor:
 def between(chunks: PlyElement, names: tuple[str, ...], found: Tensor, path: str | Path) -> Tensor:
     """(N, 3) shares of the way from the chunk's lower bounds to its upper ones."""
     low, high = (columns(chunks, [f"{end}_{name}" for name in names], path) for end in ("min", "max"))
-    own = torch.arange(len(found)) // CHUNK
+    own = torch.arange(len(found)) // SPLATS_OF_A_CHUNK
     return low[own] + (high - low)[own] * found
 
 
-def unpacked(ply: PlyData, path: str | Path) -> Gaussians:
+def unpacked_gaussians(ply: PlyData, path: str | Path) -> Gaussians:
     """Gaussians of an opened compressed file.
 
     raises ValueError when it lacks chunks, a property of them, or higher SH coefficients of some Gaussians
     """
     vertex, chunks = ply["vertex"], ply["chunk"]
-    if len(chunks) < (wanted := -(-len(vertex) // CHUNK)):
+    if len(chunks) < (wanted := -(-len(vertex) // SPLATS_OF_A_CHUNK)):
         raise ValueError(
             f"{path} has {len(chunks)} chunks where its {len(vertex)} Gaussians need {wanted}; export it again."
         )
     positions, rotations, scales, colours = (np.asarray(vertex[name]).astype(np.uint32) for name in WORDS)
-    rgba = shares(colours, 8, 8, 8, 8)
+    rgba = unit_numbers(colours, 8, 8, 8, 8)
     coloured = any(each.name == "min_r" for each in chunks.properties)  # older files: colours are in [0, 1] as they are
-    rgb = between(chunks, COLOURS, rgba[:, :3], path) if coloured else rgba[:, :3]
+    rgb = between(chunks, CHANNELS, rgba[:, :3], path) if coloured else rgba[:, :3]
     sh = rgb_to_dc(rgb)[:, None]  # (N, 1, 3)
     if "sh" in ply and ply["sh"].properties:
         sh = torch.cat([sh, bands(ply["sh"], len(vertex), path)], 1)
     return Gaussians(
-        means=between(chunks, AXES, shares(positions, *THREE), path),
+        means=between(chunks, AXES, unit_numbers(positions, *THREE), path),
         quats=quaternions(rotations),
-        scales=between(chunks, SCALES, shares(scales, *THREE), path).exp(),
+        scales=between(chunks, LOG_SCALES, unit_numbers(scales, *THREE), path).exp(),
         opacities=rgba[:, 3],
         sh=sh,
     )

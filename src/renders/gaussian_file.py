@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from src.renders.compressed_ply import is_compressed, unpacked, write_compressed_ply
+from src.renders.compressed_ply import is_compressed, unpacked_gaussians, write_compressed_ply
 from src.renders.ply import gaussians_of, open_ply, write_ply
 from src.renders.splat import read_splat, write_splat
 from src.splatting.gaussians import Gaussians
@@ -45,4 +45,4 @@ def read_gaussians(path: str | Path) -> Gaussians:
     if ending_of(path) == ".splat":
         return read_splat(path)
     ply = open_ply(path)
-    return unpacked(ply, path) if is_compressed(ply) else gaussians_of(ply, path)
+    return unpacked_gaussians(ply, path) if is_compressed(ply) else gaussians_of(ply, path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+PATCH = 16  # pixels per side of the geometry networks' tokens
 EPSILON = 1e-3  # pixels; absorbs the noise of a principal point such as 240.00000001
 CENTRAL = 5  # the principal point must lie further than 1/5 of the side from the border
 
@@ -177,6 +178,3 @@ def fit_published(K: np.ndarray, size: tuple[int, int], target: tuple[int, int])
     fitted = np.diag([scale, scale, 1]) @ K.astype(np.float64)
     fitted[:2, 2] = (centre - [left, top] + 0.5) * scale - lost / 2 - offset
     return PublishedFit((left, top, left + cut[0], top + cut[1]), resized, offset, target, fitted)
-
-
-PATCH = 16  # the geometry networks' patch size

@@ -39,7 +39,7 @@ class Features:
             return torch.stack([rows[index] for index in map(scene.names.index, names)]).float()
 
 
-BATCH = 16  # photographs at a time
+IMAGES_AT_A_TIME = 16  # photographs at a time
 
 
 def write_features(
@@ -57,8 +57,10 @@ def write_features(
     for record in tqdm(read_index(scenes), desc=f"extract {folder.name}"):
         scene = Scene.open(scenes / record.file, record.sha256)
         batches = []
-        for start in range(0, len(scene), BATCH):
-            images = torch.stack([scene.view(name, size).image for name in scene.names[start : start + BATCH]])
+        for start in range(0, len(scene), IMAGES_AT_A_TIME):
+            images = torch.stack(
+                [scene.view(name, size).image for name in scene.names[start : start + IMAGES_AT_A_TIME]]
+            )
             batches.append(features(images.to(device)).half().cpu())
         found = torch.cat(batches)
         if not found.isfinite().all():

@@ -20,7 +20,7 @@ from src.reproducible.files import write_whole
 from src.scenes.crop import Fit, fit
 from src.scenes.pixels import BadPixels, content_hash, decode, depth_metres, encode_jpeg, encode_png
 
-SCHEMA = 1
+SCENE_SCHEMA = 1
 UNITS = ("metre", "scene")
 ENCODINGS = {"u16": np.uint16, "f16": np.float16}
 PLANES = ("image", "depth", "fg", "flag")
@@ -97,7 +97,7 @@ class View:
     c2w: Tensor
 
 
-def packed(plane: str, entries: list[bytes]) -> dict[str, np.ndarray]:
+def packed_frames(plane: str, entries: list[bytes]) -> dict[str, np.ndarray]:
     """Encoded frames joined, frame i = bytes[offsets[i]:offsets[i + 1]]."""
     offsets = np.cumsum([0, *map(len, entries)], dtype=np.int64)
     return {f"{plane}_bytes": np.frombuffer(b"".join(entries), dtype=np.uint8), f"{plane}_offsets": offsets}
@@ -144,7 +144,7 @@ def write_scene(path: str | Path, frames: list[Frame], metadata: dict, lossless:
     for plane, attribute in (("depth", "depth"), ("fg", "fg"), ("flag", "flags")):
         pixels = [getattr(frame, attribute) for frame in frames]
         entries[plane] = [b"" if array is None else encode_png(array) for array in pixels]
-    tensors = {name: array for plane in PLANES for name, array in packed(plane, entries[plane]).items()}
+    tensors = {name: array for plane in PLANES for name, array in packed_frames(plane, entries[plane]).items()}
     tensors |= {
         "K": np.stack([frame.K for frame in frames]),
         "c2w": np.stack([frame.c2w for frame in frames]),
@@ -155,7 +155,7 @@ def write_scene(path: str | Path, frames: list[Frame], metadata: dict, lossless:
     }
     details = metadata.get("frames") or [{}] * len(frames)
     about = metadata | {
-        "schema": SCHEMA,
+        "schema": SCENE_SCHEMA,
         "pixel_origin": "corner",
         "depth_encoding": depth_encoding(frames),
         "image_encoding": "png" if lossless else "jpeg_q95_444",
@@ -184,9 +184,9 @@ class Scene:
     def __init__(self, path: Path, file: safe_open):
         self.path, self._file = path, file
         self.metadata = json.loads(file.metadata()["scene"])
-        if self.metadata["schema"] != SCHEMA:
+        if self.metadata["schema"] != SCENE_SCHEMA:
             raise SceneError(
-                f"{path} has scene schema {self.metadata['schema']}, this code reads {SCHEMA}; run dvc repro."
+                f"{path} has scene schema {self.metadata['schema']}, this code reads {SCENE_SCHEMA}; run dvc repro."
             )
         self.id, self.category, self.units = (self.metadata[key] for key in ("id", "category", "units"))
         self.names = [entry["name"] for entry in self.metadata["frames"]]

@@ -17,7 +17,7 @@ from src.splatt3r.network import Splatt3R, load_trained, trained_state_dict
 TRAINED = "trained.safetensors"
 
 
-def build(config: Config, geometry: str | Path, feature_channels: int, train_points: bool = False) -> Splatt3R:
+def build_model(config: Config, geometry: str | Path, feature_channels: int, train_points: bool = False) -> Splatt3R:
     """The geometry network of folder `geometry`, a fresh Gaussian head, and, where the backbone has channels, a fresh
     fusion adapter; frozen as model.strategy says. The head's initial values depend on the seed and the geometry network
     alone, never on the backbone. `train_points` unfreezes the point heads too, for a loss on the points."""
@@ -88,9 +88,9 @@ def save_trained(network: Splatt3R, folder: str | Path, record: dict) -> None:
     write_json(folder / "record.json", record)
 
 
-def load(config: Config, geometry: str | Path, trained: str | Path) -> tuple[Splatt3R, dict]:
+def load_model(config: Config, geometry: str | Path, trained: str | Path) -> tuple[Splatt3R, dict]:
     """The trained model of folder `trained` on the geometry network of folder `geometry`, and its record."""
     record = read_json(Path(trained) / "record.json")
-    network = build(config, geometry, record["feature_channels"], record["train_points"])
+    network = build_model(config, geometry, record["feature_channels"], record["train_points"])
     load_trained(network, load_file(Path(trained) / TRAINED))
     return network, record

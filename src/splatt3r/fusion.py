@@ -11,7 +11,7 @@ from src.mast3r.attention import NORM_EPS, CrossAttention, rope_angles, token_po
 from src.mast3r.initialise import initialise
 
 SITES = ("head", "encoder")
-TOLERANCE = 0.01  # of model.fusion_parameters
+PARAMETER_TOLERANCE = 0.01  # of model.fusion_parameters
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class FusionConfig:
     site           `head`: decoder tokens, for the Gaussian head alone; `encoder`: encoder tokens, for everything after
     hooks          site head: numbers of the token maps that are fused, among those the heads read beyond the first
                    (for 12 decoder blocks 6, 9, 12); None = the last
-    mode           a key of MODES
+    mode           one of FUSION_MODES
     identity_init  the adapter starts as the identity, so step 0 is the network without features
     parameters     of all adapters together, see `inner_width`; None = as many as the mode needs
     """
@@ -65,10 +65,10 @@ def projection(channels: int, width: int, narrow: bool = False) -> nn.Sequential
 
 
 class Adapter(nn.Module, ABC):
-    """Base of the modes: a mode is a subclass with `fuse`, and an entry of MODES. Each has P_d = `project_features`, and
+    """Base of the modes: a mode is a subclass with `fuse`, and an entry of ADAPTERS. Each has P_d = `project_features`, and
     P_m = `project_tokens`, the identity unless m != o or the mode always needs it.
 
-    channels, width, output  d, m and o of `DINOv2FeatureFusionAdapter`
+    channels, width, output  d, m and o of `FusionAdapter`
     inner_width              i: features first pass GELU(GroupNorm(Conv1x1(d -> i))), one group; None = they do not
     """
 
@@ -264,7 +264,7 @@ class Film(Adapter):
         return scale * tokens + shift
 
 
-MODES: dict[str, type[Adapter]] = {
+ADAPTERS: dict[str, type[Adapter]] = {
     "concat": Concat,
     "add": Add,
     "weighted_sum": WeightedSum,
@@ -276,7 +276,7 @@ MODES: dict[str, type[Adapter]] = {
 }
 
 
-def DINOv2FeatureFusionAdapter(
+def FusionAdapter(
     dinov2_dim: int,
     mast3r_dim: int,
     output_dim: int | None = None,
@@ -287,7 +287,7 @@ def DINOv2FeatureFusionAdapter(
 ) -> Adapter:
     """What joins a backbone's feature map f to a token map x; for any backbone, of any width.
 
-    With P_d = GroupNorm(Conv1x1(d -> o)), P_m = GroupNorm(Conv1x1(m -> o)), each class of MODES states its formula with
+    With P_d = GroupNorm(Conv1x1(d -> o)), P_m = GroupNorm(Conv1x1(m -> o)), each class of ADAPTERS states its formula with
     `identity_init` (needs o = m): a last layer marked 0 starts with weight and bias 0, the weight a of a sum is a plain
     number that starts at 0, and exactly x comes back before training. Without it nothing is marked 0, a = sigmoid(b)
     with b starting at 0, x passes through P_m if m != o, and concat is ReLU(GroupNorm(Conv1x1(2o -> o)(cat[P_m x, P_d
@@ -297,21 +297,21 @@ def DINOv2FeatureFusionAdapter(
     dinov2_dim   d, channels of the backbone's features
     mast3r_dim   m, width of the tokens
     output_dim   o; None = m
-    fusion_mode  a key of MODES; addition is add
+    fusion_mode  one of FUSION_MODES; addition is add
     generator    draws the layers' weights, PyTorch's default distribution; None = one seeded with 0
     inner_width  see `Adapter` and `inner_width`
     raises       ValueError when identity_init is asked for with o != m, and for an unknown mode
     """
     mode = "add" if fusion_mode == "addition" else fusion_mode
     width = mast3r_dim if output_dim is None else output_dim
-    if mode not in MODES:
-        raise ValueError(f"model.fusion_mode is {fusion_mode!r}; choose one of {', '.join(MODES)}.")
+    if mode not in ADAPTERS:
+        raise ValueError(f"model.fusion_mode is {fusion_mode!r}; choose one of {', '.join(ADAPTERS)}.")
     if identity_init and width != mast3r_dim:
         raise ValueError(
             f"model.identity_init needs an output as wide as the tokens ({mast3r_dim}), not {width}; "
             "set it to false or leave output_dim empty."
         )
-    adapter = MODES[mode](dinov2_dim, mast3r_dim, width, identity_init, inner_width)
+    adapter = ADAPTERS[mode](dinov2_dim, mast3r_dim, width, identity_init, inner_width)
     adapter.reset_parameters(generator or torch.Generator().manual_seed(0))
     return adapter
 
@@ -328,14 +328,14 @@ def inner_width(fusion: FusionConfig, widths: list[int]) -> int | None:
     def count(inner: int) -> int:
         sizes = fusion.identity_init, inner
         with torch.device("meta"):
-            adapters = [MODES[fusion.mode](fusion.channels, width, width, *sizes) for width in widths]
+            adapters = [ADAPTERS[fusion.mode](fusion.channels, width, width, *sizes) for width in widths]
         return sum(p.numel() for adapter in adapters for p in adapter.parameters())
 
     least = count(1)
     step = count(2) - least
     inner = 1 + max(0, round((fusion.parameters - least) / step))
-    if abs(count(inner) - fusion.parameters) > TOLERANCE * fusion.parameters:
-        surely = max(least, math.ceil(step / 2 / TOLERANCE))  # from here on a step is at most 2 %
+    if abs(count(inner) - fusion.parameters) > PARAMETER_TOLERANCE * fusion.parameters:
+        surely = max(least, math.ceil(step / 2 / PARAMETER_TOLERANCE))  # from here on a step is at most 2 %
         raise ValueError(
             f"model.fusion_parameters is {fusion.parameters:,}, which fusion_mode {fusion.mode} on "
             f"{fusion.channels} backbone channels cannot have within 1 %; every number from {surely:,} on "

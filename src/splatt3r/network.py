@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from src.mast3r.network import Grid, Mast3r, Mast3rConfig, PixelHead, PointMap, with_aliases
-from src.splatt3r.fusion import DINOv2FeatureFusionAdapter, FusionConfig, inner_width, resize_features
+from src.mast3r.attention import Grid
+from src.mast3r.network import Mast3r, Mast3rConfig, PixelHead, PointMap, with_aliases
+from src.splatt3r.fusion import FusionAdapter, FusionConfig, inner_width, resize_features
 from src.splatt3r.gaussian_head import OFFICIAL_OPACITY, OFFICIAL_SCALE, GaussianHead, Limits, activate
 from src.splatting.gaussians import Gaussians
 
@@ -80,7 +81,7 @@ class Splatt3R(Mast3r):
             inner = inner_width(fusion, list(sites.values()))
             self.fusion = nn.ModuleDict(
                 {
-                    site: DINOv2FeatureFusionAdapter(
+                    site: FusionAdapter(
                         fusion.channels, width, None, fusion.mode, fusion.identity_init, generator, inner
                     )
                     for site, width in sites.items()

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from src.geometry.cameras import covariances
-
-TILE = 16
-BLUR, MIN_ALPHA, MAX_ALPHA, MIN_TRANSMITTANCE = 0.3, 1 / 255, 0.999, 1e-4
+from src.splatting.thresholds import BLUR, MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, TILE
 
 
 def footprints(

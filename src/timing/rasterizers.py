@@ -13,11 +13,12 @@ from torch import Tensor
 from src.geometry.cameras import pixel_centres, unproject
 from src.splatting import reference
 from src.splatting.cpu import rasterize
+from src.splatting.render import NEAR
+from src.splatting.thresholds import TILE
 from src.timing.measure import hardware
 
 SIDES = (112, 224, 512)
 REPEATS = {112: 7, 224: 5, 512: 3}
-NEAR = 0.02
 BYTES_PER_PAIR = 4 * 14  # float32 numbers that autograd keeps per pixel and touching Gaussian in rasterize_torch
 
 
@@ -87,13 +88,13 @@ def median(rows: list[tuple], column: int) -> float:
     return float(torch.tensor([row[column] for row in rows], dtype=torch.float64).median())
 
 
-def compare(side: int, spread: float = 1.0, against_torch: bool = True) -> str:
+def timed_line(side: int, spread: float = 1.0, against_torch: bool = True) -> str:
     """A line of the table: medians of calls that took turns, ours after a warm-up."""
     arguments, count = scene(side, spread), 2 * side * side
     g = torch.Generator().manual_seed(1)
     weights = [torch.randn(shape, generator=g) for shape in ((1, 3, side, side), (1, side, side), (1, side, side))]
     pairs = intersections(arguments)
-    fits = pairs * reference.TILE**2 * BYTES_PER_PAIR < 0.6 * psutil.virtual_memory().available
+    fits = pairs * TILE**2 * BYTES_PER_PAIR < 0.6 * psutil.virtual_memory().available
     ours, theirs = [], []
     forward_and_backward(rasterize.rasterize, arguments, weights)
     for _ in range(REPEATS[side]):
@@ -126,9 +127,9 @@ def main() -> None:
         "speed-up  gradients differ"
     )
     for side in SIDES:
-        print(compare(side), flush=True)
+        print(timed_line(side), flush=True)
     for spread in (0.5, 2.0, 4.0):  # the time grows with the intersections
-        print(compare(224, spread, against_torch=False), flush=True)
+        print(timed_line(224, spread, against_torch=False), flush=True)
 
 
 if __name__ == "__main__":

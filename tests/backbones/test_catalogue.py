@@ -4,16 +4,16 @@ import sys
 import pytest
 
 from src.backbones import FAMILIES
-from src.backbones.__main__ import COLUMNS, rows, table
-from src.backbones.dinov2 import MODELS
-from src.config import load
+from src.backbones.__main__ import HEADINGS, aligned_columns, backbone_rows
+from src.backbones.dinov2 import DINOV2_MODELS
+from src.config import load_config
 from tests.helpers.repository import ROOT
 
 
 def test_all_that_need_no_argument_are_listed_with_what_is_known_of_them():
-    found = {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in rows(load(root=ROOT).model)}
+    found = {line[0]: dict(zip(HEADINGS, line, strict=True)) for line in backbone_rows(load_config(root=ROOT).model)}
     assert set(found) == {name for name in FAMILIES if not name.endswith(":") and name != "dinov2"} | {
-        f"dinov2 ({model})" for model in MODELS
+        f"dinov2 ({model})" for model in DINOV2_MODELS
     }
     large = found["dinov2 (dinov2_vitl14)"]
     assert (large["patch"], large["width"], large["licence"]) == ("14", "1024", "Apache-2.0 (Meta)")
@@ -35,4 +35,4 @@ def test_one_of_timm_is_shown_by_its_name(monkeypatch, capsys):
 
 
 def test_columns_are_aligned():
-    assert table([("a", "bbb", "c"), ("dd", "e", "f")]) == "a   bbb  c\ndd  e    f"
+    assert aligned_columns([("a", "bbb", "c"), ("dd", "e", "f")]) == "a   bbb  c\ndd  e    f"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from src.backbones.croco import Croco
+from src.backbones.croco import CrocoBackbone
 from src.mast3r.network import Croco as Pretraining
 from src.mast3r.network import Mast3r, Mast3rConfig
 from src.mast3r.weight_file import CheckpointError
@@ -36,14 +36,14 @@ def published(path, network: torch.nn.Module = None, **keywords) -> dict[str, to
 def test_features_equal_the_reference_networks_encoder():
     """One encoder in three networks: the reference's tokens, whose images are given in [-1, 1] already."""
     tensors, _ = load_fixture("mast3r/tiny_landscape.safetensors")
-    backbone = Croco(config=Mast3rConfig(**TINY))
+    backbone = CrocoBackbone(config=Mast3rConfig(**TINY))
     backbone.network.load_state_dict(
         {name: value for name, value in tiny_weights().items() if name in backbone.network.state_dict()}
     )
     found = backbone.features(tensors["input.img1"].float())
     assert found.shape == (2, 32, 4, 6)
     assert_reference(found.flatten(2).mT, tensors["inter.dec1.0"].float())
-    both = Croco([1, 2], config=Mast3rConfig(**TINY))
+    both = CrocoBackbone([1, 2], config=Mast3rConfig(**TINY))
     both.load(backbone.network.state_dict(), "x")
     maps = both.features(tensors["input.img1"].float())
     assert torch.equal(maps[:, 32:], found) and both.title == "CroCo v2 ViT-L/16, block 1+2"
@@ -59,7 +59,7 @@ def test_features_equal_the_reference_networks_encoder():
 
 def test_photographs_get_crocos_own_statistics_and_any_size(tmp_path):
     state = published(tmp_path / "c.pth")
-    backbone = Croco(config=SMALL)
+    backbone = CrocoBackbone(config=SMALL)
     backbone.load(backbone.read(tmp_path / "c.pth"), "c.pth")
     images = torch.rand(2, 3, 48, 32, generator=torch.Generator().manual_seed(0))
     network = Pretraining(SMALL)
@@ -73,7 +73,7 @@ def test_photographs_get_crocos_own_statistics_and_any_size(tmp_path):
 
 def test_the_decoder_stays_behind_and_the_rest_must_fit(tmp_path):
     published(tmp_path / "c.pth")
-    backbone = Croco(config=SMALL)
+    backbone = CrocoBackbone(config=SMALL)
     assert backbone.read(tmp_path / "c.pth").keys() == backbone.network.state_dict().keys()
     published(tmp_path / "c.pth", enc_num_heads=4)
     with pytest.raises(CheckpointError, match="enc_num_heads 4, but CroCo v2 ViT-L/16 has 2"):
@@ -90,10 +90,12 @@ def test_the_decoder_stays_behind_and_the_rest_must_fit(tmp_path):
 
 
 def test_untrained_weights_come_from_the_seed_and_are_as_many_as_published():
-    first, again, other = (Croco(seed=seed, config=SMALL).network.enc_blocks[2].mlp.fc1.weight for seed in (1, 1, 2))
+    first, again, other = (
+        CrocoBackbone(seed=seed, config=SMALL).network.enc_blocks[2].mlp.fc1.weight for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again) and not torch.equal(first, other)
     bound = (6 / (32 + 128)) ** 0.5
     assert first.abs().max() <= bound and first.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
-    shapes = Croco(seed=None)
+    shapes = CrocoBackbone(seed=None)
     per_block = 4 * 1024 + 3 * 1024 * 1025 + 1024 * 1025 + 4096 * 1025 + 1024 * 4097
     assert shapes.num_parameters == 24 * per_block + 1024 * (3 * 16 * 16 + 1) + 2 * 1024 and shapes.channels == 1024

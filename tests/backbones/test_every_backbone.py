@@ -14,9 +14,9 @@ from safetensors import safe_open
 from src import check, evaluate, extract, render, train, weights
 from src.backbones import FAMILIES
 from src.backbones.base import Backbone
-from src.backbones.croco import Croco
+from src.backbones.croco import CrocoBackbone
 from src.backbones.timm_models import Timm
-from src.config import load
+from src.config import load_config
 from src.fetching.backbone import backbone_weights
 from src.mast3r.network import Mast3rConfig
 from src.pretrained.state_dicts import Described, write_backbone
@@ -94,7 +94,7 @@ def prepared(tmp_path_factory) -> Path:
             *(f"datasets.procedural.source.scenes.{each}" for each in SCENES),
         )
         with computing_as_before():
-            config = load([*SETTINGS, "model.backbone=none"], ROOT)
+            config = load_config([*SETTINGS, "model.backbone=none"], ROOT)
             weights.main(config)
             extract.main(config, "geometry")
     return folder
@@ -105,9 +105,9 @@ def test_a_backbone_runs_from_its_weights_to_a_score(case, prepared, monkeypatch
     name, settings, channels, cells = TABLE[case]
     monkeypatch.chdir(prepared)
     monkeypatch.setitem(FAMILIES, "means", lambda model, seed: Means())
-    monkeypatch.setitem(FAMILIES, "croco", lambda model, seed: Croco(model.backbone_layers, seed, SMALL_CROCO))
+    monkeypatch.setitem(FAMILIES, "croco", lambda model, seed: CrocoBackbone(model.backbone_layers, seed, SMALL_CROCO))
     write_backbone("student.safetensors", Timm("test_vit", seed=5).network.state_dict(), Described("test_vit"))
-    config = load([*SETTINGS, f"model.backbone={name}", *settings], ROOT)
+    config = load_config([*SETTINGS, f"model.backbone={name}", *settings], ROOT)
     with computing_as_before():
         check.main(config)
         backbone_weights(config, weights.WEIGHTS / "backbone")

@@ -4,11 +4,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.backbones import FAMILIES, Backbone, build
-from src.backbones.croco import Croco
+from src.backbones import FAMILIES, Backbone, build_backbone
+from src.backbones.croco import CrocoBackbone
 from src.backbones.dinov2 import DinoV2
 from src.backbones.timm_models import Timm
-from src.config import load
+from src.config import load_config
 from src.mast3r.network import Mast3rConfig
 from src.pretrained.state_dicts import Described, write_backbone
 from src.reproducible.seeds import seed_of
@@ -30,12 +30,12 @@ SMALL_CROCO = Mast3rConfig(enc_embed_dim=32, enc_depth=2, enc_num_heads=2)
 @pytest.fixture()
 def small_croco(monkeypatch):
     """CroCo at a size that tests can afford; the published one has 303 M parameters."""
-    monkeypatch.setitem(FAMILIES, "croco", lambda model, seed: Croco(model.backbone_layers, seed, SMALL_CROCO))
+    monkeypatch.setitem(FAMILIES, "croco", lambda model, seed: CrocoBackbone(model.backbone_layers, seed, SMALL_CROCO))
 
 
 @pytest.mark.parametrize("name", [ARGUMENTS.get(name, name) for name in FAMILIES if name != "file:"])
 def test_every_family_keeps_the_interface(name, small_croco):
-    backbone = build(section(name), seed=0)
+    backbone = build_backbone(section(name), seed=0)
     features = backbone(IMAGES)
     gh, gw = backbone.grid(IMAGES)
     assert backbone.name == {"dinov2": "dinov2_vits14"}.get(name, name)
@@ -50,17 +50,17 @@ def test_every_family_keeps_the_interface(name, small_croco):
 
 @pytest.mark.parametrize("name", ["dinov2", "croco", "clip", "shuffled", "random"])
 def test_layers_are_numbers_or_shares_of_the_depth_in_every_family(name, small_croco):
-    whole = build(section(name), seed=None)
+    whole = build_backbone(section(name), seed=None)
     for layers in ([1, 2], [0.5, 1.0]):
-        several = build(section(name, backbone_layers=layers), seed=None)
+        several = build_backbone(section(name, backbone_layers=layers), seed=None)
         assert several.channels == 2 * whole.channels and "block" in several.title
     with pytest.raises(ValueError, match="model.backbone_layers is .99.; give increasing block numbers"):
-        build(section(name, backbone_layers=[99]), seed=None)
+        build_backbone(section(name, backbone_layers=[99]), seed=None)
 
 
 def test_without_a_seed_large_networks_are_names_and_shapes_alone():
     for name in ("dinov2", "croco"):
-        network = build(section(name, dinov2_model="dinov2_vitg14"), seed=None).network
+        network = build_backbone(section(name, dinov2_model="dinov2_vitg14"), seed=None).network
         assert all(parameter.is_meta for parameter in network.parameters())
 
 
@@ -74,7 +74,7 @@ def student(path, architecture: str = "dinov2_vits14", **statistics) -> Backbone
 @pytest.mark.parametrize("architecture", ["dinov2_vits14", "test_vit", "test_convnext"])
 def test_a_file_says_which_network_it_holds(tmp_path, architecture):
     trained = student(tmp_path / "mine.safetensors", architecture, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    backbone = build(load([f"model.backbone=file:{tmp_path}/mine.safetensors"]).model, seed=0)
+    backbone = build_backbone(load_config([f"model.backbone=file:{tmp_path}/mine.safetensors"]).model, seed=0)
     shown = f"{tmp_path.name}/mine.safetensors"
     assert (backbone.name, backbone.own_weights) == (f"file:{shown}", str(tmp_path / "mine.safetensors"))
     assert backbone.label("file") == f"{trained.title}, fine-tuned ({shown})"
@@ -83,7 +83,7 @@ def test_a_file_says_which_network_it_holds(tmp_path, architecture):
     own, trained.mean, trained.std = trained.mean, backbone.mean, backbone.std
     assert torch.equal(backbone(IMAGES), trained(IMAGES))
     write_backbone(tmp_path / "again.safetensors", trained.network.state_dict(), Described(architecture))
-    plain = build(load([f"model.backbone=file:{tmp_path}/again.safetensors"]).model, seed=0)
+    plain = build_backbone(load_config([f"model.backbone=file:{tmp_path}/again.safetensors"]).model, seed=0)
     assert plain.mean == own  # the architecture's
 
 
@@ -91,7 +91,9 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     labels = []
     for name in ("vits14", "from_vitl14"):
         student(tmp_path / name / "model.safetensors", "test_vit")
-        backbone = build(load([f"model.backbone=file:{tmp_path}/{name}/model.safetensors"]).model, seed=0)
+        backbone = build_backbone(
+            load_config([f"model.backbone=file:{tmp_path}/{name}/model.safetensors"]).model, seed=0
+        )
         labels.append(backbone.label("file"))
     assert labels == [f"test_vit, fine-tuned ({name}/model.safetensors)" for name in ("vits14", "from_vitl14")]
 
@@ -102,17 +104,17 @@ def test_a_file_cannot_name_what_has_no_weights(tmp_path, architecture):
     with pytest.raises(
         ValueError, match=f"mine.safetensors names the architecture '{architecture}', which has no weights"
     ):
-        build(load([f"model.backbone=file:{tmp_path}/mine.safetensors"]).model, seed=0)
+        build_backbone(load_config([f"model.backbone=file:{tmp_path}/mine.safetensors"]).model, seed=0)
 
 
 def test_the_section_of_params_yaml_is_what_build_takes():
     chosen = ["model.backbone=dinov2", "model.dinov2_model=dinov2_vits14_reg", "model.backbone_layers=[6,12]"]
-    backbone = build(load(chosen).model, seed=0)
+    backbone = build_backbone(load_config(chosen).model, seed=0)
     assert (backbone.channels, backbone.title) == (768, "DINOv2 ViT-S/14 with registers, block 6+12")
 
 
 def test_untrained_weights_come_from_the_seed():
-    first, again, other = (build(section("dinov2"), seed).network.pos_embed for seed in (1, 1, 2))
+    first, again, other = (build_backbone(section("dinov2"), seed).network.pos_embed for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(first, DinoV2(seed=seed_of(1, "backbone")).network.pos_embed)
 
@@ -136,14 +138,17 @@ def test_untrained_weights_come_from_the_seed():
 )
 def test_unknown_names_list_the_known_ones(name, words):
     with pytest.raises(ValueError, match=f"model.backbone is '{name}'; .*{words}"):
-        build(section(name), seed=0)
+        build_backbone(section(name), seed=0)
 
 
 @pytest.mark.parametrize("name", ["dinov2", "shuffled", "constant"])
 def test_a_wrong_width_is_refused(name):
     with pytest.raises(ValueError, match="model.dinov2_dim is 768, but dinov2_vits14 is 384 wide"):
-        build(section(name, dinov2_dim=768), seed=0)
+        build_backbone(section(name, dinov2_dim=768), seed=0)
 
 
 def test_a_constant_is_as_wide_as_what_it_stands_beside():
-    assert build(section("constant", dinov2_model="dinov2_vitb14", backbone_layers=[6, 12]), seed=0).channels == 2 * 768
+    assert (
+        build_backbone(section("constant", dinov2_model="dinov2_vitb14", backbone_layers=[6, 12]), seed=0).channels
+        == 2 * 768
+    )

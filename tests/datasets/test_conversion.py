@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src import download, prepare
-from src.config import load
+from src.config import load_config
 from tests.helpers.miniatures import ROOT, computing_as_before, opengl, save, snapshot, write
 
 PHOTOGRAPHS = 10
@@ -60,7 +60,7 @@ def listed(monkeypatch, folder: Path, count: int) -> list[str]:
     ]
     monkeypatch.chdir(folder / "run")
     with computing_as_before():
-        download.main(load(values, ROOT))
+        download.main(load_config(values, ROOT))
     return values
 
 
@@ -81,7 +81,7 @@ def test_a_killed_conversion_goes_on_and_ends_with_the_same_bytes(monkeypatch, t
     values, run, cut = listed(monkeypatch, tmp_path, 20), tmp_path / "run", tmp_path / "cut"
     shutil.copytree(run, cut)
     with computing_as_before():
-        prepare.main(load(values, ROOT))
+        prepare.main(load_config(values, ROOT))
     (tmp_path / "stage.py").write_text(STAGE)
     process = started(cut, "../stage.py", *values, "threads=2", "held")
     while not done(cut):

@@ -10,8 +10,8 @@ from PIL import Image
 from plyfile import PlyData, PlyElement
 from scipy.ndimage import map_coordinates
 
-from src.config import load
-from src.datasets.photographs import Listed, read_depth
+from src.config import load_config
+from src.datasets.photographs import ListedPhotograph, read_depth
 from src.datasets.usable import Tally
 from src.episodes.episodes import read_episodes
 from tests.helpers.miniatures import (
@@ -304,7 +304,7 @@ def stored_depth(samples):
     buffer, tally = io.BytesIO(), Tally("skip")
     np.save(buffer, samples)
     found, unit = read_depth(
-        Files({"d.npy": buffer.getvalue()}), Listed("a", 0, "a.png", "d.npy", 1.0), samples.shape[::-1], tally
+        Files({"d.npy": buffer.getvalue()}), ListedPhotograph("a", 0, "a.png", "d.npy", 1.0), samples.shape[::-1], tally
     )
     return found * unit, tally.counts.get("depth_pixels_zeroed", 0)
 
@@ -650,9 +650,9 @@ def test_captures_are_split_as_the_parameters_say_and_give_the_same_bytes_again(
     with pytest.raises(ValueError, match=f"{KEY}.train names z, but the captures are a, b, c"):
         run(monkeypatch, tmp_path, f"{KEY}.train=[z]", f"{KEY}.val=[c]")
     with pytest.raises(ValueError, match="training needs both"):
-        load([f"{KEY}.train=[a]"], ROOT)
+        load_config([f"{KEY}.train=[a]"], ROOT)
     with pytest.raises(ValueError, match="both name a"):
-        load([f"{KEY}.train=[a]", f"{KEY}.val=[a]"], ROOT)
+        load_config([f"{KEY}.train=[a]", f"{KEY}.val=[a]"], ROOT)
 
 
 def test_one_photograph_in_two_splits_stops_everything(monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.datasets.lenses import resampling
-from src.datasets.transforms_json import Entry, camera, natural, read_transforms
+from src.datasets.transforms_json import FrameEntry, camera, natural, read_transforms
 from src.datasets.usable import BadFrame, Tally
 from tests.conftest import fixture_path
 
@@ -17,7 +17,7 @@ def parsed(top=None, frame=None, size=(400, 300), tally=None):
     content = {key: value for key, value in content.items() if value is not None}
     content["frames"] = [{"file_path": "a.png", "transform_matrix": POSE} | (frame or {})]
     file = read_transforms(json.dumps(content).encode(), "room/transforms.json")
-    return camera(Entry(file, file["frames"].items()[0]), size, Tally() if tally is None else tally)
+    return camera(FrameEntry(file, file["frames"].items()[0]), size, Tally() if tally is None else tally)
 
 
 ELSEWHERE = ("co3d_", "depth_float16_in_uint16", "crop_resize", "coverage_")  # test_co3d, _codec, _crop, _overlap
@@ -36,7 +36,7 @@ def agrees(case):
     top = read_transforms(json.dumps(case["input"]["transforms"]).encode(), "transforms.json")
     point = np.append(case["input"]["point_world"], 1)
     for frame, wanted in zip(top["frames"].items(), case["expected"]["frames"], strict=True):
-        found = camera(Entry(top, frame), None, Tally())
+        found = camera(FrameEntry(top, frame), None, Tally())
         assert found.size == (wanted["width"], wanted["height"])
         np.testing.assert_allclose(found.K, wanted["K"], atol=1e-6)
         np.testing.assert_allclose(found.c2w, wanted["c2w"], atol=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.episodes.episodes import (
-    BINS,
+    OVERLAP_BINS,
     EpisodeError,
     SceneViews,
     TrainingEpisodes,
@@ -104,18 +104,18 @@ def true_union(a, b, t):
 def test_evaluation_episodes_lie_in_their_bins():
     views = make_views()
     chosen, available = evaluation_episodes(views, selection(per_bin=5))
-    assert Counter(item.bin for item in chosen) == dict.fromkeys(BINS, 5)
+    assert Counter(item.bin for item in chosen) == dict.fromkeys(OVERLAP_BINS, 5)
     wanted = Counter(
         bin
         for i in range(VIEWS)
         for j in range(i + 1, VIEWS)
-        for bin, (low, high) in BINS.items()
+        for bin, (low, high) in OVERLAP_BINS.items()
         if low <= round(true_coverage(i, j), 6) < high + (high == 1)
     )
     assert abs(available["close"] - wanted["close"]) <= VIEWS  # float16 at the edges
     for item in chosen:
         check_episode(item, views, "train")
-        (low, high), (c1, c2) = BINS[item.bin], positions(views, item.contexts)
+        (low, high), (c1, c2) = OVERLAP_BINS[item.bin], positions(views, item.contexts)
         assert low <= item.overlap <= high and item.overlap == pytest.approx(true_coverage(c1, c2), abs=1e-3)
         assert len(item.targets) == 3 and not item.fallback and item.overlap_source == "depth"
         assert all(true_union(c1, c2, t) >= low - 1e-9 for t in positions(views, item.targets))

@@ -194,7 +194,9 @@ def small_and_unnamed(monkeypatch):
     and one thread throughout."""
     monkeypatch.setattr(weights, "fix_computation", lambda threads: None)
     monkeypatch.setitem(
-        backbones.FAMILIES, "dinov2", lambda model, seed: DinoV2(model.dinov2_model, **KINDS[model.dinov2_model][0])
+        backbones.FAMILIES,
+        "dinov2",
+        lambda model, seed: DinoV2(model.dinov2_model, **KINDS[model.dinov2_model][0]),
     )
     for trunk, (label, source) in weights.TRUNKS.items():
         monkeypatch.setitem(weights.TRUNKS, trunk, (label, replace(source, sha256="")))
@@ -252,9 +254,11 @@ def test_a_backbone_comes_out_as_it_was_written(name):
     shown = photographs(308, 224, batch=1)
     (wanted,) = reference_tokens(tensors(kind), normalised(shown), heads, [2])
     model = chosen(*kind.asked).model
-    torch.testing.assert_close(backbones.load(model, "data/weights/backbone")(shown), as_map(wanted, 22), **TOLERANCE)
+    torch.testing.assert_close(
+        backbones.load_backbone(model, "data/weights/backbone")(shown), as_map(wanted, 22), **TOLERANCE
+    )
     by_meta = Path("data/weights/backbone/model.safetensors").read_bytes()
-    network = backbones.build(model, 0)
+    network = backbones.build_backbone(model, 0)
     network.load(tensors(kind), str(path))
     save_file(network.network.state_dict(), "root/timms.safetensors", {"format": "pt"})  # as on timm's hub pages
     weights.main(config(*kind.asked, "model.weights=root/timms.safetensors"))

@@ -8,7 +8,7 @@ import torch
 
 from src import backbones, weights
 from src.backbones.dinov2 import DinoV2
-from src.config import load
+from src.config import load_config
 from src.fetching import torch_hub
 from src.fetching.fetch import FetchError
 from src.mast3r.weight_file import CheckpointError
@@ -97,9 +97,9 @@ def dinov2_vits14_reg(*, pretrained=True, **options):
 
 
 def write_repository(folder: Path, offset: float = 0.1) -> Path:
-    (folder / torch_hub.FOLDER).mkdir(parents=True)
-    (folder / torch_hub.FOLDER / "hubconf.py").write_text(HUBCONF.replace("OFFSET", str(offset)))
-    return folder / torch_hub.FOLDER
+    (folder / torch_hub.HUB_FOLDER).mkdir(parents=True)
+    (folder / torch_hub.HUB_FOLDER / "hubconf.py").write_text(HUBCONF.replace("OFFSET", str(offset)))
+    return folder / torch_hub.HUB_FOLDER
 
 
 def published(repository: Path, name: str) -> torch.nn.Module:
@@ -118,7 +118,7 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 
 
 def config(name: str, *overrides: str):
-    return load(
+    return load_config(
         [
             "threads=2",
             "model.backbone=dinov2",
@@ -152,7 +152,7 @@ def test_features_are_those_of_the_repositorys_network_and_of_the_file(tmp_path,
     record = read_json("data/weights/backbone/record.json")
     assert record["weights"] == "pretrained"
     assert record["source"].endswith(f"/{file}, by torch.hub facebookresearch/dinov2:{torch_hub.COMMIT}")
-    ours = backbones.load(chosen.model, "data/weights/backbone")
+    ours = backbones.load_backbone(chosen.model, "data/weights/backbone")
     for height, width in ((224, 224), (308, 224), (518, 518)):
         images = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
         expected = theirs.forward_features(normalised(images))["x_norm_patchtokens"]

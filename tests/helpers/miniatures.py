@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates, maximum_filter, minimum_filter
 
 from src import download, prepare
-from src.config import load
+from src.config import load_config
 from src.procedural.scenes import DEPTH_SCALE, generate
 from src.scenes.scene import Scene, read_index
 from tests.helpers.repository import ROOT
@@ -133,7 +133,7 @@ def stages(monkeypatch, folder, dataset, *overrides):
     """Run `download` and `prepare` in `folder`; the report."""
     folder.mkdir(exist_ok=True)
     block = f"datasets.{dataset}"
-    config = load(
+    config = load_config(
         [
             f"data.dataset={dataset}",
             "threads=1",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src import evaluate, report
-from src.config import load
+from src.config import load_config
 from tests.helpers.fabricated import write_results
 from tests.helpers.repository import ROOT
 
@@ -28,6 +28,6 @@ def run(folder: Path, *overrides: str, **results) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("DVC_ROOT", raising=False)
-        config = load([*PINNED, *overrides], root=ROOT)
+        config = load_config([*PINNED, *overrides], root=ROOT)
         evaluate.main(config)
         report.main(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from src import extract, weights
-from src.config import Config, load
+from src.config import Config, load_config
 from src.episodes.episodes import Episode
 from src.reproducible.files import read_json
 from src.reproducible.seeds import fix_computation, torch_generator
@@ -38,7 +38,7 @@ def inside(folder: Path):
 
 
 def settings(*overrides: str) -> Config:
-    return load([f"datasets.procedural.resolution=[{SIZE[0]},{SIZE[1]}]", "threads=1", *overrides], ROOT)
+    return load_config([f"datasets.procedural.resolution=[{SIZE[0]},{SIZE[1]}]", "threads=1", *overrides], ROOT)
 
 
 def train(folder: Path, *overrides: str) -> Config:
@@ -59,7 +59,7 @@ def train(folder: Path, *overrides: str) -> Config:
         for kind in ("geometry", "backbone"):
             extract.main(config, kind)
         about = {kind: read_json(f"data/features/{kind}/record.json") for kind in ("geometry", "backbone")}
-        network = build.build(config, "data/weights/geometry", about["backbone"]["channels"])
+        network = build.build_model(config, "data/weights/geometry", about["backbone"]["channels"])
         generator = torch_generator(0, "training")
         for parameter in network.parameters():
             if parameter.requires_grad:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from src.config import load
+from src.config import load_config
 from src.mast3r.network import Mast3r, Mast3rConfig
 from src.mast3r.weight_file import write_geometry
 from tests.helpers.repository import ROOT
@@ -38,7 +38,7 @@ def weights_folder(tmp_path, monkeypatch) -> Path:
 
 
 def config(*overrides: str):
-    return load(["threads=2", "model.backbone=rgb", *overrides], ROOT)
+    return load_config(["threads=2", "model.backbone=rgb", *overrides], ROOT)
 
 
 HEADS_64 = Mast3rConfig(

@@ -4,7 +4,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from src.geometry.cameras import unproject
-from src.inference.previews import focal_length, path_between, second_camera
+from src.inference.previews import fitted_focal_length, path_between, second_camera
 
 HEIGHT, WIDTH, FOCAL = 24, 36, 41.0
 K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
@@ -33,9 +33,9 @@ def test_the_focal_length_is_found_despite_outliers():
     torch.testing.assert_close(points, unproject(points[..., 2], torch.from_numpy(K).float()))
     points[:4] = torch.randn(4, WIDTH, 3, generator=torch.Generator().manual_seed(0))
     points[20:] *= -1  # behind the camera
-    assert focal_length(points) == pytest.approx(FOCAL, rel=1e-3)
+    assert fitted_focal_length(points) == pytest.approx(FOCAL, rel=1e-3)
     with pytest.raises(ValueError, match="behind the first camera"):
-        focal_length(-seen(np.eye(4)))
+        fitted_focal_length(-seen(np.eye(4)))
 
 
 def test_the_second_camera_is_found_despite_outliers():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from src.pretraining import distillation
-from src.pretraining.distillation import Head, Photographs, agreement_loss, cropped, draw_batch, mean_scores, rows
+from src.pretraining.distillation import Head, Photographs, agreement_loss, cropped, draw_crops, mean_scores, patch_rows
 from tests.helpers.frames import write_photographs
 
 
@@ -44,18 +44,18 @@ def test_a_batch_has_one_grid_and_batches_have_many(tmp_path):
     write_photographs(tmp_path, {"a": ("train", [flat(10), flat(200)])})
     photographs, grids, values = Photographs(tmp_path, "train"), set(), set()
     for step in range(40):
-        images, grid = draw_batch(photographs, 3, [2, 4], 0.5, 7, np.random.default_rng(step))
+        images, grid = draw_crops(photographs, 3, [2, 4], 0.5, 7, np.random.default_rng(step))
         assert images.shape == (3, 3, 7 * grid[0], 7 * grid[1])
         grids.add(grid)
         values |= {round(image.mean().item() * 255) for image in images}
     assert grids == {(h, w) for h in (2, 3, 4) for w in (2, 3, 4)} and values == {10, 200}
-    again, _ = draw_batch(photographs, 3, [2, 4], 0.5, 7, np.random.default_rng(39))
+    again, _ = draw_crops(photographs, 3, [2, 4], 0.5, 7, np.random.default_rng(39))
     assert torch.equal(images, again)
 
 
 def test_rows_are_patches():
     maps = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
-    found = rows(maps)
+    found = patch_rows(maps)
     assert all(
         torch.equal(found[(b * 4 + i) * 5 + j], maps[b, :, i, j]) for b in range(2) for i in range(4) for j in range(5)
     )

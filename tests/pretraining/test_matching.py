@@ -6,7 +6,7 @@ import torch
 
 from src.mast3r.attention import CrossAttention, rope_angles, token_positions
 from src.mast3r.network import Mast3r, Mast3rConfig
-from src.pretraining.matching import TOLERANCE, log_attention, matching_loss, patch_matches, watched
+from src.pretraining.matching import MATCH_TOLERANCE, attention_matching_loss, log_attention, patch_matches, watched
 
 SMALL = Mast3rConfig(
     enc_embed_dim=16, enc_depth=1, enc_num_heads=2, dec_embed_dim=24, dec_depth=4, dec_num_heads=3, head="linear"
@@ -29,7 +29,7 @@ def counted(depth, K, c2w, patch):
                 there = np.floor((K[other] @ x)[:2] / x[2]).astype(int)
                 if (there >= 0).all() and there[0] < width and there[1] < height:
                     found = depth[other, there[1], there[0]]
-                    if found > 0 and abs(found - x[2]) <= TOLERANCE * x[2]:
+                    if found > 0 and abs(found - x[2]) <= MATCH_TOLERANCE * x[2]:
                         shares[view, row // patch, column // patch, there[1] // patch, there[0] // patch] += (
                             1 / patch**2
                         )
@@ -103,11 +103,15 @@ def test_the_loss_is_the_cross_entropy_of_the_pixels_both_views_see():
             for m in range(6)
         ]
         expected.append(-sum(share * log for share, log in terms) / sum(share for share, _ in terms))
-    assert matching_loss(attention, torch.from_numpy(matches)).item() == pytest.approx(np.mean(expected), rel=1e-9)
+    assert attention_matching_loss(attention, torch.from_numpy(matches)).item() == pytest.approx(
+        np.mean(expected), rel=1e-9
+    )
     uniform = [(0, torch.full((3, 6, 6), -np.log(6)))]
-    assert matching_loss(uniform, torch.from_numpy(matches).float()).item() == pytest.approx(np.log(6), rel=1e-5)
+    assert attention_matching_loss(uniform, torch.from_numpy(matches).float()).item() == pytest.approx(
+        np.log(6), rel=1e-5
+    )
 
 
 def test_pairs_without_a_common_pixel_cost_nothing():
     logs = torch.zeros(1, 4, 4).log_softmax(-1)
-    assert matching_loss([(0, logs)], torch.zeros(1, 2, 2, 2, 2, 2)).item() == 0
+    assert attention_matching_loss([(0, logs)], torch.zeros(1, 2, 2, 2, 2, 2)).item() == 0

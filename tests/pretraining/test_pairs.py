@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.pretraining.matching import patch_matches
-from src.pretraining.pairs import PosedImages, Stream, draw_batch, gathered, mirrored, recoloured
+from src.pretraining.pairs import PosedImages, Stream, draw_pairs, gathered, mirrored, recoloured
 from src.procedural.scenes import DEPTH_SCALE
 from tests.helpers.pairs import STREAM
 
@@ -118,7 +118,7 @@ def test_a_batch_repeats_itself_and_passes_over_scenes_without_pairs(scenes):
         0.1,
     )
     pool = [lonely, *scenes]
-    one, again, other = (draw_batch(pool, 6, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    one, again, other = (draw_pairs(pool, 6, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert one["images"].shape == (6, 2, 3, 16, 32) and one["points"].shape == (6, 2, 16, 32, 3)
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not torch.equal(one["images"], other["images"])

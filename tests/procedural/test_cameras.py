@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.procedural.cameras import NEAREST, directions_around, free, intrinsics, look_at, progress, ray_directions
+from src.procedural.cameras import NEAREST, directions_around, drawn_intrinsics, free, look_at, progress, ray_directions
 from src.procedural.meshes import box, panel, sphere
 from src.procedural.world import Layout, Material, Part, World
 
@@ -25,7 +25,7 @@ def test_look_at_centres_its_target(roll):
 
 def test_rays_end_where_the_pixels_project():
     rng = np.random.default_rng(0)
-    K = intrinsics(rng, (64, 48))
+    K = drawn_intrinsics(rng, (64, 48))
     field = np.degrees(2 * np.arctan(32 / K[0, 0]))
     assert 48 <= field <= 62 and K[:2, 2].tolist() == [32, 24]
     c2w, pixels = look_at(np.array([1.0, 2, 3]), np.zeros(3), 0.1), rng.uniform(0, 48, (20, 2))

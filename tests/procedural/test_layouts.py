@@ -27,7 +27,7 @@ def points_of(pieces: things.Pieces) -> np.ndarray:
     return np.concatenate([turn(part.mesh.vertices, part.rotation) + part.position for part in stage.layout.parts])
 
 
-@pytest.mark.parametrize("maker", sorted({*things.THINGS, *things.SMALL}, key=lambda maker: maker.__name__))
+@pytest.mark.parametrize("maker", sorted({*things.THINGS, *things.SMALL_THINGS}, key=lambda maker: maker.__name__))
 def test_things_stand_on_their_ground_and_keep_to_their_size(maker):
     for seed in range(6):
         points = points_of(maker(Style(np.random.default_rng(seed)), 0.3))

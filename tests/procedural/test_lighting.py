@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.procedural.lighting import NEAR, disc, radiance, received, spots, stored_light
+from src.procedural.lighting import LAMP_SOFTENING, disc, radiance, received, spots, stored_light
 from src.procedural.meshes import box, panel
 from src.procedural.world import MEAN_SHARES, Lamp, Layout, Material, Part, World
 
@@ -35,7 +35,7 @@ def test_light_of_a_lamp_equals_the_formula_and_stops_at_a_blocker():
     for point, share in zip(points, free):
         away = light.position - point
         cosine = away[2] / np.linalg.norm(away)
-        assert share == pytest.approx(cosine / (away @ away + NEAR), rel=1e-6)
+        assert share == pytest.approx(cosine / (away @ away + LAMP_SOFTENING), rel=1e-6)
     shaded = received(world(floor, (box(0.4, 0.4, 0.1), (0, 0, 1))), light, points, up, light.position[None])
     assert shaded[0] == 0 and shaded[1:].tolist() == free[1:].tolist()
     below = received(world(floor), light, points, -up, light.position[None])
@@ -92,5 +92,5 @@ def test_radiance_is_reflectance_times_light():
     eye, target = np.array([0.2, -0.8, 1.1]), np.array([-0.2, 0.1, 0.0])
     colour = radiance(scene, stored_light(scene), eye, (target - eye)[None], 1e-3, 0, 1)[0]
     away = np.array([0.5, 0.3, 1.5]) - target
-    share = away[2] / np.linalg.norm(away) / (away @ away + NEAR)
+    share = away[2] / np.linalg.norm(away) / (away @ away + LAMP_SOFTENING)
     np.testing.assert_allclose(colour, 0.5 * (0.4 + share * np.array([2, 1, 0.5])), rtol=0.01)

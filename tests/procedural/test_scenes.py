@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from src.procedural.cameras import cameras
-from src.procedural.scenes import DEPTH_SCALE, FAMILIES, developed, encode_srgb, generate, subpixels
+from src.procedural.scenes import DEPTH_SCALE, LAYOUTS, developed, encode_srgb, generate, subpixels
 from src.procedural.world import World
 from tests.helpers.repository import ROOT
 
 SIZE = (64, 48)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=LAYOUTS)
 def family(request):
     return request.param
 
@@ -60,8 +60,8 @@ def overlap(first, second) -> float:
 
 def test_depth_equals_all_triangles_one_by_one(family, scene):
     """Moeller and Trumbore 1997 over every triangle of the same world, at a few pixels."""
-    rng = np.random.default_rng([list(FAMILIES).index(family), 3])
-    world = World(FAMILIES[family](rng))
+    rng = np.random.default_rng([list(LAYOUTS).index(family), 3])
+    world = World(LAYOUTS[family](rng))
     K, poses = cameras(family, world, rng, 12, SIZE)
     corners = world.vertices[world.faces]
     origin, edges = corners[:, 0], (corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from src.config import FUSION_MODES
-from src.config import load as load_config
+from src.config import load_config as load_config
 from src.mast3r.network import Mast3r, Mast3rConfig
 from src.mast3r.weight_file import write_geometry
 from src.render import episode_renders
 from src.reproducible.files import write_json
-from src.splatt3r.build import build, load, save_trained, scale_reference
+from src.splatt3r.build import build_model, load_model, save_trained, scale_reference
 from src.splatt3r.fusion import resize_features
 from src.splatt3r.fusion_effects import fusion_effects
 from src.splatt3r.network import Splatt3R
@@ -65,10 +65,10 @@ def sample(geometry: Path, channels: int = 0) -> dict[str, torch.Tensor]:
 def test_step_0_with_features_is_the_baseline_bit_for_bit(geometry):
     config = load_config(root=ROOT)
     with torch.no_grad():
-        bare = predict(build(config, geometry, 0), sample(geometry))
+        bare = predict(build_model(config, geometry, 0), sample(geometry))
         for mode, site in product(FUSION_MODES, ("head", "encoder")):
             config.model.fusion_mode, config.model.fusion_site = mode, site
-            fused = predict(build(config, geometry, 24), sample(geometry, 24))
+            fused = predict(build_model(config, geometry, 24), sample(geometry, 24))
             for name in ("means", "quats", "scales", "opacities", "sh"):
                 found, wanted = (getattr(each.output.gaussians, name) for each in (fused, bare))
                 assert torch.equal(found, wanted), (mode, site, name)
@@ -79,17 +79,17 @@ def test_backbones_of_any_width_get_as_many_parameters_as_asked(geometry):
     config = load_config(["model.fusion_parameters=100000"], ROOT)
     for mode, channels in product(FUSION_MODES, (24, 700)):
         config.model.fusion_mode = mode
-        adapters = build(config, geometry, channels).parameter_groups()["F"].values()
+        adapters = build_model(config, geometry, channels).parameter_groups()["F"].values()
         assert sum(p.numel() for p in adapters) == pytest.approx(100_000, rel=0.01), (mode, channels)
-    assert not build(config, geometry, 0).parameter_groups()["F"]
+    assert not build_model(config, geometry, 0).parameter_groups()["F"]
     config.model.fusion_parameters = 20
     with pytest.raises(ValueError, match="model.fusion_parameters is 20, which fusion_mode film"):
-        build(config, geometry, 24)
+        build_model(config, geometry, 24)
 
 
 def test_what_fusion_does_is_measured_on_what_the_network_shows_the_adapters(geometry):
     config = load_config(["model.fusion_hooks=[2,4]", "model.fusion_mode=weighted_sum"], ROOT)
-    network, batch = build(config, geometry, 24), sample(geometry, 24)
+    network, batch = build_model(config, geometry, 24), sample(geometry, 24)
     with torch.no_grad():
         network.fusion["2"].weight += 0.25
         found = fusion_effects(network, [batch])
@@ -104,13 +104,13 @@ def test_what_fusion_does_is_measured_on_what_the_network_shows_the_adapters(geo
         "4": {"relative_change": 0, "weight": 0},
     }
     assert not any(adapter._forward_pre_hooks for adapter in network.fusion.values())
-    assert fusion_effects(build(load_config(root=ROOT), geometry, 0), [sample(geometry)]) == {}
+    assert fusion_effects(build_model(load_config(root=ROOT), geometry, 0), [sample(geometry)]) == {}
 
 
 def test_the_untrained_heads_gaussians_start_as_the_parameters_say(geometry):
     config = load_config(["geometries.tiny.initial_scale=0.02", "geometries.tiny.initial_opacity=0.3"], ROOT)
     with torch.no_grad():
-        gaussians = predict(build(config, geometry, 0), sample(geometry)).output.gaussians
+        gaussians = predict(build_model(config, geometry, 0), sample(geometry)).output.gaussians
     assert gaussians.scales.median().item() == pytest.approx(0.02, rel=0.05)
     assert gaussians.opacities.median().item() == pytest.approx(0.3, abs=0.1)
 
@@ -119,8 +119,8 @@ def test_gaussian_heads_start_from_the_point_heads_where_asked(geometry):
     """What enters the last layer is then the same in both heads; Gaussians have their pixels' colours and the opacity of
     the parameters, and are otherwise what a drawn last layer makes of that."""
     config = load_config(["geometries.tiny.initial_head=points"], ROOT)
-    network = build(config, geometry, 0)
-    drawn = build(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
+    network = build_model(config, geometry, 0)
+    drawn = build_model(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
     for name in ("downstream_head1", "downstream_head2"):
         head, other = getattr(network, name), getattr(drawn, name)
         last = [part.head[-1] for part in (head.dpt, head.gaussian_dpt.dpt, other.gaussian_dpt.dpt)]
@@ -144,26 +144,26 @@ def test_gaussian_heads_cannot_start_from_linear_point_heads(geometry):
     linear = Mast3r(replace(SMALL, head="linear"))
     write_geometry(geometry / "model.safetensors", linear.config, linear.state_dict())
     with pytest.raises(ValueError, match="initial_head is points, but .* linear .* set it to drawn"):
-        build(load_config(["geometries.tiny.initial_head=points"], ROOT), geometry, 0)
-    build(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
+        build_model(load_config(["geometries.tiny.initial_head=points"], ROOT), geometry, 0)
+    build_model(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
 
 
 def test_trained_tensors_come_back(geometry, tmp_path):
     config = load_config(root=ROOT)
-    network = build(config, geometry, 24)
+    network = build_model(config, geometry, 24)
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data += 0.1
     record = {"feature_channels": 24, "train_points": False}
     save_trained(network, tmp_path / "model", record)
-    copy, found = load(config, geometry, tmp_path / "model")
+    copy, found = load_model(config, geometry, tmp_path / "model")
     assert found == record
     for name, value in network.state_dict().items():
         assert torch.equal(copy.state_dict()[name], value), name
 
 
 def test_scales_and_renders_follow_the_prediction(geometry):
-    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
     with torch.no_grad():
         prediction = predict(network, batch)
     lengths = torch.cat(
@@ -203,27 +203,27 @@ def test_trained_gaussian_heads_are_used_as_they_were_trained(geometry):
     write_geometry(geometry / "model.safetensors", SMALL, published.state_dict())
     write_json(geometry / "record.json", {"name": "splatt3r", "sh_degree": 1, "use_offsets": False})
     right = ["model.geometry=splatt3r", "model.sh_degree=1", "model.use_offsets=false"]
-    network = build(load_config(right, ROOT), geometry, 0)
+    network = build_model(load_config(right, ROOT), geometry, 0)
     head = network.downstream_head2.gaussian_dpt.dpt.head[-1].weight
     assert torch.equal(head, published.downstream_head2.gaussian_dpt.dpt.head[-1].weight) and network.head_loaded
-    frozen = build(load_config([*right, "model.freeze_gaussian_head=true"], ROOT), geometry, 24)
+    frozen = build_model(load_config([*right, "model.freeze_gaussian_head=true"], ROOT), geometry, 24)
     assert {name.split(".")[0] for name, p in frozen.named_parameters() if p.requires_grad} == {"fusion"}
     with pytest.raises(
         ValueError,
         match="model.sh_degree is 0, but the Gaussian heads of geometry splatt3r were trained "
         "with 1; set model.sh_degree=1",
     ):
-        build(load_config([*right, "model.sh_degree=0"], ROOT), geometry, 0)
+        build_model(load_config([*right, "model.sh_degree=0"], ROOT), geometry, 0)
     with pytest.raises(ValueError, match="model.use_offsets is True, .* set model.use_offsets=false"):
-        build(load_config([*right, "model.use_offsets=true"], ROOT), geometry, 0)
+        build_model(load_config([*right, "model.use_offsets=true"], ROOT), geometry, 0)
 
 
 def test_scales_stay_the_frozen_geometrys_whatever_is_trained(geometry):
     batch = sample(geometry)
     with torch.no_grad():
-        expected = predict(build(load_config(root=ROOT), geometry, 0), batch).scales
+        expected = predict(build_model(load_config(root=ROOT), geometry, 0), batch).scales
         for overrides, channels in ((["model.strategy=fusion_finetune"], 0), (["model.fusion_site=encoder"], 24)):
-            network = build(load_config(overrides, ROOT), geometry, channels)
+            network = build_model(load_config(overrides, ROOT), geometry, channels)
             frozen, given = scale_reference(network, geometry), sample(geometry, channels)
             for parameter in network.parameters():
                 if parameter.requires_grad:
@@ -231,11 +231,11 @@ def test_scales_stay_the_frozen_geometrys_whatever_is_trained(geometry):
             assert torch.equal(predict(network, given, frozen).scales, expected)
             assert not torch.equal(predict(network, given).scales, expected)
     for backbone in (0, 24):
-        assert scale_reference(build(load_config(root=ROOT), geometry, backbone), geometry) is None
+        assert scale_reference(build_model(load_config(root=ROOT), geometry, backbone), geometry) is None
 
 
 def test_pairs_without_depth_have_a_scale_and_all_valid_pixels(geometry):
-    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
     batch["depth"] = torch.zeros_like(batch["depth"])
     batch["valid"] = torch.ones_like(batch["valid"])
     batch["valid"][0, 2, 3] = False
@@ -248,7 +248,7 @@ def test_pairs_without_depth_have_a_scale_and_all_valid_pixels(geometry):
 
 @torch.no_grad()
 def test_true_points_take_the_place_of_predicted_ones(geometry):
-    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
     plain = predict(network, batch)
     generator = torch.Generator().manual_seed(4)
     truth = torch.randn(1, 2, 32, 32, 3, generator=generator)
@@ -270,7 +270,7 @@ def test_true_points_take_the_place_of_predicted_ones(geometry):
 @torch.no_grad()
 def test_true_points_of_scenes_without_a_metre_take_the_predicted_size(geometry):
     """Whatever the unit of depths and poses, the Gaussians stand in the same places and the scale makes up for it."""
-    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
     truth = torch.rand(1, 2, 32, 32, 3, generator=torch.Generator().manual_seed(4))
     truth[0, 0, 3, 5] = torch.nan
     own = predict(network, batch).output.points1.pts3d[0, 3, 5]
@@ -296,10 +296,13 @@ def test_floors_show_the_frozen_geometrys_points_whatever_is_trained_or_given(ge
     for head in (forwards.downstream_head1, forwards.downstream_head2):
         head.dpt.head[-1].bias[2] = 2.0  # points before the camera, where pictures show them
     write_geometry(geometry / "model.safetensors", SMALL, forwards.state_dict())
-    network, given = build(load_config(root=ROOT), geometry, 0), {key: x[0] for key, x in sample(geometry).items()}
+    network, given = (
+        build_model(load_config(root=ROOT), geometry, 0),
+        {key: x[0] for key, x in sample(geometry).items()},
+    )
     wanted, _ = episode_renders(network, given, True, "strict")
     oracle, _ = episode_renders(network, given | {"true_points": torch.ones(2, 32, 32, 3)}, True, "strict")
-    tuned = build(load_config(["model.strategy=fusion_finetune"], ROOT), geometry, 0)
+    tuned = build_model(load_config(["model.strategy=fusion_finetune"], ROOT), geometry, 0)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
             parameter += 0.05
@@ -312,7 +315,7 @@ def test_floors_show_the_frozen_geometrys_points_whatever_is_trained_or_given(ge
 
 
 def test_with_true_points_the_gaussian_head_still_learns(geometry):
-    network, batch = build(load_config(root=ROOT), geometry, 0), sample(geometry)
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
     prediction = predict(network, batch | {"true_points": torch.full((1, 2, 32, 32, 3), 0.5)})
     prediction.output.gaussians.means.square().sum().backward()
     last = network.downstream_head1.gaussian_dpt.dpt.head[-1].bias.grad

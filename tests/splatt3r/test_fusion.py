@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from src.splatt3r.fusion import (
-    MODES,
-    DINOv2FeatureFusionAdapter,
+    ADAPTERS,
+    FusionAdapter,
     FusionConfig,
     group_norm,
     inner_width,
@@ -40,25 +40,23 @@ def test_parameter_counts(widths, identity):
         "film": add + 2 * width**2 + 2 * width,
         "bottleneck": r * (channels + 3) + r * (width + 3) + r * width + width,
     }
-    assert counts.keys() == MODES.keys()
+    assert counts.keys() == ADAPTERS.keys()
     for mode, wanted in counts.items():
         with torch.device("meta"):
-            adapter = DINOv2FeatureFusionAdapter(channels, width, fusion_mode=mode, identity_init=identity)
+            adapter = FusionAdapter(channels, width, fusion_mode=mode, identity_init=identity)
         assert sum(p.numel() for p in adapter.parameters()) == wanted, mode
 
 
 ARMS = [(384, "head"), (588, "head"), (1536, "head"), (768, "encoder")]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ADAPTERS)
 @pytest.mark.parametrize("total", [300_000, 1_000_000])
 def test_every_arm_can_have_the_same_number_of_parameters(mode, total):
     for channels, site in ARMS:
         widths = [192] if site == "encoder" else [160, 160]
         inner = inner_width(FusionConfig(channels, site, mode=mode, parameters=total), widths)
-        adapters = [
-            DINOv2FeatureFusionAdapter(channels, width, fusion_mode=mode, inner_width=inner) for width in widths
-        ]
+        adapters = [FusionAdapter(channels, width, fusion_mode=mode, inner_width=inner) for width in widths]
         assert sum(p.numel() for adapter in adapters for p in adapter.parameters()) == pytest.approx(total, rel=0.01)
         tokens, features = maps(widths[0], channels)
         assert torch.equal(adapters[0](tokens, features), tokens)
@@ -78,7 +76,7 @@ def test_a_number_of_parameters_out_of_reach_is_refused_with_what_is_in_reach():
 
 def test_a_narrow_start_changes_what_is_fused():
     tokens, features = maps(160, 48)
-    adapter = DINOv2FeatureFusionAdapter(48, 160, fusion_mode="add", identity_init=False, inner_width=7)
+    adapter = FusionAdapter(48, 160, fusion_mode="add", identity_init=False, inner_width=7)
     conv, norm, _ = adapter.condense
     narrow = conv1x1(features, conv)
     narrow = torch.stack([(x - x.mean()) / (x.var(unbiased=False) + norm.eps).sqrt() for x in narrow])
@@ -87,19 +85,19 @@ def test_a_narrow_start_changes_what_is_fused():
     torch.testing.assert_close(adapter(tokens, features), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ADAPTERS)
 @pytest.mark.parametrize("width", [160, 192, 24])
 def test_the_identity_at_initialisation_is_exact(mode, width):
     tokens, features = maps(width, 48)
-    adapter = DINOv2FeatureFusionAdapter(48, width, fusion_mode=mode)
+    adapter = FusionAdapter(48, width, fusion_mode=mode)
     assert torch.equal(adapter(tokens, 1000 * features), tokens)
 
 
 @pytest.mark.parametrize("identity", [True, False])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ADAPTERS)
 def test_every_parameter_moves_within_three_steps(mode, identity):
     tokens, features = maps(160, 48)
-    adapter = DINOv2FeatureFusionAdapter(48, 160, fusion_mode=mode, identity_init=identity)
+    adapter = FusionAdapter(48, 160, fusion_mode=mode, identity_init=identity)
     before = {name: p.detach().clone() for name, p in adapter.named_parameters()}
     optimiser = torch.optim.SGD(adapter.parameters(), lr=0.1)
     target = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(9))
@@ -193,10 +191,10 @@ def expected(mode, adapter, tokens, features, output_dim, identity):
 
 
 @pytest.mark.parametrize("output_dim, identity", [(64, True), (64, False), (96, False)])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ADAPTERS)
 def test_forward_agrees_with_the_formulas(mode, output_dim, identity):
     tokens, features = (x.double() for x in maps(64, 40))
-    adapter = DINOv2FeatureFusionAdapter(40, 64, output_dim, mode, identity).double()
+    adapter = FusionAdapter(40, 64, output_dim, mode, identity).double()
     g = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for p in adapter.parameters():  # away from the special values of the start
@@ -211,15 +209,15 @@ def test_forward_agrees_with_the_formulas(mode, output_dim, identity):
 
 def test_literal_weighted_sum_starts_half_and_half():
     tokens, features = maps(64, 40)
-    adapter = DINOv2FeatureFusionAdapter(40, 64, fusion_mode="weighted_sum", identity_init=False)
+    adapter = FusionAdapter(40, 64, fusion_mode="weighted_sum", identity_init=False)
     torch.testing.assert_close(adapter(tokens, features), (tokens + adapter.project_features(features)) / 2)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ADAPTERS)
 def test_gradients_flow_into_every_parameter_by_step_1(mode):
     """No zero stands behind another zero: the layer that starts at 0 moves first, and all others with the next step."""
     tokens, features = maps(160, 48)
-    adapter = DINOv2FeatureFusionAdapter(48, 160, fusion_mode=mode, inner_width=11)
+    adapter = FusionAdapter(48, 160, fusion_mode=mode, inner_width=11)
     target = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(9))
     optimiser = torch.optim.SGD(adapter.parameters(), lr=0.5)
     alive = []
@@ -231,20 +229,20 @@ def test_gradients_flow_into_every_parameter_by_step_1(mode):
     assert alive[0] and alive[1] == {name for name, _ in adapter.named_parameters()}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ADAPTERS)
 def test_a_moved_adapter_tells_a_feature_map_from_its_cells_in_another_order(mode):
     tokens, features = maps(64, 40)
-    adapter = DINOv2FeatureFusionAdapter(40, 64, fusion_mode=mode)
+    adapter = FusionAdapter(40, 64, fusion_mode=mode)
     with torch.no_grad():
         for p in adapter.parameters():
             p += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
         assert not torch.allclose(adapter(tokens, features), adapter(tokens, features.flip(2, 3)), atol=1e-3)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ADAPTERS)
 def test_the_effect_is_nothing_at_first_and_then_what_the_output_says(mode):
     tokens, features = maps(64, 40)
-    adapter = DINOv2FeatureFusionAdapter(40, 64, fusion_mode=mode)
+    adapter = FusionAdapter(40, 64, fusion_mode=mode)
     assert adapter.effect(tokens, features)["relative_change"] == 0
     with torch.no_grad():
         for p in adapter.parameters():
@@ -285,18 +283,18 @@ def test_weights_depend_on_the_generator_alone():
     for seed in (0, 0, 1):
         torch.rand(1)
         generator = torch.Generator().manual_seed(seed)
-        states.append(DINOv2FeatureFusionAdapter(40, 64, generator=generator).project_features[0].weight)
+        states.append(FusionAdapter(40, 64, generator=generator).project_features[0].weight)
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
 
 def test_addition_is_an_alias_and_other_mistakes_are_refused():
-    assert type(DINOv2FeatureFusionAdapter(40, 64, fusion_mode="addition")) is MODES["add"]
+    assert type(FusionAdapter(40, 64, fusion_mode="addition")) is ADAPTERS["add"]
     with pytest.raises(ValueError, match="concat, add, weighted_sum"):
-        DINOv2FeatureFusionAdapter(40, 64, fusion_mode="sum")
+        FusionAdapter(40, 64, fusion_mode="sum")
     with pytest.raises(ValueError, match="identity_init"):
-        DINOv2FeatureFusionAdapter(40, 64, output_dim=96)
+        FusionAdapter(40, 64, output_dim=96)
     with pytest.raises(ValueError, match="resize_features"):
-        DINOv2FeatureFusionAdapter(40, 64)(torch.zeros(1, 64, 3, 4), torch.zeros(1, 40, 4, 4))
+        FusionAdapter(40, 64)(torch.zeros(1, 64, 3, 4), torch.zeros(1, 40, 4, 4))
     for wrong in ({"channels": 0}, {"channels": 8, "site": "no"}, {"channels": 8, "site": "encoder", "hooks": (6,)}):
         with pytest.raises(ValueError, match="model."):
             FusionConfig(**wrong)

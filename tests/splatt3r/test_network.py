@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.mast3r.network import MAST3R, Mast3r, Mast3rConfig, PointMap
-from src.splatt3r.fusion import MODES, SITES, FusionConfig
+from src.splatt3r.fusion import ADAPTERS, SITES, FusionConfig
 from src.splatt3r.gaussian_head import GaussianHead, Limits, activate, offsets, wxyz
 from src.splatt3r.network import Splatt3R, load_trained, trained_state_dict
 from src.splatting.sh import rgb_to_dc
@@ -247,7 +247,7 @@ def test_fusion_adds_only_its_own_keys(fusion, added):
     assert sum(p.numel() for p in model.parameters()) == 729_044_772 + added
 
 
-FUSIONS = [FusionConfig(40, site, mode=mode) for site in SITES for mode in MODES]
+FUSIONS = [FusionConfig(40, site, mode=mode) for site in SITES for mode in ADAPTERS]
 FUSIONS += [
     FusionConfig(40, hooks=(2, 3, 4)),
     FusionConfig(40, parameters=60_000),
@@ -381,7 +381,7 @@ CASES = [  # fusion, arguments, groups trained
     (None, {"strategy": "fusion_finetune", "freeze_encoder": False}, "GDE"),
     *(
         (FusionConfig(40, site, mode=mode, identity_init=False), {"strategy": strategy}, trained)
-        for mode in MODES
+        for mode in ADAPTERS
         for site, strategy, trained in (("head", "feature_extraction", "FG"), ("encoder", "full_finetune", "FGDE"))
     ),
 ]
@@ -436,7 +436,7 @@ def test_checkpointing_recomputes_activations_and_gives_the_same_gradients(fusio
         assert torch.equal(gradient, gradients[1][name]), name
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ADAPTERS)
 @pytest.mark.parametrize("site", SITES)
 def test_identity_adapters_learn(site, mode):
     model = tiny(FusionConfig(40, site=site, mode=mode)).train()

@@ -6,7 +6,7 @@ import torch
 from src.splatting import reference
 from src.splatting.cpu import rasterize
 from src.timing import rasterizers
-from src.timing.rasterizers import compare, disagreement, forward_and_backward, intersections, same_bits, scene
+from src.timing.rasterizers import disagreement, forward_and_backward, intersections, same_bits, scene, timed_line
 
 
 def test_the_scene_has_two_gaussians_per_pixel_and_fills_the_picture():
@@ -48,8 +48,8 @@ def test_a_line_holds_both_or_says_why_not(monkeypatch, available, pattern):
     monkeypatch.setitem(rasterizers.REPEATS, 32, 2)
     memory = type("Memory", (), {"available": available})
     monkeypatch.setattr(rasterizers.psutil, "virtual_memory", lambda: memory)
-    assert re.search(pattern, compare(32))
+    assert re.search(pattern, timed_line(32))
 
 
 def test_a_line_without_torch():
-    assert compare(112, 1.0, against_torch=False).split()[:3] == ["112", "25088", "1"]
+    assert timed_line(112, 1.0, against_torch=False).split()[:3] == ["112", "25088", "1"]

@@ -10,14 +10,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Iterable, Iterator, TextIO
 
-from src.datasets.co3d.layout import FRAMES, KEY, SEQUENCES, annotation_files, leaves_root
+from src.datasets.co3d.layout import CO3D_KEY, FRAME_LIST, SEQUENCE_LIST, annotation_files, leaves_root
 from src.datasets.json_node import Node
 from src.reproducible.hashes import file_hash
 
 DEFAULT_FORMAT = "ndc_norm_image_bounds"  # of files that state none
 FORMATS = ("ndc_isotropic", DEFAULT_FORMAT)
-BROKEN = (OSError, EOFError, zlib.error, ValueError, RecursionError)
-CHUNK = 1 << 20  # characters of a list that are in memory together
+BROKEN_LIST = (OSError, EOFError, zlib.error, ValueError, RecursionError)
+CHUNK_CHARACTERS = 1 << 20  # characters of a list that are in memory together
 FIRST, NEXT = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")  # what an entry of a list follows
 EMPTY, END = re.compile(r"\s*\[\s*\]\s*"), re.compile(r"\s*\]\s*")
 
@@ -48,7 +48,7 @@ def path_of(node: Node | None) -> str | None:
     raises    ValueError when it points out of the root
     """
     if node is not None and leaves_root(node.text()):
-        raise node.fault(f"found {node.value!r}, wanted a path below {KEY}.root")
+        raise node.fault(f"found {node.value!r}, wanted a path below {CO3D_KEY}.root")
     return None if node is None else node.text()
 
 
@@ -152,7 +152,7 @@ def listed_file(root: Path, file: str, sha256: str | None) -> Path:
     """
     path = root / file
     if not path.is_file():
-        raise FileNotFoundError(f"CO3D's {file} is missing in {KEY}.root; take it from its publisher.")
+        raise FileNotFoundError(f"CO3D's {file} is missing in {CO3D_KEY}.root; take it from its publisher.")
     if sha256 is not None and file_hash(path) != sha256:
         raise AnnotationError(f"{file} has changed since the dataset was listed; run dvc repro -f download.")
     return path
@@ -170,7 +170,7 @@ def read_node(root: Path, file: str, sha256: str | None = None) -> Node:
     data = listed_file(root, file, sha256).read_bytes()
     try:
         return Node(file, "", json.loads(gzip.decompress(data) if file.endswith(".jgz") else data))
-    except BROKEN as error:
+    except BROKEN_LIST as error:
         raise broken(file, error) from error
 
 
@@ -184,7 +184,7 @@ def entries_of(stream: TextIO) -> Iterator[object]:
         try:
             value, end = decode(text, start.end() if (start := before.match(text, place)) else len(text))
         except ValueError:
-            if more := stream.read(CHUNK):
+            if more := stream.read(CHUNK_CHARACTERS):
                 text, place = text[place:] + more, 0
                 continue
             if (EMPTY if before is FIRST else END).fullmatch(text, place):
@@ -204,7 +204,7 @@ def list_entries(root: Path, file: str, sha256: str | None = None) -> Iterator[N
         with gzip.open(path, "rt", encoding="utf8") as stream:
             for number, value in enumerate(entries_of(stream)):
                 yield Node(file, f"/{number}", value)
-    except BROKEN as error:
+    except BROKEN_LIST as error:
         raise broken(file, error) from error
 
 
@@ -267,9 +267,9 @@ def read_category(root: Path, name: str, hashes: dict[str, str]) -> Category:
 
     raises    AnnotationError for a file that is broken, lacks a required key or has a wrong type
     """
-    file, sequences = f"{name}/{FRAMES}", {}
+    file, sequences = f"{name}/{FRAME_LIST}", {}
     frames = packed_sequences(map(frame_annotation, list_entries(root, file, hashes.get(file))))
-    for node in read_node(root, f"{name}/{SEQUENCES}", hashes.get(f"{name}/{SEQUENCES}")).items():
+    for node in read_node(root, f"{name}/{SEQUENCE_LIST}", hashes.get(f"{name}/{SEQUENCE_LIST}")).items():
         sequence = sequence_annotation(node)
         if sequences.setdefault(sequence.name, sequence) != sequence:
             raise node.fault(f"sequence {sequence.name} is listed twice, with different qualities")

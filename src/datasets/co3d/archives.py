@@ -12,10 +12,10 @@ from pathlib import Path
 
 RATIO = 200  # unpacked over packed size above which a member is taken for a bomb
 GROWTH = 3  # unpacked over packed size of a whole archive
-SMALL = 1 << 28  # bytes an archive may always grow to: lists in JSON pack well
+SMALL_ARCHIVE = 1 << 28  # bytes an archive may always grow to: lists in JSON pack well
 ENCRYPTED = 1  # bit of a member's flags
 PIECE = 1 << 20  # bytes
-BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError)
+BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError)
 
 
 class ArchiveError(ValueError):
@@ -84,7 +84,7 @@ def check_members(members: list[zipfile.ZipInfo], archive: str) -> None:
 def check_size(total: int, packed: int, archive: str, folder: Path) -> None:
     """raises ArchiveError when `total` unpacked bytes are absurd for `packed` ones, or more than the disk has free"""
     free = shutil.disk_usage(folder).free
-    if total > max(SMALL, GROWTH * packed):
+    if total > max(SMALL_ARCHIVE, GROWTH * packed):
         raise ArchiveError(
             f"{archive} would grow from {packed} to {total} bytes, more than {GROWTH} times (free: "
             f"{free}); nothing was extracted, take the archive from its publisher."
@@ -132,7 +132,7 @@ def extract(path: Path, folder: Path) -> dict:
         for member in files:
             (folder / member.filename).parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary / member.filename, folder / member.filename)
-    except (*BROKEN, OSError) as error:
+    except (*BROKEN_ARCHIVE, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise ArchiveError(
                 f"{path.name} needs {total} bytes unpacked, but {folder} has only "

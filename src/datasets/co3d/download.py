@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from src.config import Co3d, Co3dSource
 from src.datasets.co3d.archives import extract
-from src.datasets.co3d.layout import KEY, SUBSETS, annotation_files, categories_in, chosen_categories, tree_root
+from src.datasets.co3d.layout import CO3D_KEY, SUBSETS, annotation_files, categories_in, chosen_categories, tree_root
 from src.datasets.json_node import Node
 from src.fetching.fetch import FetchError, download, part_of, remote_size
 from src.reproducible.files import read_json, write_json
@@ -22,7 +22,7 @@ from src.reproducible.hashes import file_hash
 
 LINKS, CHECKSUMS, METADATA = "links.json", "co3d_sha256.json", "METADATA"
 SPACE = 2.2  # times the archives' bytes: packed and unpacked at once
-INSTEAD = f"place the dataset by hand and name its folder in {KEY}.root"
+INSTEAD = f"place the dataset by hand and name its folder in {CO3D_KEY}.root"
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def official_list(source: Co3dSource, root: Path, name: str) -> Node:
         except FetchError as error:
             raise FetchError(
                 f"CO3D's {name} cannot be had: {error}; name a folder that holds {LINKS} and {CHECKSUMS} "
-                f"in {KEY}.upstream, or {INSTEAD}."
+                f"in {CO3D_KEY}.upstream, or {INSTEAD}."
             ) from error
     elif not path.is_file():
         raise FetchError(
-            f"{KEY}.upstream is {source.upstream!r}, where there is no {name}; name a folder or address "
+            f"{CO3D_KEY}.upstream is {source.upstream!r}, where there is no {name}; name a folder or address "
             f"that has {LINKS} and {CHECKSUMS}, or {INSTEAD}."
         )
     return Node.read(path.read_bytes(), name)
@@ -90,13 +90,13 @@ def listed_archives(source: Co3dSource, root: Path) -> tuple[Archive, list[Archi
     if unstated and not source.allow_unverified:
         raise ValueError(
             f"{CHECKSUMS} states no checksum of {', '.join(unstated)}; take it from the same place as "
-            f"{LINKS}, or set {KEY}.allow_unverified to true to do without."
+            f"{LINKS}, or set {CO3D_KEY}.allow_unverified to true to do without."
         )
     (metadata,) = archives_of(links, checksums, METADATA)
     return metadata, archives
 
 
-def address(source: Co3dSource, archive: Archive) -> str:
+def archive_address(source: Co3dSource, archive: Archive) -> str:
     """Where an archive is downloaded from."""
     return f"{source.mirror.rstrip('/')}/{archive.url.rsplit('/', 1)[-1]}" if source.mirror else archive.url
 
@@ -114,8 +114,8 @@ def local_copy(source: Co3dSource, archive: Archive) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     raise FetchError(
-        f"{KEY}.mirror ({source.mirror}) holds no {archive.url.rsplit('/', 1)[-1]}; place it there, or "
-        f"leave {KEY}.mirror empty to download it."
+        f"{CO3D_KEY}.mirror ({source.mirror}) holds no {archive.url.rsplit('/', 1)[-1]}; place it there, or "
+        f"leave {CO3D_KEY}.mirror empty to download it."
     )
 
 
@@ -146,7 +146,7 @@ def wrong_hash(path: Path, archive: Archive, found: str, remedy: str) -> FetchEr
     return FetchError(f"{path} has SHA-256 {found}, but its publisher states {archive.sha256}; {remedy}.")
 
 
-def fetched(source: Co3dSource, root: Path, archive: Archive) -> tuple[Path, str]:
+def fetched_archive(source: Co3dSource, root: Path, archive: Archive) -> tuple[Path, str]:
     """A verified copy of an archive and its SHA-256; one that arrives wrong is fetched once more.
 
     raises    FetchError; a download that is wrong twice stays beside it as .bad
@@ -156,14 +156,14 @@ def fetched(source: Co3dSource, root: Path, archive: Archive) -> tuple[Path, str
         if archive.sha256 not in ("", found := checked_hash(path, note)):
             raise wrong_hash(path, archive, found, "replace it")
         return path, found
-    path, url = root / ".archives" / archive.name, address(source, archive)
+    path, url = root / ".archives" / archive.name, archive_address(source, archive)
     for last in (False, True):
         try:
             download(url, path)
         except FetchError as error:
             raise FetchError(
                 f"CO3D's {archive.name} cannot be had: {error}; what came of it is kept in "
-                f"{part_of(path)}: run dvc repro again, name another server or a folder in {KEY}.mirror, "
+                f"{part_of(path)}: run dvc repro again, name another server or a folder in {CO3D_KEY}.mirror, "
                 f"or {INSTEAD}."
             ) from error
         if archive.sha256 in ("", found := checked_hash(path, note)):
@@ -173,7 +173,9 @@ def fetched(source: Co3dSource, root: Path, archive: Archive) -> tuple[Path, str
             path.unlink()
     bad = path.with_name(path.name + ".bad")
     os.replace(path, bad)
-    raise wrong_hash(bad, archive, found, f"{url} gave it twice: try later, or name another server in {KEY}.mirror")
+    raise wrong_hash(
+        bad, archive, found, f"{url} gave it twice: try later, or name another server in {CO3D_KEY}.mirror"
+    )
 
 
 def check_space(source: Co3dSource, root: Path, missing: list[Archive]) -> None:
@@ -181,13 +183,13 @@ def check_space(source: Co3dSource, root: Path, missing: list[Archive]) -> None:
     sizes = []
     for archive in missing:
         local = local_copy(source, archive)
-        sizes.append(local.stat().st_size if local else remote_size(address(source, archive)) or 0)
+        sizes.append(local.stat().st_size if local else remote_size(archive_address(source, archive)) or 0)
     kept = [part_of(root / ".archives" / archive.name) for archive in missing]
     needed = int(SPACE * sum(sizes)) - sum(part.stat().st_size for part in kept if part.is_file())
     if needed > (free := shutil.disk_usage(root).free):
         raise FetchError(
             f"CO3D's {len(missing)} archives need {needed} bytes in {root}, which has {free} free; free "
-            f"some space, name another folder in {KEY}.store, or fewer {KEY}.categories."
+            f"some space, name another folder in {CO3D_KEY}.store, or fewer {CO3D_KEY}.categories."
         )
 
 
@@ -199,7 +201,7 @@ def fetch_metadata(source: Co3dSource, root: Path, metadata: Archive) -> None:
     new.parent.mkdir(exist_ok=True)
     if (path := local_copy(source, metadata)) is None:
         try:
-            download(address(source, metadata), path := new)
+            download(archive_address(source, metadata), path := new)
         except FetchError as error:
             raise FetchError(f"CO3D's {SUBSETS} cannot be had: {error}; run dvc repro again, or {INSTEAD}.") from error
     data = path.read_bytes()
@@ -212,7 +214,7 @@ def fetch_metadata(source: Co3dSource, root: Path, metadata: Archive) -> None:
     os.replace(new, root / SUBSETS)
 
 
-def fill(source: Co3dSource, root: Path) -> list[Archive]:
+def fill_root(source: Co3dSource, root: Path) -> list[Archive]:
     """Make `root` hold the categories asked for, continuing what an earlier run left unfinished."""
     root.mkdir(parents=True, exist_ok=True)
     metadata, archives = listed_archives(source, root)
@@ -220,7 +222,7 @@ def fill(source: Co3dSource, root: Path) -> list[Archive]:
     missing = [archive for archive in archives if not unpacked(root, archive)]
     check_space(source, root, missing)
     for archive in tqdm(missing, "archives", disable=not missing):
-        path, sha256 = fetched(source, root, archive)
+        path, sha256 = fetched_archive(source, root, archive)
         about = extract(path, root)
         write_json(note_of(root, archive), about | {"sha256": sha256, "verified": bool(archive.sha256)})
         if path.parent == root / ".archives" and not source.keep_archives:
@@ -272,10 +274,10 @@ def fetch_co3d(block: Co3d, folder: Path, workers: int) -> dict:
     source, archives = block.source, []
     root = tree_root(source)
     if source.root:
-        categories = chosen_categories(source.categories, categories_in(root), f"{KEY}.root ({source.root})")
+        categories = chosen_categories(source.categories, categories_in(root), f"{CO3D_KEY}.root ({source.root})")
     else:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):
-            archives = fill(source, root)
+            archives = fill_root(source, root)
         categories = sorted({archive.category for archive in archives})
     return manifest_of(root, source.subset, categories, archives)

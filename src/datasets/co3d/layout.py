@@ -6,10 +6,10 @@ from pathlib import Path
 from src.config import Co3dSource
 from src.reproducible.files import existing_root
 
-KEY = "datasets.co3d.source"
-FRAMES, SEQUENCES = "frame_annotations.jgz", "sequence_annotations.jgz"
+CO3D_KEY = "datasets.co3d.source"
+FRAME_LIST, SEQUENCE_LIST = "frame_annotations.jgz", "sequence_annotations.jgz"
 SUBSETS = "category_to_subset_name_list.json"
-HOLDS = f"CO3D v2 as its publisher unpacks it, a folder per category with {FRAMES}"
+CO3D_ROOT_HOLDS = f"CO3D v2 as its publisher unpacks it, a folder per category with {FRAME_LIST}"
 
 
 def tree_root(source: Co3dSource) -> Path:
@@ -19,12 +19,12 @@ def tree_root(source: Co3dSource) -> Path:
     raises    FileNotFoundError when `root` names no folder
     """
     if source.root:
-        return existing_root(source.root, f"{KEY}.root", HOLDS)
+        return existing_root(source.root, f"{CO3D_KEY}.root", CO3D_ROOT_HOLDS)
     return Path(os.environ.get("DVC_ROOT", "."), Path(source.store).expanduser(), source.subset)
 
 
 def categories_in(root: Path) -> list[str]:
-    return sorted(path.parent.name for path in root.glob(f"*/{FRAMES}"))
+    return sorted(path.parent.name for path in root.glob(f"*/{FRAME_LIST}"))
 
 
 def chosen_categories(wanted: list[str], there: list[str], where: str) -> list[str]:
@@ -33,10 +33,10 @@ def chosen_categories(wanted: list[str], there: list[str], where: str) -> list[s
     raises    ValueError naming the valid ones when one is not `there`, or when there is none
     """
     if not there:
-        raise ValueError(f"{where} holds no category; {KEY}.root must name a folder with {HOLDS}.")
+        raise ValueError(f"{where} holds no category; {CO3D_KEY}.root must name a folder with {CO3D_ROOT_HOLDS}.")
     if unknown := sorted(set(wanted) - set(there)):
         raise ValueError(
-            f"{KEY}.categories names {', '.join(unknown)}, which {where} does not have; choose from "
+            f"{CO3D_KEY}.categories names {', '.join(unknown)}, which {where} does not have; choose from "
             f"{', '.join(sorted(there))}."
         )
     return sorted(set(wanted) or set(there))
@@ -45,7 +45,7 @@ def chosen_categories(wanted: list[str], there: list[str], where: str) -> list[s
 def annotation_files(root: Path, category: str) -> list[str]:
     """What describes a category, relative to the root."""
     lists = sorted(path.relative_to(root).as_posix() for path in (root / category / "set_lists").glob("*.json"))
-    return [f"{category}/{FRAMES}", f"{category}/{SEQUENCES}", *lists]
+    return [f"{category}/{FRAME_LIST}", f"{category}/{SEQUENCE_LIST}", *lists]
 
 
 def leaves_root(path: str) -> bool:
@@ -61,7 +61,7 @@ def inside(root: Path, path: str) -> Path:
     file = (root / path).resolve()
     if leaves_root(path) or not file.is_relative_to(root.resolve()):
         raise ValueError(
-            f"The annotations of CO3D name {path!r}, which lies outside {KEY}.root; repair them, or take "
+            f"The annotations of CO3D name {path!r}, which lies outside {CO3D_KEY}.root; repair them, or take "
             "them from their publisher."
         )
     return file

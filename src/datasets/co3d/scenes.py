@@ -14,16 +14,16 @@ import numpy as np
 
 from src.config import Co3d
 from src.datasets.co3d.annotations import Category, FrameAnnotation, Packed, read_category
-from src.datasets.co3d.layout import KEY, inside, tree_root
+from src.datasets.co3d.layout import CO3D_KEY, inside, tree_root
 from src.datasets.recording import Catalogue, Recording
 from src.datasets.splits import SPLITS, share_of, split_of
 from src.datasets.usable import Tally
 from src.scenes.pixels import BadPixels, decode_depth, decode_mask, decode_photograph
 from src.scenes.scene import RELIABLE, VALID, Frame
 
-LICENCE = "CC BY-NC 4.0 (Meta), non-commercial"
+CO3D_LICENCE = "CC BY-NC 4.0 (Meta), non-commercial"
 FLIP = np.diag([-1.0, -1.0, 1.0])  # PyTorch3D's axes (x left, y up) to OpenCV's (x right, y down)
-EVERY = 5  # of the single-sequence subset's training scenes, one in five validates
+VALIDATION_EVERY = 5  # of the single-sequence subset's training scenes, one in five validates
 
 
 def intrinsics(size: list[int], focal: list[float], centre: list[float], format: str) -> np.ndarray:
@@ -141,7 +141,7 @@ class Sequence:
 
 
 @dataclass(frozen=True, eq=False)
-class Listed:
+class ListedSequence:
     """One sequence of a category as its annotations describe it. set: train | dev | test, None where nothing says."""
 
     category: str
@@ -173,7 +173,7 @@ def set_of(frames: list[FrameAnnotation], listed: set[str]) -> str | None:
     return next((name for name in ("test", "dev", "train") if name in said), None)
 
 
-def listed_sequences(category: Category) -> list[Listed]:
+def listed_sequences(category: Category) -> list[ListedSequence]:
     """Every sequence that any of the category's files names, in order of name."""
     words, entries, hidden = defaultdict(set), defaultdict(dict), set()
     for subset, part, listed in category.lists:
@@ -189,7 +189,9 @@ def listed_sequences(category: Category) -> list[Listed]:
         orphans = [name_of(image) for number, image in sorted(entries[name].items()) if number not in known]
         about = category.sequences.get(name)
         quality = {"viewpoint": about and about.quality, "pointcloud": about and about.pointcloud}
-        result.append(Listed(category.name, name, set_of(frames, words[name]), Packed(frames), orphans, quality))
+        result.append(
+            ListedSequence(category.name, name, set_of(frames, words[name]), Packed(frames), orphans, quality)
+        )
     return result
 
 
@@ -200,7 +202,7 @@ def as_listed(frame: FrameAnnotation, hidden: set[tuple[str, int]]) -> FrameAnno
     return frame
 
 
-def quality_fault(listed: Listed, minimum: float) -> str | None:
+def quality_fault(listed: ListedSequence, minimum: float) -> str | None:
     """Why a sequence's cameras are not trusted; None when they are."""
     quality = listed.quality["viewpoint"]
     if quality is None:
@@ -208,7 +210,7 @@ def quality_fault(listed: Listed, minimum: float) -> str | None:
     return None if quality > minimum else "quality_low"
 
 
-def splits(sequences: list[Listed], subset: str) -> dict[str, str]:
+def splits(sequences: list[ListedSequence], subset: str) -> dict[str, str]:
     """Split by scene id. Full: by the share of its name. Single sequence: of each category's development sequences, in
     order of their shares, the first tests and the others train; of all these, one in five validates. The publisher's
     test sequences, which have no depth, train too."""
@@ -221,20 +223,20 @@ def splits(sequences: list[Listed], subset: str) -> dict[str, str]:
         if listed.set != "test":
             categories.add(listed.category)
             training += [] if first else [listed.id]
-    return result | dict.fromkeys(training[::EVERY], "val")
+    return result | dict.fromkeys(training[::VALIDATION_EVERY], "val")
 
 
-def exclusion(listed: Listed, subset: str) -> str | None:
+def exclusion(listed: ListedSequence, subset: str) -> str | None:
     """Why a sequence is left out that has no fault: nothing lists it, or the publisher keeps it for a test."""
     if listed.set is None:
         return "in_no_set"
     return "test_set" if subset == "full" and listed.set == "test" else None
 
 
-def recording(root: Path, listed: Listed, split: str, archives: dict[str, str]) -> Recording:
+def recording(root: Path, listed: ListedSequence, split: str, archives: dict[str, str]) -> Recording:
     """archives: SHA-256 of the category's archives by name, or of the category's list of files."""
     frames = Sequence(root, listed.frames, listed.orphans)
-    about = {"license": LICENCE, "quality": listed.quality, "source": archives, "set": listed.set}
+    about = {"license": CO3D_LICENCE, "quality": listed.quality, "source": archives, "set": listed.set}
     count = len(listed.frames) + len(listed.orphans)
     return Recording(
         listed.id, listed.category, split, "scene", count, frames, about, frames.details, fingerprint=frames.fingerprint
@@ -261,7 +263,7 @@ def co3d_scenes(block: Co3d, raw: Path, manifest: dict) -> Catalogue:
     if not skipped and (lacking := [split for split in SPLITS if split not in chosen.values()]):
         raise ValueError(
             f"CO3D's {len(listed)} usable sequences of {', '.join(manifest['categories'])} leave no scene "
-            f"for {', '.join(lacking)}; name more in {KEY}.categories."
+            f"for {', '.join(lacking)}; name more in {CO3D_KEY}.categories."
         )
     recordings = [
         recording(root, sequence, chosen[sequence.id], manifest["sources"][sequence.category]) for sequence in listed

@@ -29,23 +29,21 @@ from src.splatting.cpu.project import (
     SUM_XY,
     SUM_Y,
     SUM_YY,
-    TILE,
     XY,
     X,
     Y,
 )
-from src.splatting.cpu.simd import any_lane, centres, exp_minus, load, select, spread, store, total
+from src.splatting.cpu.simd import any_lane, blend, broadcast, centres, exp_minus, load, store, total
+from src.splatting.thresholds import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, TILE
 
-MAX_ALPHA = np.float32(0.999)
-MIN_ALPHA = np.float32(1 / 255)
-MIN_TRANSMITTANCE = np.float32(1e-4)  # a footprint that would leave less is not drawn, and ends its pixel
+LEAST, MOST, DARK = np.float32(MIN_ALPHA), np.float32(MAX_ALPHA), np.float32(MIN_TRANSMITTANCE)
 
 PIXELS = TILE * TILE
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
-# Planes of a tile's state, 256 floats each; in the gradient LIGHT is the loss's share in what lies behind.
+# Planes of a tile's state, 256 floats each; in the gradient BEHIND is the loss's share in what lies behind.
 TRANSMITTANCE, R, G, B, Z, OPEN, LAST = range(7)
-LIGHT, TO_R, TO_G, TO_B, TO_Z = 5, 1, 2, 3, 4
+BEHIND, TO_R, TO_G, TO_B, TO_Z = 5, 1, 2, 3, 4
 
 
 @njit(**COMPILED)
@@ -86,7 +84,7 @@ def some_open(state):
     most = load(state, OPEN * PIXELS)
     for y in range(1, TILE):
         row = load(state, OPEN * PIXELS + y * TILE)
-        most = select(row > most, row, most)
+        most = blend(row > most, row, most)
     return any_lane(most > ZERO)
 
 
@@ -106,21 +104,21 @@ def composite_tile(footprints, ids, left, top, state):
             at = row * TILE
             is_open = load(state, OPEN * PIXELS + at)
             alpha = splat[OPACITY] * exp_minus(sigma)
-            alpha = select(alpha < MAX_ALPHA, alpha, MAX_ALPHA)
-            drawn = (is_open > ZERO) & (sigma >= ZERO) & (alpha >= MIN_ALPHA)
+            alpha = blend(alpha < MOST, alpha, MOST)
+            drawn = (is_open > ZERO) & (sigma >= ZERO) & (alpha >= LEAST)
             if not any_lane(drawn):
                 continue
             transmittance = load(state, TRANSMITTANCE * PIXELS + at)
             left_over = transmittance * (ONE - alpha)
-            store(state, OPEN * PIXELS + at, select(drawn & (left_over <= MIN_TRANSMITTANCE), ZERO, is_open))
-            drawn = drawn & (left_over > MIN_TRANSMITTANCE)
-            weight = select(drawn, alpha * transmittance, ZERO)
-            store(state, TRANSMITTANCE * PIXELS + at, select(drawn, left_over, transmittance))
+            store(state, OPEN * PIXELS + at, blend(drawn & (left_over <= DARK), ZERO, is_open))
+            drawn = drawn & (left_over > DARK)
+            weight = blend(drawn, alpha * transmittance, ZERO)
+            store(state, TRANSMITTANCE * PIXELS + at, blend(drawn, left_over, transmittance))
             store(state, R * PIXELS + at, load(state, R * PIXELS + at) + weight * splat[RED])
             store(state, G * PIXELS + at, load(state, G * PIXELS + at) + weight * splat[GREEN])
             store(state, B * PIXELS + at, load(state, B * PIXELS + at) + weight * splat[BLUE])
             store(state, Z * PIXELS + at, load(state, Z * PIXELS + at) + weight * splat[DEPTH])
-            store(state, LAST * PIXELS + at, select(drawn, np.float32(position + 1), load(state, LAST * PIXELS + at)))
+            store(state, LAST * PIXELS + at, blend(drawn, np.float32(position + 1), load(state, LAST * PIXELS + at)))
 
 
 @njit(parallel=True, **COMPILED)
@@ -169,29 +167,29 @@ def composite_tile_backward(footprints, ids, left, top, state, rows):
         dx = (splat[X] - left) - centres()
         y = splat[Y] - top
         first, last = rows_within(y, splat[RADIUS_Y])
-        none = spread(ZERO)
+        none = broadcast(ZERO)
         s, s_y, s_yy, red, green, blue, far = none, none, none, none, none, none, none
         for row in range(first, last):
             dy = y - (np.float32(row) + HALF)
             sigma = dx * (splat[HALF_XX] * dx + splat[XY] * dy) + splat[HALF_YY] * dy * dy
             at = row * TILE
             unclamped = splat[OPACITY] * exp_minus(sigma)
-            alpha = select(unclamped < MAX_ALPHA, unclamped, MAX_ALPHA)
-            drawn = (load(state, LAST * PIXELS + at) > np.float32(position)) & (sigma >= ZERO) & (alpha >= MIN_ALPHA)
+            alpha = blend(unclamped < MOST, unclamped, MOST)
+            drawn = (load(state, LAST * PIXELS + at) > np.float32(position)) & (sigma >= ZERO) & (alpha >= LEAST)
             if not any_lane(drawn):
                 continue
-            behind = load(state, LIGHT * PIXELS + at)
+            behind = load(state, BEHIND * PIXELS + at)
             to_red, to_green = load(state, TO_R * PIXELS + at), load(state, TO_G * PIXELS + at)
             to_blue, to_far = load(state, TO_B * PIXELS + at), load(state, TO_Z * PIXELS + at)
             after = load(state, TRANSMITTANCE * PIXELS + at)
             inverse = ONE / (ONE - alpha)
             before = after * inverse
-            weight = select(drawn, alpha * before, ZERO)
+            weight = blend(drawn, alpha * before, ZERO)
             own = to_red * splat[RED] + to_green * splat[GREEN] + to_blue * splat[BLUE] + to_far * splat[DEPTH]
             to_alpha = before * own - behind * inverse
-            to_sigma = select(drawn & (unclamped <= MAX_ALPHA), ZERO - unclamped * to_alpha, ZERO)
-            store(state, LIGHT * PIXELS + at, behind + weight * own)
-            store(state, TRANSMITTANCE * PIXELS + at, select(drawn, before, after))
+            to_sigma = blend(drawn & (unclamped <= MOST), ZERO - unclamped * to_alpha, ZERO)
+            store(state, BEHIND * PIXELS + at, behind + weight * own)
+            store(state, TRANSMITTANCE * PIXELS + at, blend(drawn, before, after))
             s, s_y, s_yy = s + to_sigma, s_y + to_sigma * dy, s_yy + to_sigma * (dy * dy)
             red, green, blue = red + weight * to_red, green + weight * to_green, blue + weight * to_blue
             far = far + weight * to_far
@@ -240,7 +238,7 @@ def composite_backward(
                         planes[TO_R + channel, y, x] = to_image[channel, top + y, left + x]
                         light += background[channel] * to_image[channel, top + y, left + x]
                     planes[TRANSMITTANCE, y, x] = through
-                    planes[LIGHT, y, x] = through * light
+                    planes[BEHIND, y, x] = through * light
                     planes[TO_Z, y, x] = to_depth[top + y, left + x]
                     planes[LAST, y, x] = last[top + y, left + x]
             count = starts[tile + 1] - starts[tile]

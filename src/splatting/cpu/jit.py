@@ -12,7 +12,7 @@ import numba
 from numba.core.caching import InTreeCacheLocator
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("jit.py", "simd.py", "project.py", "composite.py")
+SOURCES = ("jit.py", "simd.py", "project.py", "composite.py", "../thresholds.py")
 
 digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
 

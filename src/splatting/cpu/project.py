@@ -12,11 +12,9 @@ import numpy as np
 from numba import njit, prange
 
 from src.splatting.cpu.jit import COMPILED
+from src.splatting.thresholds import BLUR, MIN_ALPHA, TILE
 
-TILE = 16  # pixels a side
-BLUR = 0.3  # px^2, low-pass filter
-FAR = 1e10
-MIN_ALPHA = 1 / 255  # weaker contributions to a pixel are dropped
+FAR_PLANE = 1e10
 
 # Columns of a footprint. Exponent at offset (dx, dy) = centre - pixel: HALF_XX dx^2 + XY dx dy + HALF_YY dy^2.
 X, Y, HALF_XX, XY, HALF_YY, OPACITY, RED, GREEN, BLUE, DEPTH, RADIUS_Y = range(11)
@@ -62,7 +60,7 @@ def unit_quaternion(quats, i):
 
 
 @njit(**COMPILED)
-def row(matrix, i):
+def matrix_row(matrix, i):
     return matrix[i, 0], matrix[i, 1], matrix[i, 2]
 
 
@@ -70,7 +68,11 @@ def row(matrix, i):
 def centre_of(means, i, w2c):
     """Centre in the camera's frame."""
     mean = (np.float64(means[i, 0]), np.float64(means[i, 1]), np.float64(means[i, 2]))
-    return dot(row(w2c, 0), mean) + w2c[0, 3], dot(row(w2c, 1), mean) + w2c[1, 3], dot(row(w2c, 2), mean) + w2c[2, 3]
+    return (
+        dot(matrix_row(w2c, 0), mean) + w2c[0, 3],
+        dot(matrix_row(w2c, 1), mean) + w2c[1, 3],
+        dot(matrix_row(w2c, 2), mean) + w2c[2, 3],
+    )
 
 
 @njit(**COMPILED)
@@ -87,7 +89,7 @@ def linearised(centre, camera):
 def camera_axes(quat, scales, i, w2c):
     """The Gaussian's three axes, each as long as its standard deviation, in the camera's frame."""
     a, b, c = axes_of(quat)
-    r0, r1, r2 = row(w2c, 0), row(w2c, 1), row(w2c, 2)
+    r0, r1, r2 = matrix_row(w2c, 0), matrix_row(w2c, 1), matrix_row(w2c, 2)
     return (
         scaled((dot(r0, a), dot(r1, a), dot(r2, a)), np.float64(scales[i, 0])),
         scaled((dot(r0, b), dot(r1, b), dot(r2, b)), np.float64(scales[i, 1])),
@@ -121,7 +123,7 @@ def camera_numbers(K: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 @njit(parallel=True, **COMPILED)
-def project(means, quats, scales, opacities, colors, w2c, camera, width, height, near, footprints, tiles):
+def project_gaussians(means, quats, scales, opacities, colors, w2c, camera, width, height, near, footprints, tiles):
     """Footprints of N Gaussians in one view; those that cover no pixel centre, or hold a nan, get no tiles.
 
     means, quats, scales, opacities, colors  float32, as in rasterize_cpu.rasterize, colors of this view (N, 3)
@@ -135,7 +137,7 @@ def project(means, quats, scales, opacities, colors, w2c, camera, width, height,
         centre = centre_of(means, i, w2c)
         x, y, z = centre
         opacity = np.float64(opacities[i])
-        if not (near <= z <= FAR and opacity >= MIN_ALPHA):
+        if not (near <= z <= FAR_PLANE and opacity >= MIN_ALPHA):
             continue
         quat, _ = unit_quaternion(quats, i)
         a, b, c = camera_axes(quat, scales, i, w2c)
@@ -232,7 +234,7 @@ def project_backward(
         to_u = (2 * to_xx * u[0] + to_xy * v[0], 2 * to_xx * u[1] + to_xy * v[1], 2 * to_xx * u[2] + to_xy * v[2])
         to_v = (2 * to_yy * v[0] + to_xy * u[0], 2 * to_yy * v[1] + to_xy * u[1], 2 * to_yy * v[2] + to_xy * u[2])
 
-        right, under, forward = row(w2c, 0), row(w2c, 1), row(w2c, 2)
+        right, under, forward = matrix_row(w2c, 0), matrix_row(w2c, 1), matrix_row(w2c, 2)
         to_centre = centre_gradient(
             centre,
             camera,

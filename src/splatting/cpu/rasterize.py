@@ -15,14 +15,22 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from src.splatting.cpu.composite import add_rows, composite, composite_backward, deal
-from src.splatting.cpu.project import COLUMNS, DEPTH, GRADIENTS, TILE, camera_numbers, project, project_backward
+from src.splatting.cpu.project import (
+    COLUMNS,
+    DEPTH,
+    GRADIENTS,
+    camera_numbers,
+    project_backward,
+    project_gaussians,
+)
+from src.splatting.thresholds import TILE
 
 LARGEST = 1 << 24  # Gaussians: positions in a tile's list are held in float32
 BLOCK = 1 << 20  # gradient rows held at a time, a bound on memory
 
 
 @dataclass(frozen=True)
-class View:
+class DrawnView:
     """What the gradient of one view needs again."""
 
     w2c: np.ndarray
@@ -53,7 +61,7 @@ def busiest_first(lengths: np.ndarray) -> np.ndarray:
     return np.argsort(-lengths, kind="stable")
 
 
-def draw(
+def draw_view(
     gaussians: list[np.ndarray],
     w2c: np.ndarray,
     K: np.ndarray,
@@ -64,14 +72,14 @@ def draw(
     image: np.ndarray,
     alpha: np.ndarray,
     depth: np.ndarray,
-) -> View:
+) -> DrawnView:
     """Write one view's image, alpha and accumulated depth; `gaussians` are means, quats, scales, opacities, colours."""
     width, height = size
     columns, rows = -(-width // TILE), -(-height // TILE)
     camera = camera_numbers(K, width, height)
     footprints = np.empty((len(gaussians[0]), COLUMNS), np.float32)
     tiles = np.empty((len(gaussians[0]), 4), np.int32)
-    project(*gaussians, w2c, camera, width, height, float(np.float32(near)), footprints, tiles)
+    project_gaussians(*gaussians, w2c, camera, width, height, float(np.float32(near)), footprints, tiles)
 
     visible = np.flatnonzero(tiles[:, 2])
     bits = footprints[visible, DEPTH].view(np.uint32)  # of positive floats: ordered as the floats are
@@ -94,11 +102,11 @@ def draw(
         last,
         reached,
     )
-    return View(w2c, camera, footprints, tiles, offsets, ids, transmittance, last, reached)
+    return DrawnView(w2c, camera, footprints, tiles, offsets, ids, transmittance, last, reached)
 
 
 def draw_backward(
-    view: View,
+    view: DrawnView,
     gaussians: list[np.ndarray],
     background: np.ndarray,
     workers: int,
@@ -148,7 +156,7 @@ class Rasterize(torch.autograd.Function):
         images, alphas, depths = torch.empty(shape[0], 3, *shape[1:]), torch.empty(shape), torch.empty(shape)
         with shared_threads() as workers:
             ctx.views = [
-                draw(
+                draw_view(
                     [*shared, array(colors[v])],
                     poses[v],
                     intrinsics[v],
@@ -185,7 +193,7 @@ class Rasterize(torch.autograd.Function):
         return *gradients, None, None, None, None, None
 
 
-def check(
+def check_inputs(
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
@@ -267,5 +275,5 @@ def rasterize(
     raises      ValueError when a shape, type, device or range above is wrong
     """
     background = means.new_zeros(3) if background is None else background
-    check(means, quats, scales, opacities, colors, w2c, K, width, height, near, background)
+    check_inputs(means, quats, scales, opacities, colors, w2c, K, width, height, near, background)
     return Rasterize.apply(means, quats, scales, opacities, colors, w2c, K, (width, height), near, background)

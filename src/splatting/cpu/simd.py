@@ -42,7 +42,7 @@ class MaskModel(models.PrimitiveModel):
         super().__init__(manager, kind, BITS)
 
 
-def constant(value: float) -> ir.Constant:
+def lane_constant(value: float) -> ir.Constant:
     return ir.Constant(FLOATS, [value] * WIDTH)
 
 
@@ -92,7 +92,7 @@ def lower_and(context, builder, sig, args):
 
 
 @intrinsic
-def select(typingctx, condition, yes, no):
+def blend(typingctx, condition, yes, no):
     """`yes` in the lanes where `condition` holds, `no` elsewhere."""
 
     def emit(context, builder, sig, args):
@@ -113,7 +113,7 @@ def any_lane(typingctx, condition):
 
 
 @intrinsic
-def spread(typingctx, value):
+def broadcast(typingctx, value):
     """Sixteen copies of a float32."""
 
     def emit(context, builder, sig, args):
@@ -132,7 +132,7 @@ def centres(typingctx):
     return signature(lanes), emit
 
 
-def address(context, builder, kind, array, index):
+def lane_address(context, builder, kind, array, index):
     data = cgutils.create_struct_proxy(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), FLOATS.as_pointer())
 
@@ -142,7 +142,7 @@ def load(typingctx, array, index):
     """Sixteen consecutive numbers of a contiguous 1-D float32 array, from `index` on; bounds are the caller's duty."""
 
     def emit(context, builder, sig, args):
-        loaded = builder.load(address(context, builder, sig.args[0], *args))
+        loaded = builder.load(lane_address(context, builder, sig.args[0], *args))
         loaded.align = 4
         return loaded
 
@@ -154,7 +154,7 @@ def store(typingctx, array, index, value):
     """The reverse of `load`."""
 
     def emit(context, builder, sig, args):
-        builder.store(args[2], address(context, builder, sig.args[0], *args[:2]), align=4)
+        builder.store(args[2], lane_address(context, builder, sig.args[0], *args[:2]), align=4)
         return context.get_dummy_value()
 
     return signature(types.void, array, types.intp, lanes), emit
@@ -190,16 +190,16 @@ def exp_minus(typingctx, value):
         def fused(a, b, c):
             return builder.fadd(builder.fmul(a, b, flags=FUSED), c, flags=FUSED)
 
-        x, largest = args[0], constant(LARGEST_EXPONENT)
+        x, largest = args[0], lane_constant(LARGEST_EXPONENT)
         x = builder.select(builder.fcmp_ordered("<", x, largest), x, largest)
-        x = builder.fneg(builder.select(builder.fcmp_ordered(">", x, constant(0.0)), x, constant(0.0)))
+        x = builder.fneg(builder.select(builder.fcmp_ordered(">", x, lane_constant(0.0)), x, lane_constant(0.0)))
         floor = cgutils.get_or_insert_function(builder.module, ir.FunctionType(FLOATS, [FLOATS]), "llvm.floor.v16f32")
-        k = builder.call(floor, [fused(x, constant(LOG2E), constant(0.5))])
-        r = fused(k, constant(-LN2_LOW), fused(k, constant(-LN2_HIGH), x))
-        series = constant(EXPONENTIAL[0])
+        k = builder.call(floor, [fused(x, lane_constant(LOG2E), lane_constant(0.5))])
+        r = fused(k, lane_constant(-LN2_LOW), fused(k, lane_constant(-LN2_HIGH), x))
+        series = lane_constant(EXPONENTIAL[0])
         for coefficient in EXPONENTIAL[1:]:
-            series = fused(series, r, constant(coefficient))
-        series = builder.fadd(fused(builder.fmul(r, r), series, r), constant(1.0))
+            series = fused(series, r, lane_constant(coefficient))
+        series = builder.fadd(fused(builder.fmul(r, r), series, r), lane_constant(1.0))
         biased = builder.add(builder.fptosi(k, INTS), ir.Constant(INTS, [127] * WIDTH))
         return builder.fmul(series, builder.bitcast(builder.shl(biased, ir.Constant(INTS, [23] * WIDTH)), FLOATS))
 

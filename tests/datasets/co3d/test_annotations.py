@@ -78,7 +78,7 @@ def test_mistakes_are_found_where_they_are(changes, words):
 @pytest.mark.parametrize("chunk", [1, 7, 100, 10**6])
 @pytest.mark.parametrize("content", [[], [{}], [{"a": "[,]{"}, {"b": [1, 2]}, {"c": 'é\\"'}], ["x", None, [2]]])
 def test_a_list_is_decoded_entry_by_entry(monkeypatch, content, chunk):
-    monkeypatch.setattr("src.datasets.co3d.annotations.CHUNK", chunk)
+    monkeypatch.setattr("src.datasets.co3d.annotations.CHUNK_CHARACTERS", chunk)
     for text in (json.dumps(content), f" \n{json.dumps(content, indent=2, ensure_ascii=False)}\t\n"):
         assert list(entries_of(io.StringIO(text))) == content
 

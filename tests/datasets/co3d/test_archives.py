@@ -106,7 +106,7 @@ def test_encrypted_members_and_bombs_are_refused(folder, monkeypatch):
     refused(folder, encrypted(), "'a' of some.zip is encrypted")
     refused(folder, zipped({"zeros": bytes(10**6)}), "'zeros' of some.zip would grow from .* to 1000000 bytes")
     mild = zipped({"a": NOISE[:50] * 100})  # 20 times or so
-    monkeypatch.setattr(archives, "SMALL", 1000)
+    monkeypatch.setattr(archives, "SMALL_ARCHIVE", 1000)
     refused(folder, mild, "some.zip would grow .* to 5000 bytes, more than 3 times .free: [0-9]+")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.config import load
+from src.config import load_config
 from src.datasets.co3d.archives import ArchiveError
 from src.datasets.co3d.download import fetch_co3d
 from src.fetching.fetch import CHUNK, FetchError, download
@@ -38,7 +38,7 @@ def server(tree, monkeypatch):
 
 def block(store: Path, upstream: str, *options: str):
     options = f"store={store}", f"upstream={upstream}", *options
-    return load(["data.dataset=co3d", *(f"datasets.co3d.source.{option}" for option in options)], ROOT).dataset
+    return load_config(["data.dataset=co3d", *(f"datasets.co3d.source.{option}" for option in options)], ROOT).dataset
 
 
 def fetch(store: Path, server, *options: str) -> dict:

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from src.config import load
+from src.config import load_config
 from src.datasets.co3d.layout import annotation_files, categories_in, chosen_categories, inside, leaves_root, tree_root
 from tests.helpers.co3d_miniature import write
 from tests.helpers.repository import ROOT
 
 
 def source(*options: str):
-    return load([f"datasets.co3d.source.{option}" for option in options], ROOT).datasets.co3d.source
+    return load_config([f"datasets.co3d.source.{option}" for option in options], ROOT).datasets.co3d.source
 
 
 def test_downloads_have_a_place_per_subset_in_the_repository(monkeypatch, tmp_path):

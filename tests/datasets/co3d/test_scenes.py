@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.config import load
+from src.config import load_config
 from src.datasets.co3d.annotations import AnnotationError, Packed, read_category
 from src.datasets.co3d.download import fetch_co3d
 from src.datasets.co3d.scenes import (
-    Listed,
+    ListedSequence,
     camera_to_world,
     co3d_scenes,
     intrinsics,
@@ -64,7 +64,7 @@ def copy(tree, tmp_path) -> Path:
 
 
 def block(root: Path, *options: str):
-    return load(
+    return load_config(
         [
             "data.dataset=co3d",
             f"datasets.co3d.source.root={root}",
@@ -647,8 +647,8 @@ def test_nullable_fields_may_be_null_and_unknown_ones_are_ignored(copy):
 # --- splits
 
 
-def named(category: str, name: str, kind: str) -> Listed:
-    return Listed(category, name, kind, Packed(), [], {"viewpoint": 1.0, "pointcloud": None})
+def named(category: str, name: str, kind: str) -> ListedSequence:
+    return ListedSequence(category, name, kind, Packed(), [], {"viewpoint": 1.0, "pointcloud": None})
 
 
 def test_the_official_subset_gives_the_stated_numbers():

@@ -5,7 +5,18 @@ import pytest
 import torch
 from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci
 
-from src.splatting.cpu.project import COLUMNS, DEPTH, HALF_XX, HALF_YY, XY, X, Y, camera_numbers, project, tile_range
+from src.splatting.cpu.project import (
+    COLUMNS,
+    DEPTH,
+    HALF_XX,
+    HALF_YY,
+    XY,
+    X,
+    Y,
+    camera_numbers,
+    project_gaussians,
+    tile_range,
+)
 from tests.helpers.compositor import footprint
 
 WIDTH, HEIGHT = 50, 37
@@ -34,7 +45,7 @@ def scene(count: int = 400, seed: int = 0) -> dict[str, np.ndarray]:
 def run(values: dict[str, np.ndarray], near: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
     count = len(values["means"])
     prints, tiles = np.empty((count, COLUMNS), np.float32), np.empty((count, 4), np.int32)
-    project(
+    project_gaussians(
         *(values[k] for k in ("means", "quats", "scales", "opacities", "colors", "w2c")),
         camera_numbers(values["K"], WIDTH, HEIGHT),
         WIDTH,

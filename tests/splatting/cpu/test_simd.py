@@ -3,7 +3,7 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from src.splatting.cpu.simd import any_lane, centres, exp_minus, load, select, spread, store, total
+from src.splatting.cpu.simd import any_lane, blend, broadcast, centres, exp_minus, load, store, total
 
 A = np.linspace(-3, 5, 16, dtype=np.float32)
 B = np.roll(np.geomspace(0.1, 40, 16), 5).astype(np.float32)
@@ -26,10 +26,10 @@ def test_arithmetic_acts_lane_by_lane():
 @njit
 def comparisons(a, b, out):
     x, y = load(a, 0), load(b, 0)
-    store(out, 0, select(x < y, x, y))
-    store(out, 16, select(x <= y, np.float32(1), np.float32(0)))
-    store(out, 32, select((x > y) & (x > np.float32(2)), x, np.float32(0)))
-    store(out, 48, select(np.float32(1) >= x, spread(np.float32(7)), y))
+    store(out, 0, blend(x < y, x, y))
+    store(out, 16, blend(x <= y, np.float32(1), np.float32(0)))
+    store(out, 32, blend((x > y) & (x > np.float32(2)), x, np.float32(0)))
+    store(out, 48, blend(np.float32(1) >= x, broadcast(np.float32(7)), y))
 
 
 def test_comparisons_and_selections():
