@@ -3,18 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint docs
+.PHONY: repro test lint types docs
 
 repro: $(VENV)/installed
 	dvc repro
 	@echo "The report: reports/summary/index.html"
 
-test: lint
+test: lint types
 	python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed-test
 	ruff check
 	ruff format --check
+
+types: $(VENV)/installed-test
+	mypy
 
 docs: $(VENV)/installed-test
 	python -m sphinx -q -W --keep-going -b html docs scratch/docs

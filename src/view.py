@@ -3,19 +3,24 @@
 Served to this machine alone. Two files share one camera: a switch shows the one or the other from the same place.
 """
 
+from __future__ import annotations
+
 import argparse
 import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import viser
 
 from src.geometry.cameras import covariances
 from src.renders.gaussian_file import read_gaussians
 from src.splatting.gaussians import Gaussians
 from src.splatting.sh import dc_to_rgb
+
+if TYPE_CHECKING:
+    import viser
 
 HOST, PORT = "127.0.0.1", 8080
 DISTANCE = 10.0  # viewer units from the camera to the middle of the scene: covariances travel in half precision
@@ -42,7 +47,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
 def opened(path: Path) -> Gaussians:
     """Gaussians of a file; those that cannot be drawn are left out, and their number is printed.
 
-    raises    FileNotFoundError, ValueError  when there is no such file, or no Gaussian in it can be drawn
+    raises    FileNotFoundError, ValueError  when viser is missing, or there is no such file, or no Gaussian in it can be drawn
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -79,8 +84,13 @@ def add_splats(server: viser.ViserServer, name: str, gaussians: Gaussians, facto
 def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.GaussianSplatHandle]]:
     """A running server that shows the first file, and a switch where there is a second; the handles in that order.
 
-    raises    FileNotFoundError, ValueError  when a file is missing or holds no Gaussians; no server is left running
+    raises    FileNotFoundError, ValueError  when viser or a file is missing, or one holds no Gaussians; no server is left running
     """
+    try:
+        import viser  # of this command alone
+    except ModuleNotFoundError:
+        words = "viser is not installed; python -m pip install -r requirements-viewer.txt brings it."
+        raise FileNotFoundError(words) from None
     scenes = [opened(path) for path in paths]
     factor = enlargement(scenes)
     server = viser.ViserServer(HOST, port, label="Backsplat", verbose=False)

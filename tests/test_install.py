@@ -71,12 +71,12 @@ def test_repro_installs_what_a_run_needs_and_again_when_its_list_changed(clone):
     assert installed(make(clone, "repro")) == ["requirements.txt"]
 
 
-def test_test_installs_everything_and_checks_style_before_the_tests(clone):
+def test_test_installs_everything_and_checks_style_and_types_before_the_tests(clone):
     first = make(clone, "test")
     assert installed(first) == ["requirements.txt", "requirements-test.txt"]
-    checks = ["ruff check", "ruff format --check"]
-    assert first[-3:-1] == checks and first[-1].startswith("python -m pytest")
-    assert make(clone, "test") == first[-3:]
+    checks = ["ruff check", "ruff format --check", "mypy"]
+    assert first[-4:-1] == checks and first[-1].startswith("python -m pytest")
+    assert make(clone, "test") == first[-4:]
     for name in LISTS[1:]:
         change(clone, name)
         assert installed(make(clone, "test")) == ["requirements-test.txt"]

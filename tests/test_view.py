@@ -112,6 +112,12 @@ def test_missing_and_foreign_files_are_refused_in_a_sentence(tmp_path, scenes):
     assert stop.value.code == 2
 
 
+def test_an_installation_without_the_viewer_says_what_brings_it(scenes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(SystemExit, match="error: viser is not installed; .* -r requirements-viewer.txt"):
+        main([str(scenes[0][0])])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_it_is_interrupted(scenes, number):
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}

@@ -91,7 +91,8 @@ def unproject(depth: Tensor, K: Tensor) -> Tensor:
     K       (*B, 3, 3)     pixels of that H x W image
     returns (*B, H, W, 3)  units of depth; the origin where depth is 0
     """
-    centres = pixel_centres(*depth.shape[-2:], like=depth)
+    height, width = depth.shape[-2:]
+    centres = pixel_centres(height, width, like=depth)
     rays = torch.cat([centres, torch.ones_like(centres[..., :1])], -1)  # (H, W, 3)
     inverse = torch.linalg.inv(K.double()).to(depth.dtype)
     rays = rays.flatten(0, 1) @ inverse.mT  # (*B, H * W, 3)

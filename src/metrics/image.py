@@ -9,11 +9,15 @@ import math
 import warnings
 from copy import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lpips import LPIPS
 
 MSE_FLOOR = 1e-10  # PSNR of a perfect image: 100 dB, so that means stay finite
 SSIM_RADIUS = 5  # pixels; scikit-image cuts its Gaussian window of sigma 1.5 there
@@ -84,7 +88,7 @@ class Lpips(nn.Module):
     """LPIPS v0.1 (Zhang et al. 2018, The Unreasonable Effectiveness of Deep Features): the package's calibrated linear
     layers on a pretrained trunk. Always in evaluation mode: its linear layers hold a dropout."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: "LPIPS") -> None:
         super().__init__()
         self.pixels = network.eval().requires_grad_(False)
         self.images = copy(network)  # the same layers: only the averaging differs

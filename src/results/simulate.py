@@ -12,6 +12,7 @@ from scipy.stats import t as student
 
 from src.results.statistics import (
     ALPHA,
+    MIN_SCENES,
     Errors,
     bootstrap_interval,
     compare_paired,
@@ -39,7 +40,7 @@ def simulated_coverage(scenes: int, shape: str, repeats: int, resamples: int, rn
     held = 0
     for _ in range(repeats):
         interval = bootstrap_interval(*simulated_scenes(scenes, rng, shape), rng, resamples)
-        held += interval.low is not None and interval.low <= 0 <= interval.high
+        held += interval.holds(0)
     return held / repeats
 
 
@@ -67,7 +68,7 @@ def simulated_seeds(
         own = 0.5 * rng.normal(size=(seeds, scenes))[:, np.unique(names, return_inverse=True)[1]]
         differences = shared + between * rng.normal(size=(seeds, 1)) + own
         interval = difference_interval(differences, names, rng, resamples)
-        held += interval.low <= 0 <= interval.high
+        held += interval.holds(0)
         found += difference_test(differences, names, rng) < ALPHA
     return held / repeats, found / repeats
 
@@ -75,6 +76,8 @@ def simulated_seeds(
 def simulated_power(scenes: int, repeats: int, rng: Generator) -> float:
     """Share of true differences as large as `Errors.detectable` says that a t test over scene means finds: 0.8."""
     effect = Errors(1 / math.sqrt(scenes), scenes).detectable()
+    if effect is None:
+        raise ValueError(f"{scenes} scenes show no difference, however large; simulate at least {MIN_SCENES}.")
     samples = effect + rng.normal(size=(repeats, scenes))
     t = samples.mean(1) / samples.std(1, ddof=1) * math.sqrt(scenes)
     return float((np.abs(t) > student.ppf(1 - ALPHA / 2, scenes - 1)).mean())
@@ -93,10 +96,10 @@ def main(words: list[str]) -> None:
         print(f"  {scenes:3d} scenes  4 arms  {100 * simulated_false_winners(scenes, 4, 2000, 500, rng):.1f} %")
     print("intervals over 12 scenes and several seeds that hold the truth, equal arms called different (2000 repeats)")
     for seeds in (2, 3, 5):
-        shares = [simulated_seeds(12, seeds, between, 2000, 500, rng) for between in (0.0, 0.3, 1.0)]
+        rates = [simulated_seeds(12, seeds, between, 2000, 500, rng) for between in (0.0, 0.3, 1.0)]
         print(
             f"  {seeds:3d} seeds   "
-            + "  ".join(f"{100 * held:.1f} % {100 * found:.1f} %" for held, found in shares)
+            + "  ".join(f"{100 * held:.1f} % {100 * found:.1f} %" for held, found in rates)
             + "   (between seeds 0, 0.3, 1 of what is between scenes)"
         )
     print(f"power at the detectable effect, 12 scenes: {100 * simulated_power(12, 20000, rng):.1f} %")

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -18,6 +19,7 @@ MIN_SCENES = 5  # below, no interval: the spread between scenes cannot be told f
 MOST_SCENES = 100_000  # where the search for the needed number ends
 EXACT_SCENES = 14  # up to 2^14 sign patterns are enumerated, above they are drawn
 POWER, ALPHA = 0.8, 0.05
+Arm = TypeVar("Arm", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Interval:
     n: int
     scenes: int
     seeds: int = 1
+
+    def holds(self, value: float) -> bool:
+        """Whether the bounds are known and `value` lies between them."""
+        return self.low is not None and self.high is not None and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,7 @@ class Comparison:
     @property
     def distinguishable(self) -> bool:
         """Whether the corrected test and the interval both exclude no difference."""
-        low, high = self.interval.low, self.interval.high
-        return low is not None and self.p_holm < ALPHA and not low <= 0 <= high
+        return self.interval.low is not None and self.p_holm < ALPHA and not self.interval.holds(0)
 
 
 def mean_and_spread(values: np.ndarray | list[float]) -> dict[str, float | int]:
@@ -224,7 +229,7 @@ def difference_interval(
     interval = replace(
         bootstrap_interval(differences.mean(0), scenes, rng, resamples, confidence), seeds=len(differences)
     )
-    if interval.seeds == 1 or interval.low is None:
+    if interval.seeds == 1 or interval.high is None:
         return interval
     over_seeds = student_reach(1 - confidence, interval.seeds - 1) * seed_error(differences)
     half = math.hypot(interval.high - interval.mean, over_seeds)
@@ -273,12 +278,12 @@ def scenes_needed(effect: float, errors: Errors, alpha: float = ALPHA) -> int | 
 
 
 def compare_paired(
-    differences: dict[Hashable, np.ndarray],
+    differences: dict[Arm, np.ndarray],
     scenes: list[str],
     rng: Generator,
     resamples: int = 2000,
     confidence: float = 0.95,
-) -> dict[Hashable, Comparison]:
+) -> dict[Arm, Comparison]:
     """What arms differ by from one baseline, or the arms of pairs from each other, each (n,) on the same n targets or
     (K, n) with K seeds; p values are corrected over the arms, and power is that of an arm whose p is the smallest (Holm's
     first step). Every arm sees the same draws, so that its interval does not depend on which others there are."""
@@ -293,8 +298,8 @@ def compare_paired(
             p,
             p_holm,
             len(arms),
-            errors and errors.detectable(alpha),
-            errors and scenes_needed(0.1, errors, alpha),
+            errors.detectable(alpha) if errors else None,
+            scenes_needed(0.1, errors, alpha) if errors else None,
         )
     return comparisons
 

@@ -58,8 +58,8 @@ def select_rows(rows: list[Row], **wanted: str) -> list[Row]:
 
 def column(rows: list[Row], metric: str) -> tuple[list[float], list[str]]:
     """The present scores of one metric, and their scenes."""
-    present = [row for row in rows if row.get(metric) is not None]
-    return [row[metric] for row in present], [row["scene"] for row in present]
+    present = [(value, row["scene"]) for row in rows if (value := row.get(metric)) is not None]
+    return [float(value) for value, _ in present], [str(scene) for _, scene in present]
 
 
 def summarise(rows: list[Row]) -> dict[str, dict[str, float | int]]:
@@ -69,5 +69,5 @@ def summarise(rows: list[Row]) -> dict[str, dict[str, float | int]]:
 
 def groups(rows: list[Row], name: str) -> list[str]:
     """Distinct words of a column: overlap bins from close to wide, everything else in alphabetical order."""
-    found = sorted({row[name] for row in rows})
+    found = sorted({str(row[name]) for row in rows})
     return sorted(found, key=lambda word: BINS.index(word) if word in BINS else len(BINS)) if name == "bin" else found

@@ -5,6 +5,7 @@ terms: Pillow's resampling is corner-aligned too.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,12 @@ class Fit:
         return self.window(pixels[rows[:, None], columns])
 
 
+def two(numbers: Iterable[int]) -> tuple[int, int]:
+    """A size (W, H) or an offset (x, y)."""
+    x, y = map(int, numbers)
+    return x, y
+
+
 def nearest_integer(x: float) -> int:
     return math.floor(x + 0.5)
 
@@ -116,15 +123,15 @@ def fit(K: np.ndarray, size: tuple[int, int], target: tuple[int, int]) -> Fit:
     target    (W, H)  wanted
     raises    OffCentre
     """
-    size, target = tuple(map(int, size)), tuple(map(int, target))
+    size, target = two(size), two(target)
     if size == target:
         return Fit((0, 0, *size), size, (0, 0), size, K.astype(np.float64))
     box = central_box(K, size)
     cut = box[2] - box[0], box[3] - box[1]
     scale = max(wanted / side for wanted, side in zip(target, cut))
-    resized = tuple(max(wanted, nearest_integer(side * scale)) for wanted, side in zip(target, cut))
+    resized = two(max(wanted, nearest_integer(side * scale)) for wanted, side in zip(target, cut))
     K = scaled_K(K, box, resized)
-    offset = tuple(
+    offset = two(
         min(max(nearest_integer(centre - wanted / 2), 0), side - wanted)
         for centre, wanted, side in zip(K[:2, 2], target, resized)
     )
@@ -140,7 +147,7 @@ def fit_stored(K: np.ndarray, size: tuple[int, int], short_side: int = 512) -> F
     box = symmetric_box(K, size)
     cut = box[2] - box[0], box[3] - box[1]
     scale = min(1.0, short_side / min(cut))
-    resized = tuple(nearest_integer(side * scale) for side in cut)
+    resized = two(nearest_integer(side * scale) for side in cut)
     return Fit(box, resized, (0, 0), resized, scaled_K(K, box, resized))
 
 
@@ -160,7 +167,7 @@ def fit_published(K: np.ndarray, size: tuple[int, int], target: tuple[int, int])
 
     K, size, target, raises  as in `fit`
     """
-    size, target = tuple(map(int, size)), tuple(map(int, target))
+    size, target = two(size), two(target)
     centre = K[:2, 2] - 0.5  # the published code counts from the first pixel's centre
     middle = [round(float(c)) for c in centre]
     half = [min(c, side - c) for c, side in zip(middle, size)]
@@ -172,9 +179,9 @@ def fit_published(K: np.ndarray, size: tuple[int, int], target: tuple[int, int])
             )
     (left, top), cut = (c - margin for c, margin in zip(middle, half)), [2 * margin for margin in half]
     scale = max(wanted / side for wanted, side in zip(target, cut)) + 1e-8
-    resized = tuple(math.floor(side * scale) for side in cut)
+    resized = two(math.floor(side * scale) for side in cut)
     lost = np.array([side * scale - after for side, after in zip(cut, resized)])
-    offset = tuple(round((after - wanted) / 2) for after, wanted in zip(resized, target))
+    offset = two(round((after - wanted) / 2) for after, wanted in zip(resized, target))
     fitted = np.diag([scale, scale, 1]) @ K.astype(np.float64)
     fitted[:2, 2] = (centre - [left, top] + 0.5) * scale - lost / 2 - offset
     return PublishedFit((left, top, left + cut[0], top + cut[1]), resized, offset, target, fitted)

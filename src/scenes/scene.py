@@ -9,6 +9,7 @@ import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Frame:
     frame_number: int
     timestamp: float = float("nan")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         size = self.image.shape[:2]
         wanted = {
             "image": ((*size, 3), ("uint8",)),
@@ -103,7 +104,7 @@ def packed_frames(plane: str, entries: list[bytes]) -> dict[str, np.ndarray]:
     return {f"{plane}_bytes": np.frombuffer(b"".join(entries), dtype=np.uint8), f"{plane}_offsets": offsets}
 
 
-def write_arrays(path: str | Path, arrays: dict[str, np.ndarray], key: str, about: dict) -> str:
+def write_arrays(path: str | Path, arrays: dict[str, np.ndarray], key: str, about: dict[str, Any]) -> str:
     """Write a safetensors file atomically, with canonical JSON of `about` as its one metadata entry `key` (several are
     written in random order); equal arguments give equal bytes. Returns the file's SHA-256."""
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # safetensors ignores strides
@@ -120,7 +121,7 @@ def depth_encoding(frames: list[Frame]) -> str:
     return "f16" if found == {"float16"} else "u16"
 
 
-def write_scene(path: str | Path, frames: list[Frame], metadata: dict, lossless: bool) -> str:
+def write_scene(path: str | Path, frames: list[Frame], metadata: dict[str, Any], lossless: bool) -> str:
     """Write a scene file atomically; equal arguments give equal bytes.
 
     metadata  at least `id`, `category`, `units` (metre | scene); JSON values. An entry `frames` (a dict per frame) is
@@ -181,7 +182,14 @@ class Scene:
     frame_number (N,) int64 · size_wh (N, 2) · K (N, 3, 3) and c2w (N, 4, 4) float64, at stored size
     """
 
-    def __init__(self, path: Path, file: safe_open):
+    frame_number: np.ndarray
+    timestamp: np.ndarray
+    depth_scale: np.ndarray
+    size_wh: np.ndarray
+    K: np.ndarray
+    c2w: np.ndarray
+
+    def __init__(self, path: Path, file: safe_open) -> None:
         self.path, self._file = path, file
         self.metadata = json.loads(file.metadata()["scene"])
         if self.metadata["schema"] != SCENE_SCHEMA:
@@ -259,6 +267,7 @@ class Scene:
         index = self.index(frame)
         image, depth, fg, flags = (self._pixels(plane, index) for plane in PLANES)
         depth = None if depth is None else depth.view(self._depth_type)
+        assert image is not None  # `_pixels` leaves out no image
         return Frame(
             self.names[index],
             image,
