@@ -47,7 +47,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
 def opened(path: Path) -> Gaussians:
     """Gaussians of a file; those that cannot be drawn are left out, and their number is printed.
 
-    raises    FileNotFoundError, ValueError  when viser is missing, or there is no such file, or no Gaussian in it can be drawn
+    raises    FileNotFoundError, ValueError  when viser or the file is missing, or no Gaussian in it can be drawn
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -84,7 +84,7 @@ def add_splats(server: viser.ViserServer, name: str, gaussians: Gaussians, facto
 def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.GaussianSplatHandle]]:
     """A running server that shows the first file, and a switch where there is a second; the handles in that order.
 
-    raises    FileNotFoundError, ValueError  when viser or a file is missing, or one holds no Gaussians; no server is left running
+    raises    FileNotFoundError, ValueError  when viser or a file is missing, or one holds no Gaussians; no server then runs
     """
     try:
         import viser  # of this command alone
