@@ -47,7 +47,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
 def opened(path: Path) -> Gaussians:
     """Gaussians of a file; those that cannot be drawn are left out, and their number is printed.
 
-    raises    FileNotFoundError, ValueError  when viser or the file is missing, or no Gaussian in it can be drawn
+    raises    FileNotFoundError, ValueError  when there is no such file, or no Gaussian in it can be drawn
     """
     if not path.is_file():
         raise FileNotFoundError(

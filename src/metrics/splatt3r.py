@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from src.metrics.image import Lpips, decibels, mean_similarity, ssim_map
-from src.results.tables import Row, column, metrics_of
+from src.results.tables import Row, metrics_of, present_scores
 
 PUBLISHED_BATCH = 12  # photographs of a batch, as published
 
@@ -79,7 +79,7 @@ def pooled(rows: list[Row]) -> dict[str, dict[str, float | int]]:
 
 def pooled_score(name: str, rows: list[Row]) -> float:
     """What `splatt3r_scores` of the pictures behind the rows as one batch would be."""
-    weights = column(rows, "mask_share")[0] if name.endswith("_masked") else [1.0] * len(rows)
-    values = [10 ** (-score / 10) if name.startswith("psnr") else score for score in column(rows, name)[0]]
+    weights = present_scores(rows, "mask_share") if name.endswith("_masked") else [1.0] * len(rows)
+    values = [10 ** (-score / 10) if name.startswith("psnr") else score for score in present_scores(rows, name)]
     mean = sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
     return decibels(mean) if name.startswith("psnr") else mean

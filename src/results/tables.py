@@ -56,15 +56,18 @@ def select_rows(rows: list[Row], **wanted: str) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
 
+def present_scores(rows: list[Row], metric: str) -> list[float]:
+    return [float(value) for row in rows if (value := row.get(metric)) is not None]
+
+
 def column(rows: list[Row], metric: str) -> tuple[list[float], list[str]]:
     """The present scores of one metric, and their scenes."""
-    present = [(value, row["scene"]) for row in rows if (value := row.get(metric)) is not None]
-    return [float(value) for value, _ in present], [str(scene) for _, scene in present]
+    return present_scores(rows, metric), [str(row["scene"]) for row in rows if row.get(metric) is not None]
 
 
 def summarise(rows: list[Row]) -> dict[str, dict[str, float | int]]:
     """mean, std and n of every metric that some row has."""
-    return {metric: mean_and_spread(values) for metric in metrics_of(rows) if (values := column(rows, metric)[0])}
+    return {metric: mean_and_spread(values) for metric in metrics_of(rows) if (values := present_scores(rows, metric))}
 
 
 def groups(rows: list[Row], name: str) -> list[str]:
