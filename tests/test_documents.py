@@ -242,6 +242,20 @@ def test_files_and_modules_of_the_repository_that_a_page_names_exist(page):
     assert [span for span in spans(text(page)) if path.fullmatch(span) and not (ROOT / span).exists()] == []
 
 
+def test_names_that_contributing_places_in_a_file_stand_there():
+    rows = re.findall(r"^\| (`src/[^|]*) \| ([^|]*) \|$", text("CONTRIBUTING.md"), re.MULTILINE)
+    placed = [
+        (file, name)
+        for files, what in rows
+        for file in spans(files)
+        if not OPEN.search(file)
+        for name in spans(what)
+        if re.fullmatch(r"[A-Z]\w+", name)
+    ]
+    missing = [(file, name) for file, name in placed if not re.search(rf"^(class )?{name}\b", text(file), re.M)]
+    assert placed and missing == []
+
+
 def test_the_architecture_names_each_command_and_each_room():
     there = {
         f"src/{path.name}" + "/" * path.is_dir()
