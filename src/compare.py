@@ -24,17 +24,18 @@ from src.experiments.result import (
     read_revision,
 )
 from src.page import charts
+from src.page.numbers import NOT_MEASURED, level_words, number, rank_words, with_limits
 from src.page.speed import bracketed
 from src.page.templates import fill_template
 from src.page.tradeoffs import COSTS, costs, pareto_charts, timed_alike
-from src.page.verdict import CONTROL, NOT_MEASURED, cautions, difference_words, level_words, rank_words
+from src.page.verdict import CONTROL, cautions, difference_words
 from src.reproducible.files import fresh_folder, write_json
 from src.results.statistics import Comparison, mean_and_spread
-from src.results.tables import column, select_rows, write_rows
+from src.results.tables import METRIC_TITLES, column, select_rows, write_rows
 
 COMPARISON = REPORTS / "comparison"
-METRICS = ("psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel")  # all aligned
-NUMBERS = ("mean", "std", "n", "scenes", "seeds", "difference", "low", "high", "p_holm", "rank_best", "rank_worst")
+LIMITS = ("difference", "low", "high")
+NUMBERS = ("mean", "std", "n", "scenes", "seeds", *LIMITS, "p_holm", "rank_best", "rank_worst")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def tabulate(results: list[ExperimentResult], config: Config) -> Table:
     reference = reference_of(kept) or kept[0]
     bootstrap, control = config.eval.bootstrap, control_of(kept)
     settings = bootstrap.resamples, bootstrap.confidence, config.seed
-    differences = {metric: against_reference(kept, *settings, metric, reference) for metric in METRICS}
+    differences = {metric: against_reference(kept, *settings, metric, reference) for metric in METRIC_TITLES}
     controlled = against_reference(kept, *settings, reference=control) if control and control is not reference else {}
     return Table(kept, refused, reference, differences, controlled, bootstrap.confidence)
 
@@ -96,7 +97,7 @@ def score_rows(table: Table) -> list[dict]:
     three or more, verdict. What was not measured has no numbers."""
     rows, ranked = [], ranks(table.results)
     for each in table.results:
-        for metric in METRICS:
+        for metric in METRIC_TITLES:
             values, scenes = column(select_rows(each.rows, alignment="aligned"), metric)
             row = {
                 "run": each.name,
@@ -133,15 +134,12 @@ def score_rows(table: Table) -> list[dict]:
 
 
 def mean_words(row: dict, digits: int) -> str:
-    return NOT_MEASURED if row["mean"] is None else f"{row['mean']:.{digits}f}"
+    return NOT_MEASURED if row["mean"] is None else number(row["mean"], digits)
 
 
-def signed(row: dict, digits: int) -> str:
-    """+0.04 [-0.09, +0.17]"""
-    if row["difference"] is None:
-        return row["verdict"]
-    limits = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
-    return f"{row['difference']:+.{digits}f}{limits}"
+def difference_or_verdict(row: dict) -> str:
+    """+0.04 [−0.09, +0.17]; the verdict in words where there is no difference."""
+    return row["verdict"] if row["difference"] is None else with_limits(*(row[key] for key in LIMITS), sign=True)
 
 
 def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
@@ -170,7 +168,7 @@ def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
                 mean_words(own["psnr_masked"], 2),
                 mean_words(own["ssim_masked"], 3),
                 mean_words(own["lpips_masked"], 3),
-                signed(own[METRIC], 2),
+                difference_or_verdict(own[METRIC]),
                 rank_words(ranked.get(each.name)) or "–",
                 *(
                     f"{price[name]:.1f}{'' if name == 'parameters' else note}" if price else NOT_MEASURED
@@ -187,7 +185,7 @@ def markdown(head: list[str], cells: list[list[str]]) -> str:
 
 
 def sentences(table: Table) -> list[str]:
-    """What the table says, a sentence per arm, and what a reader must know of an arm before quoting it."""
+    """What the table says, a sentence per result, and what a reader must know of it before quoting it."""
     compared = table.differences[METRIC]
     words = [
         f"{each.name}: {difference_words(each.label, table.reference.label, compared[each.name])}"
@@ -210,9 +208,9 @@ def drawings(table: Table) -> dict[str, str]:
     drawn = {}
     found = table.differences[METRIC]
     if found:
-        estimates = {name: (each.interval.mean, each.interval.low, each.interval.high) for name, each in found.items()}
+        intervals = {name: each.interval for name, each in found.items()}
         title = f"masked PSNR minus that of {table.reference.name} (dB)"
-        drawn["forest"] = charts.forest_chart(estimates, title, title)
+        drawn["forest"] = charts.forest_chart(intervals, title, title)
     return drawn | {f"pareto_{cost}": svg for cost, svg in pareto_charts(table.results).items()}
 
 
@@ -243,7 +241,7 @@ def write(folder: Path, results: list[ExperimentResult], table: Table) -> str:
     return text
 
 
-def publish(results: list[ExperimentResult], config: Config) -> Table:
+def publish_comparison(results: list[ExperimentResult], config: Config) -> Table:
     """Write reports/comparison; print the table, and beside it (stderr) what it says."""
     table = tabulate(results, config)
     with fresh_folder(COMPARISON) as folder:
@@ -258,7 +256,7 @@ def main(words: list[str]) -> None:
         results = named_results(words)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    table = publish(results, config)
+    table = publish_comparison(results, config)
     sys.exit(1 if table.refused and words else 0)
 
 

@@ -1,7 +1,6 @@
-"""Stage `evaluate`: score the renders of held-out photographs. Reads files only, never a model.
+"""Stage `evaluate`: score the renders of target views. Reads files only, never a model.
 
-reads data/renders, data/scenes, data/weights/lpips_eval; writes data/eval: records.csv (a row per episode, target,
-method and alignment), cloud.csv (a row per episode and alignment), summary.json (means, spread, what is absent and why)
+reads data/renders, data/scenes, data/weights/lpips_eval; writes data/eval (see src/results/evaluation.py)
 """
 
 import math
@@ -19,22 +18,22 @@ from src.metrics.image import Lpips, image_scores, load_lpips
 from src.metrics.points import DEPTH_SCORES, CloudScore, cloud_score, depth_scores, scale_error
 from src.metrics.splatt3r import pooled, splatt3r_scores
 from src.renders.episode_file import Rendered
-from src.reproducible.files import fresh_folder, write_json
 from src.reproducible.seeds import fix_computation
-from src.results.tables import ALIGNMENTS, BINS, METHODS, Row, groups, select_rows, summarise, write_rows
+from src.results.evaluation import write_evaluation
+from src.results.tables import ALIGNMENTS, BINS, METHODS, Row, groups, select_rows, summarise
 from src.run import run
 from src.scenes.scene import Scene, SceneRecord, View, read_index
 
 SCENES, RENDERS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/eval")
 LPIPS = Path("data/weights/lpips_eval")
-SCALES = 1e-3, 1e3  # predicted over true scale; a pair outside has no scale to speak of
+BELIEVED_SCALES = 1e-3, 1e3  # predicted over true scale; a pair outside has no scale to speak of
 
 
-def all_scores(render: Tensor, photo: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
-    """All scores of one picture (3, H, W) against its photograph; mask (H, W) bool."""
+def all_scores(render: Tensor, target: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
+    """All scores of one render (3, H, W) against its target image; mask (H, W) bool."""
     return (
-        image_scores(render, photo, mask, lpips)
-        | splatt3r_scores(render[None], photo[None], mask[None], lpips)
+        image_scores(render, target, mask, lpips)
+        | splatt3r_scores(render[None], target[None], mask[None], lpips)
         | {"mask_share": mask.double().mean().item()}
     )
 
@@ -180,7 +179,9 @@ def summary(
         "units": "metre" if metric else "scene",
         "lpips": lpips,
         "absent": absences(rows, clouds, lpips, metric, broken)
-        | {f"All scores of {name}": f"its predicted over true scale lies outside {SCALES}" for name in dropped},
+        | {
+            f"All scores of {name}": f"its predicted over true scale lies outside {BELIEVED_SCALES}" for name in dropped
+        },
     }
 
 
@@ -189,7 +190,7 @@ def episode_rows(
 ) -> tuple[list[Row], list[Row]]:
     """Both tables' rows of one file of data/renders; none when its pair's scale is not believed."""
     rendered = Rendered.read(path)
-    if not SCALES[0] <= rendered.tensors["scale"].item() <= SCALES[1]:
+    if not BELIEVED_SCALES[0] <= rendered.tensors["scale"].item() <= BELIEVED_SCALES[1]:
         return [], []
     scene = Scene.open(SCENES / index[rendered.about["scene"]].file)
     contexts, targets = (
@@ -213,18 +214,12 @@ def main(config: Config) -> None:
     dropped = [path.stem for path, (scores, _) in zip(files, tables) if not scores]
     if not rows:
         raise ValueError(
-            f"The predicted over true scale of all {len(files)} test pairs lies outside {SCALES}; the "
-            "geometry network sees nothing in these photographs, choose another in model.geometry."
+            f"The predicted over true scale of all {len(files)} test pairs lies outside {BELIEVED_SCALES}; the "
+            "geometry network sees nothing in these images, choose another in model.geometry."
         )
     resolution = Rendered.read(files[0]).resolution
-    with fresh_folder(EVAL) as folder:
-        write_rows(folder / "records.csv", rows)
-        if clouds:
-            write_rows(folder / "cloud.csv", clouds)
-        write_json(
-            folder / "summary.json",
-            summary(rows, clouds, resolution, config.eval.lpips, metric, dropped, broken | holes),
-        )
+    found = summary(rows, clouds, resolution, config.eval.lpips, metric, dropped, broken | holes)
+    write_evaluation(EVAL, found, rows, clouds)
 
 
 if __name__ == "__main__":

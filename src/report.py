@@ -10,6 +10,8 @@ other experiments and timings too
 import os
 from pathlib import Path
 
+import numpy as np
+
 from src.config import Config
 from src.experiments.comparisons import against_reference, control_of, gather
 from src.experiments.dvc_cache import second_experiment
@@ -21,68 +23,92 @@ from src.experiments.publish import (
     score_interval,
     write_plots,
 )
-from src.experiments.result import METRIC, REPORTS
-from src.page.page import Findings, page
-from src.page.pictures import choose, panels, strip
-from src.page.sources import others_renders, provenance, walks
-from src.reproducible.files import fresh_folder, read_json, write_json
+from src.experiments.result import METRIC, REPORTS, write_result
+from src.page.findings import Experiments, Findings, Origin, Pictures, Scores
+from src.page.page import page
+from src.page.pictures import Chosen, choose, panels, second_renders, strip
+from src.page.provenance import provenance
+from src.page.viewer import viewer_scenes
+from src.reproducible.files import fresh_folder
 from src.reproducible.seeds import fix_computation
-from src.results.tables import column, read_rows, select_rows, write_rows
+from src.results.evaluation import read_evaluation
+from src.results.tables import Row, column, select_rows
 from src.run import run, stage_times
-from src.scenes.scene import Scene, read_index
+from src.scenes.scene import Scene, SceneRecord, read_index
 
 EVAL, RENDERS, SCENES = Path("data/eval"), Path("data/renders"), Path("data/scenes")
+PAGE = REPORTS / "summary" / "index.html"
+
+Targets = list[tuple[Chosen, dict[str, np.ndarray]]]  # chosen targets and their panels
 
 
-def main(config: Config) -> None:
-    fix_computation(config.threads)
-    summary, rows = read_json(EVAL / "summary.json"), read_rows((EVAL / "records.csv").read_text("utf8"))
-    index = {record.id: record for record in read_index(SCENES)}
-    bins = intervals_by_bin(rows, config)
-    record = experiment_record(config, summary)
+def score_findings(summary: dict, rows: list[Row], config: Config) -> Scores:
+    """What was measured of this run, with its intervals."""
+    values, scenes = column(select_rows(rows, method="render", alignment="aligned"), METRIC)
+    return Scores(
+        summary=summary,
+        rows=rows,
+        mean=score_interval(values, scenes, config, "score") if values else None,
+        by_bin=intervals_by_bin(rows, config),
+        over_baselines=against_baselines(rows, config),
+    )
+
+
+def publish(scores: Scores, targets: Targets, record: dict) -> None:
+    """The files that Git tracks; they depend on this run alone."""
     with fresh_folder(REPORTS / "plots") as folder:
-        record["curves"] = write_plots(folder, rows, bins, record["label"])
-    pictures = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]
+        curves = write_plots(folder, scores.rows, scores.by_bin, record["label"])
     with fresh_folder(REPORTS / "images") as folder:
-        for chosen, panel in pictures:
+        for chosen, pictures in targets:
             title = f"{chosen.rule} of {chosen.family} · {record['label']}"
             note = (
                 f"{chosen.row['scene']}, view {chosen.row['target']}, {chosen.row['bin']} overlap · "
                 f"masked PSNR {chosen.row[METRIC]:.2f} dB"
             )
-            strip(panel, title, note).save(folder / f"{chosen.name}.png", optimize=True)
-    write_rows(REPORTS / "records.csv", select_rows(rows, method="render"))
-    write_json(REPORTS / "metrics.json", headline_metrics(summary, record["trainable_parameters"], record["fusion"]))
-    write_json(REPORTS / "experiment.json", record)
+            strip(pictures, title, note).save(folder / f"{chosen.name}.png", optimize=True)
+    metrics = headline_metrics(scores.summary, record["trainable_parameters"], record["fusion"])
+    write_result(REPORTS, record | {"curves": curves}, metrics, select_rows(scores.rows, method="render"))
+
+
+def gather_findings(
+    config: Config, scores: Scores, targets: Targets, record: dict, index: dict[str, SceneRecord]
+) -> Findings:
+    """What the page shows: this run, read back as it was published, beside the experiments that Git knows."""
     root = os.environ.get("DVC_ROOT", ".")
     results = gather(root)
-    arm = second_experiment(root, results, RENDERS.as_posix())
-    licences = sorted(
-        {Scene.open(SCENES / each.file).metadata["license"] for each in index.values() if each.split == "test"}
+    second, control = second_experiment(root, results, RENDERS.as_posix()), control_of(results)
+    settings = config.eval.bootstrap.resamples, config.eval.bootstrap.confidence, config.seed
+    licences = {Scene.open(SCENES / each.file).metadata["license"] for each in index.values() if each.split == "test"}
+    return Findings(
+        scores=scores,
+        experiments=Experiments(
+            results=results,
+            against_reference=against_reference(results, *settings),
+            against_control=against_reference(results, *settings, reference=control) if control else {},
+            confidence=config.eval.bootstrap.confidence,
+        ),
+        pictures=Pictures(
+            targets=targets,
+            second=second_renders(second, [chosen for chosen, _ in targets]),
+            viewer_scenes=viewer_scenes(results[0], second, RENDERS, SCENES, index),
+        ),
+        origin=Origin(
+            provenance=provenance(config, record, sorted(licences), results[1:]),
+            stages=stage_times(),
+        ),
     )
-    bootstrap, control = config.eval.bootstrap, control_of(results)
-    settings = bootstrap.resamples, bootstrap.confidence, config.seed
-    values, scenes = column(select_rows(rows, method="render", alignment="aligned"), METRIC)
-    score = score_interval(values, scenes, config, "score") if values else None
-    findings = Findings(
-        results,
-        summary,
-        rows,
-        score,
-        against_baselines(rows, config),
-        against_reference(results, *settings),
-        against_reference(results, *settings, reference=control) if control else {},
-        bins,
-        pictures,
-        provenance(config, record, licences, results[1:]),
-        stage_times(),
-        others_renders(arm, [chosen for chosen, _ in pictures]),
-        walks(results[0], arm, index),
-        bootstrap.confidence,
-    )
-    target = REPORTS / "summary" / "index.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(findings), "utf8")
+
+
+def main(config: Config) -> None:
+    fix_computation(config.threads)
+    summary, rows = read_evaluation(EVAL)
+    index = {record.id: record for record in read_index(SCENES)}
+    scores, record = score_findings(summary, rows, config), experiment_record(config, summary)
+    targets = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]
+    publish(scores, targets, record)
+    findings = gather_findings(config, scores, targets, record, index)
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(page(findings), "utf8")
 
 
 if __name__ == "__main__":

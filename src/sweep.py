@@ -26,7 +26,7 @@ from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 
 from src.backbones import build_backbone
-from src.compare import publish
+from src.compare import publish_comparison
 from src.config import Config, ConfigError, load_config
 from src.experiments.result import experiment_commits, git_output, merge_seeds, read_revision
 from src.reproducible.hashes import params_hash
@@ -233,7 +233,7 @@ def main(words: list[str]) -> None:
     except KeyboardInterrupt:
         print("sweep: interrupted; the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
-    refused = publish(results, config).refused if results else {}
+    refused = publish_comparison(results, config).refused if results else {}
     for name, lines in failed.items():
         print(f"FAILED: {name}", *lines, sep="\n    ", file=sys.stderr)
     sys.exit(1 if failed or refused else 0)

@@ -86,7 +86,7 @@ def test_files_open_without_a_network(compare):
     compare()
     html = Path("reports/comparison/index.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:|#)|url\([^#]", html) and "default-src 'none'" in html
-    assert "untrained" in html  # the arms' weights are random
+    assert "untrained" in html  # the weights of all are random
     assert xml.parse("reports/comparison/forest.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(" not in Path("reports/comparison/forest.svg").read_text()
 

@@ -87,7 +87,7 @@ def test_headline_numbers_agree_with_the_records(reported):
         for name, value in metrics[group].items():
             wanted = {column: name, "method": "render", "alignment": "aligned"}
             assert value == pytest.approx(mean("psnr_masked", **wanted), abs=2e-6)
-    for name, value in metrics["floors"].items():
+    for name, value in metrics["baselines"].items():
         assert value == pytest.approx(mean("psnr_masked", method=name, alignment="aligned"), abs=2e-6)
     assert (metrics["targets"], metrics["scenes"], metrics["trainable_parameters"]) == (24, 6, 123456)
     flat = [value for entry in metrics.values() for value in (entry.values() if isinstance(entry, dict) else [entry])]
@@ -95,7 +95,7 @@ def test_headline_numbers_agree_with_the_records(reported):
     assert "lpips" not in metrics
 
 
-def test_one_photograph_has_no_standard_deviation():
+def test_one_target_has_no_standard_deviation():
     scores = {method: {"raw": {}, "aligned": {"psnr_masked": {"mean": 20.0, "n": 1}}} for method in METHODS}
     summary = {
         "methods": scores,
@@ -216,10 +216,10 @@ def test_the_page_has_a_row_per_experiment_and_says_why_one_is_not_compared(html
         "add",
         "constant",
         "long",
-        *["floor"] * 3,
+        *["baseline"] * 3,
     ]
     assert "Not compared: opt.steps 900 instead of 300" in words_of(table)
-    assert "baseline" in words_of(table) and "add at head, feature_extraction, 2 seeds" in words_of(table)
+    assert "reference" in words_of(table) and "add at head, feature_extraction, 2 seeds" in words_of(table)
     assert "Rows that name several seeds are means over them" in words_of(html)
 
 
@@ -242,10 +242,10 @@ def test_the_chamfer_distance_has_its_own_number_of_pairs(reported, html):
     clouds = read_rows((reported / "data/eval/cloud.csv").read_text())
     pairs = len(select_rows(clouds, alignment="aligned"))
     assert pairs == 12 and f"Chamfer distance (m), by pair, n = {pairs} " in words_of(html)
-    assert "over 24 held-out photographs" in words_of(html)
+    assert "over 24 target views" in words_of(html)
 
 
-def test_the_page_lists_the_licences_of_data_and_of_every_arm_s_weights(html):
+def test_the_page_lists_the_licences_of_data_and_of_every_experiment_s_weights(html):
     words = words_of(html)
     assert "geometry tiny MASt3R: bundled weights, licence Apache-2.0, source trained by this project" in words
     assert "backbone DINOv2 ViT-S/14 (random weights, untrained): random weights, licence Apache-2.0" in words
@@ -307,13 +307,13 @@ def test_hashes_say_whether_runs_share_recipe_training_scenes_and_seed(tmp_path,
     assert same(hashes(sha256="ab" * 32)) == [False, False, False]  # another file under the same path
 
 
-def test_a_run_alone_is_reported_without_a_baseline_and_without_git(tmp_path):
+def test_a_run_alone_is_reported_without_a_reference_and_without_git(tmp_path):
     run(tmp_path, "eval.bootstrap.confidence=0.9", scenes_per_family=1, weights="pretrained")
     html = (tmp_path / "reports/summary/index.html").read_text("utf8")
     words = words_of(html)
     assert "several seeds" not in words
     assert "Brackets are 90 % intervals" in words and "; 90 % intervals" in words and "Bars: 90 % intervals" in words
-    assert "there is no baseline to compare it with yet" in words and "not in a Git repository" in words
+    assert "there is no run without a backbone to compare it with yet" in words and "not in a Git repository" in words
     assert "dvc exp run -n base -S model.backbone=none" in words
     assert "[" not in re.search("<h1>(.*?)</h1>", html).group(1)
     bins = (tmp_path / "reports/plots/bins.csv").read_text().splitlines()

@@ -52,7 +52,7 @@ def gather(root: str | Path, folder: str | Path = REPORTS) -> list[ExperimentRes
 
 def reference_of(results: list[ExperimentResult]) -> ExperimentResult | None:
     """The first MASt3R-only result that may be compared with the first of all."""
-    return next((each for each in results if each.is_baseline and not protocol_differences(results[0], each)), None)
+    return next((each for each in results if each.is_mast3r_only and not protocol_differences(results[0], each)), None)
 
 
 def control_of(results: list[ExperimentResult]) -> ExperimentResult | None:
@@ -100,7 +100,7 @@ def against_reference(
     what is comparable; other MASt3R-only results are no arms unless the reference is given."""
     comparable = [each for each in results if not protocol_differences(results[0], each)]
     baseline = reference or reference_of(results)
-    arms = [each for each in comparable if each is not baseline and (reference or not each.is_baseline)]
+    arms = [each for each in comparable if each is not baseline and (reference or not each.is_mast3r_only)]
     if not baseline:
         return {}
     found = {arm.name: values for arm in arms if (values := paired(arm, baseline, metric)) is not None}

@@ -31,7 +31,7 @@ def second_experiment(
     """The result to show beside the first, with its cached files of a folder: a MASt3R-only one if there is such, else
     the first that may be compared; None where the cache holds files of none."""
     comparable = [each for each in results[1:] if not protocol_differences(results[0], each)]
-    for each in sorted(comparable, key=lambda each: not each.is_baseline):
+    for each in sorted(comparable, key=lambda each: not each.is_mast3r_only):
         if files := cached_files(root, each, folder):
             return each, files
     return None

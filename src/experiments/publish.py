@@ -1,17 +1,17 @@
-"""What the stage report writes for Git: experiment.json, metrics.json, records.csv and the CSVs of plots."""
+"""What the stage report says of a run in the files that Git tracks; `src.experiments.result` writes and reads them."""
 
 import csv
 from dataclasses import replace
 from pathlib import Path
 
 from src.config import Config
-from src.experiments.result import EXPERIMENT_SCHEMA, METRIC
+from src.experiments.result import METRIC
 from src.reproducible.files import read_json
 from src.reproducible.hashes import file_hash, params_hash
 from src.reproducible.seeds import numpy_generator
 from src.reproducible.versions import versions
 from src.results.statistics import Comparison, Interval, bootstrap_interval, compare_paired
-from src.results.tables import BASELINES, METHODS, Row, column, groups, select_rows, write_rows
+from src.results.tables import BASELINES, METHODS, METRIC_TITLES, Row, column, groups, select_rows, write_rows
 
 SCENES, MODEL, TRAIN = Path("data/scenes"), Path("data/model"), Path("data/train")
 # keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
@@ -58,7 +58,8 @@ def held_still(config: Config, summary: dict, geometry: dict, train_category: st
 
 
 def experiment_record(config: Config, summary: dict) -> dict:
-    """reports/experiment.json but for the names of the curves: what was run, and what it may be compared with."""
+    """reports/experiment.json but for its schema and the names of the curves: what was run, and what it may be compared
+    with."""
     record = read_json(MODEL / "record.json")
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
@@ -77,7 +78,6 @@ def experiment_record(config: Config, summary: dict) -> dict:
         backbone["sha256"],
     )
     return {
-        "schema": EXPERIMENT_SCHEMA,
         "label": "MASt3R only (no backbone)" if bare else backbone["label"],
         "detail": "" if bare else ", ".join([*fusion, model.strategy]),
         "backbone": backbone,
@@ -109,8 +109,7 @@ def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
     """
     render = summary["methods"]["render"]
     aligned, cloud = render["aligned"], summary["cloud"]["aligned"]
-    wanted = "psnr_masked", "psnr", "ssim_masked", "ssim", "lpips_masked", "lpips", "depth_abs_rel"
-    metrics = {name: rounded(aligned[name]["mean"]) for name in wanted if name in aligned}
+    metrics = {name: rounded(aligned[name]["mean"]) for name in METRIC_TITLES if name in aligned}
     metrics["psnr_masked_std"] = rounded(aligned[METRIC]["std"]) if "std" in aligned.get(METRIC, {}) else None
     for name, raw in (("psnr_masked_raw", METRIC), ("psnr_splatt3r_masked", "psnr_splatt3r_masked")):
         metrics[name] = rounded(render["raw"][raw]["mean"]) if raw in render["raw"] else None
@@ -119,8 +118,10 @@ def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
         for name, entry in cloud.items()
         if name in ("chamfer", "scale_error") or name.startswith("fscore")
     }
-    floors = {name: summary["methods"][name]["aligned"] for name in BASELINES}
-    metrics["floors"] = {name: rounded(scores[METRIC]["mean"]) for name, scores in floors.items() if METRIC in scores}
+    baselines = {name: summary["methods"][name]["aligned"] for name in BASELINES}
+    metrics["baselines"] = {
+        name: rounded(scores[METRIC]["mean"]) for name, scores in baselines.items() if METRIC in scores
+    }
     for heading in ("bins", "categories"):
         entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
         metrics[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
@@ -173,7 +174,7 @@ def score_interval(values: list[float], scenes: list[str], config: Config, *purp
 
 
 def against_baselines(rows: list[Row], config: Config) -> dict[str, Comparison]:
-    """This run's renders minus each floor, paired by target."""
+    """This run's renders minus each baseline that needs no training, paired by target."""
     tables = {
         method: {
             (row["episode"], row["target"]): row
@@ -185,7 +186,7 @@ def against_baselines(rows: list[Row], config: Config) -> dict[str, Comparison]:
     keys = sorted(tables["render"])
     if not keys:
         return {}
-    gains = {floor: [tables["render"][key][METRIC] - tables[floor][key][METRIC] for key in keys] for floor in BASELINES}
+    gains = {name: [tables["render"][key][METRIC] - tables[name][key][METRIC] for key in keys] for name in BASELINES}
     settings = config.eval.bootstrap
     return compare_paired(
         gains,

@@ -1,4 +1,4 @@
-"""What one run published under reports/, read from a folder or through Git alone: no checkout, no DVC remote."""
+"""What one run publishes under reports/: written there, read from a folder or through Git alone, without a checkout."""
 
 import json
 import subprocess
@@ -8,12 +8,19 @@ from typing import Callable
 
 import numpy as np
 
-from src.results.tables import Row, metrics_of, read_rows, select_rows
+from src.reproducible.files import write_json
+from src.results.tables import Row, metrics_of, read_rows, select_rows, write_rows
 
 REPORTS = Path("reports")
 
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
 
+EXPERIMENT_FILE, METRICS_FILE, RECORDS_FILE, BENCHMARK_FILE = (
+    "experiment.json",
+    "metrics.json",
+    "records.csv",
+    "benchmark.json",
+)  # there
 EXPERIMENT_SCHEMA = 4  # of reports/experiment.json and records.csv
 
 
@@ -49,7 +56,7 @@ class ExperimentResult:
         return self.about["label"]
 
     @property
-    def is_baseline(self) -> bool:
+    def is_mast3r_only(self) -> bool:
         return self.about["backbone"]["name"] == "none"
 
     @property
@@ -122,27 +129,34 @@ def git_output(root: str | Path, *words: str) -> str | None:
     return done.stdout.decode("utf8")
 
 
+def write_result(folder: Path, record: dict, metrics: dict, rows: list[Row]) -> None:
+    """What `parse_result` reads, for Git to track. record: of `experiment_record`, with the names of the curves."""
+    write_rows(folder / RECORDS_FILE, rows)
+    write_json(folder / METRICS_FILE, metrics)
+    write_json(folder / EXPERIMENT_FILE, {"schema": EXPERIMENT_SCHEMA} | record)
+
+
 def parse_result(name: str, read: Callable[[str], str | None]) -> ExperimentResult | None:
     """A result from `read`, which maps a path under reports/ to its text or None; None where nothing was published.
 
     raises OtherSchema
     """
-    texts = {path: read(path) for path in ("experiment.json", "metrics.json", "records.csv", "benchmark.json")}
-    if any(text is None for path, text in texts.items() if path != "benchmark.json"):
+    texts = {path: read(path) for path in (EXPERIMENT_FILE, METRICS_FILE, RECORDS_FILE, BENCHMARK_FILE)}
+    if any(text is None for path, text in texts.items() if path != BENCHMARK_FILE):
         return None
-    about = json.loads(texts["experiment.json"])
+    about = json.loads(texts[EXPERIMENT_FILE])
     if about.get("schema") != EXPERIMENT_SCHEMA:
         raise OtherSchema(
             f"The results of {name} were published by another version of this code (schema "
             f"{about.get('schema')}, this is {EXPERIMENT_SCHEMA}); run it again to compare it."
         )
     curves = {curve: text for curve in about["curves"] if (text := read(f"plots/{curve}.csv")) is not None}
-    benchmark = texts["benchmark.json"]
+    benchmark = texts[BENCHMARK_FILE]
     return ExperimentResult(
         name,
         about,
-        json.loads(texts["metrics.json"]),
-        read_rows(texts["records.csv"]),
+        json.loads(texts[METRICS_FILE]),
+        read_rows(texts[RECORDS_FILE]),
         curves,
         json.loads(benchmark) if benchmark else None,
     )

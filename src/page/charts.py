@@ -11,6 +11,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
+from src.results.statistics import Interval  # noqa: E402
+
 # stand-ins that matplotlib accepts -> what the page's style sheet decides
 INK, MUTED, RULE, ACCENT, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", SECOND: "--second", THIRD: "--third"}
@@ -22,7 +24,7 @@ LIGHT_THEME = {
     "--second": "#b5652b",
     "--third": "#7a8896",
 }
-COLOURS = (ACCENT, SECOND, THIRD, MUTED)
+SERIES_COLOURS = (ACCENT, SECOND, THIRD, MUTED)
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "backsplat",
@@ -51,7 +53,7 @@ STYLE = {
 MARKERS = "osD^v"
 
 Curve = tuple[list[float], list[float]]  # steps, values
-Estimate = tuple[float, float | None, float | None]  # mean, low, high
+Spread = tuple[float, float, float]  # median, low, high
 
 
 def to_svg(figure: Figure, description: str) -> str:
@@ -82,7 +84,7 @@ def line_chart(series: dict[str, Curve], label: str, description: str) -> str:
     """Lines over training steps, the first in the accent colour; at most four are told apart."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 2.9))
-        for (name, (steps, values)), colour in zip(series.items(), COLOURS):
+        for (name, (steps, values)), colour in zip(series.items(), SERIES_COLOURS):
             axes.plot(steps, values, color=colour, label=name, zorder=3 if colour == ACCENT else 2)
         axes.set(xlabel="step", ylabel=label)
         axes.margins(x=0.02)
@@ -91,25 +93,25 @@ def line_chart(series: dict[str, Curve], label: str, description: str) -> str:
         return to_svg(figure, description)
 
 
-def band_chart(groups: list[str], series: dict[str, list[Estimate | None]], label: str, description: str) -> str:
+def band_chart(groups: list[str], series: dict[str, list[Interval | None]], label: str, description: str) -> str:
     """Means with intervals per group, one marker per series; None where a group has no scores."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 3.3))
-        for number, ((name, points), colour) in enumerate(zip(series.items(), COLOURS)):
+        for number, ((name, intervals), colour) in enumerate(zip(series.items(), SERIES_COLOURS)):
             shift = 0.14 * (number - (len(series) - 1) / 2)
-            present = [(place + shift, point) for place, point in enumerate(points) if point is not None]
+            present = [(place + shift, interval) for place, interval in enumerate(intervals) if interval is not None]
             axes.plot(
                 [x for x, _ in present],
-                [point[0] for _, point in present],
+                [interval.mean for _, interval in present],
                 MARKERS[number],
                 color=colour,
                 ms=5,
                 label=name,
                 zorder=3,
             )
-            for x, (_, low, high) in present:
-                if low is not None:
-                    axes.plot([x, x], [low, high], color=colour, lw=1.4)
+            for x, interval in present:
+                if interval.low is not None:
+                    axes.plot([x, x], [interval.low, interval.high], color=colour, lw=1.4)
         axes.set_xticks(range(len(groups)), groups)
         axes.set_xlim(-0.6, len(groups) - 0.4)
         axes.grid(axis="x", visible=False)
@@ -124,7 +126,7 @@ def dot_chart(rows: dict[str, dict[str, float]], label: str, description: str) -
     series = list(dict.fromkeys(key for values in rows.values() for key in values))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 1.2 + 0.21 * len(names)))
-        for number, (key, colour) in enumerate(zip(series, COLOURS)):
+        for number, (key, colour) in enumerate(zip(series, SERIES_COLOURS)):
             present = [(rows[name][key], place) for place, name in enumerate(names) if key in rows[name]]
             axes.plot(
                 [x for x, _ in present],
@@ -156,13 +158,13 @@ def scatter_chart(points: dict[str, tuple[float, float]], across: str, label: st
         return to_svg(figure, description)
 
 
-def bar_chart(rows: dict[str, dict[str, Estimate]], label: str, description: str) -> str:
+def bar_chart(rows: dict[str, dict[str, Spread]], label: str, description: str) -> str:
     """A group of bars per row name with one bar per series, the first on top; a line from low to high on each."""
-    series = list(dict.fromkeys(key for values in rows.values() for key in values))[: len(COLOURS)]
+    series = list(dict.fromkeys(key for values in rows.values() for key in values))[: len(SERIES_COLOURS)]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 1.1 + 0.2 * len(rows) * (len(series) + 0.6)))
         height = 0.8 / len(series)
-        for number, (key, colour) in enumerate(zip(series, COLOURS)):
+        for number, (key, colour) in enumerate(zip(series, SERIES_COLOURS)):
             shift = height * (number - (len(series) - 1) / 2)
             found = [(place + shift, rows[name][key]) for place, name in enumerate(rows) if key in rows[name]]
             axes.barh(
@@ -179,15 +181,16 @@ def bar_chart(rows: dict[str, dict[str, Estimate]], label: str, description: str
         return to_svg(figure, description)
 
 
-def forest_chart(intervals: dict[str, Estimate], label: str, description: str) -> str:
+def forest_chart(intervals: dict[str, Interval], label: str, description: str) -> str:
     """Differences with intervals around a line at zero."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 0.95 + 0.34 * len(intervals)))
         axes.axvline(0, color=MUTED, lw=1)
-        for place, (_, (mean, low, high)) in enumerate(intervals.items()):
-            if low is not None:
-                axes.plot([low, high], [-place, -place], color=ACCENT, lw=2, solid_capstyle="round")
-            axes.plot([mean], [-place], "o", color=ACCENT, ms=6)
+        for place, interval in enumerate(intervals.values()):
+            if interval.low is not None:
+                ends = [interval.low, interval.high]
+                axes.plot(ends, [-place, -place], color=ACCENT, lw=2, solid_capstyle="round")
+            axes.plot([interval.mean], [-place], "o", color=ACCENT, ms=6)
         axes.set_yticks([-place for place in range(len(intervals))], list(intervals))
         axes.set_ylim(0.6 - len(intervals), 0.6)
         axes.grid(axis="y", visible=False)

@@ -8,11 +8,13 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from src.experiments.result import ExperimentResult
 from src.renders.episode_file import Rendered
 from src.results.tables import Row, groups, select_rows
 from src.scenes.scene import Scene, SceneRecord
 
-RULES = ("first", "best", "median", "worst")  # `first` shows the same photographs in every experiment
+RULES = ("first", "best", "median", "worst")  # `first` shows the same views in every experiment
+TRUTH = "target image"  # the panel of what was held out
 MAX_FAMILIES = 6  # more are shown as one
 ERROR_RANGE = 0.5  # mean absolute error over RGB at which the error map is brightest
 UNSEEN_COLOUR = (96, 96, 96)  # error map outside the mask
@@ -33,6 +35,14 @@ class Chosen:
         return f"{self.family}_{self.rule}"
 
 
+@dataclass(frozen=True)
+class SecondRenders:
+    """The experiment shown beside this run. pictures: name of a chosen target -> its render (H, W, 3) uint8."""
+
+    result: ExperimentResult
+    pictures: dict[str, np.ndarray]
+
+
 def choose(rows: list[Row]) -> list[Chosen]:
     """Per family of scenes, by aligned masked PSNR: the best, median and worst target, and the first by name."""
     scored = [row for row in select_rows(rows, method="render", alignment="aligned") if row["psnr_masked"] is not None]
@@ -43,10 +53,10 @@ def choose(rows: list[Row]) -> list[Chosen]:
         members = {family: select_rows(scored, category=family) for family in families}
     chosen = []
     for family, targets in members.items():
-        named = sorted(targets, key=lambda row: (row["episode"], row["target"]))
-        ordered = sorted(named, key=lambda row: row["psnr_masked"])
+        by_name = sorted(targets, key=lambda row: (row["episode"], row["target"]))
+        ordered = sorted(by_name, key=lambda row: row["psnr_masked"])
         middle = ordered[(len(ordered) - 1) // 2]
-        picks = {"first": named[0], "best": ordered[-1], "median": middle, "worst": ordered[0]}
+        picks = {"first": by_name[0], "best": ordered[-1], "median": middle, "worst": ordered[0]}
         chosen += [Chosen(family, rule, picks[rule]) for rule in RULES]
     return chosen
 
@@ -62,9 +72,9 @@ def coloured(values: np.ndarray, low: float, high: float, colours: str) -> np.nd
     return (colormaps[colours](shares)[..., :3] * 255).round().astype(np.uint8)
 
 
-def error_panel(render: Tensor, photo: Tensor, mask: np.ndarray) -> np.ndarray:
+def error_panel(render: Tensor, truth: Tensor, mask: np.ndarray) -> np.ndarray:
     """Mean absolute error over RGB, dark = none; grey where no context has seen the pixel."""
-    errors = (render.clamp(0, 1) - photo).abs().mean(0).numpy()
+    errors = (render.clamp(0, 1) - truth).abs().mean(0).numpy()
     panel = coloured(errors, 0, ERROR_RANGE, "inferno")
     panel[~mask] = UNSEEN_COLOUR
     return panel
@@ -93,7 +103,7 @@ def panels(chosen: Chosen, index: dict[str, SceneRecord], scenes: Path, renders:
     return {
         "context 1": bytes_of(first.image),
         "context 2": bytes_of(second.image),
-        "photograph": bytes_of(target.image),
+        TRUTH: bytes_of(target.image),
         "render": bytes_of(render),
         "error": error_panel(render, target.image, mask),
         "depth": depth_panel(depth, target.depth.numpy()),
@@ -101,11 +111,27 @@ def panels(chosen: Chosen, index: dict[str, SceneRecord], scenes: Path, renders:
 
 
 def other_render(chosen: Chosen, path: Path) -> np.ndarray | None:
-    """The same target (H, W, 3) uint8 in another arm's file of data/renders; None where that arm did not render it."""
+    """The same target (H, W, 3) uint8 in another experiment's file of data/renders; None where it was not
+    rendered."""
     rendered = Rendered.read(path)
     if chosen.row["target"] not in rendered.about["targets"]:
         return None
     return bytes_of(rendered.picture("render", "aligned")[rendered.about["targets"].index(chosen.row["target"])])
+
+
+def second_renders(
+    second: tuple[ExperimentResult, dict[str, Path]] | None, targets: list[Chosen]
+) -> SecondRenders | None:
+    """What another experiment rendered of the chosen targets; second: it, and its files of data/renders by name."""
+    if second is None:
+        return None
+    result, files = second
+    renders = {
+        chosen.name: other_render(chosen, files[file])
+        for chosen in targets
+        if (file := f"{chosen.row['episode']}.safetensors") in files
+    }
+    return SecondRenders(result, {name: picture for name, picture in renders.items() if picture is not None})
 
 
 def strip(pictures: dict[str, np.ndarray], title: str, note: str) -> Image.Image:

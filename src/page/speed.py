@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from src.experiments.result import ExperimentResult
+from src.page.numbers import with_limits
 from src.run import StageTime
 
 PIECES = {
-    "backbone_features": "backbone features of two photographs",
-    "geometry_encoder": "geometry encoder, two photographs",
-    "encode": "two photographs to Gaussians, all of it",
+    "backbone_features": "backbone features of two images",
+    "geometry_encoder": "geometry encoder, two images",
+    "encode": "two images to Gaussians, all of it",
     "render_per_view": "one render",
 }
 STALE = "reports/benchmark.json is of another configuration; dvc repro benchmark measures this one"
@@ -78,7 +79,7 @@ def fps_and_memory(result: ExperimentResult, like: ExperimentResult) -> tuple[st
 
 def milliseconds(timing: dict | None) -> str:
     """50.1 [45.0, 61.2]"""
-    return "–" if timing is None else f"{timing['median_ms']:.1f} [{timing['p10_ms']:.1f}, {timing['p90_ms']:.1f}]"
+    return "–" if timing is None else with_limits(timing["median_ms"], timing["p10_ms"], timing["p90_ms"], digits=1)
 
 
 def time_table(benchmark: dict) -> dict:

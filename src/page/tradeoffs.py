@@ -4,7 +4,7 @@ from src.experiments.result import METRIC, ExperimentResult
 from src.page import charts
 from src.page.speed import at_resolution, timings, unlike
 from src.results.statistics import mean_and_spread
-from src.results.tables import column, select_rows
+from src.results.tables import METRIC_TITLES, column, select_rows
 
 COSTS = {
     "milliseconds": "milliseconds per pair, median",
@@ -14,7 +14,7 @@ COSTS = {
 
 
 def costs(result: ExperimentResult) -> dict[str, float] | None:
-    """milliseconds from two photographs to Gaussians, parameters in millions, peak memory in MB; None if unmeasured."""
+    """milliseconds from two images to Gaussians, parameters in millions, peak memory in MB; None if unmeasured."""
     found = at_resolution(result)
     if found is None:
         return None
@@ -54,6 +54,6 @@ def pareto_charts(results: list[ExperimentResult]) -> dict[str, str]:
     for cost, words in COSTS.items():
         points = {name: (prices[name][cost], quality[name]) for name in quality}
         drawn[cost] = charts.pareto_chart(
-            points, pareto_front(points), words, "PSNR, masked (dB)", f"masked PSNR over {words}"
+            points, pareto_front(points), words, METRIC_TITLES[METRIC], f"masked PSNR over {words}"
         )
     return drawn

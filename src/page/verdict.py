@@ -1,47 +1,27 @@
 """What the numbers say, in words: no more than they do."""
 
 from src.experiments.result import ExperimentResult
+from src.page.numbers import listed, number, with_limits
 from src.results.statistics import ALPHA, MIN_SCENES, Comparison, Interval
 
 BASELINE_NAMES = {
-    "copy_nearest": "nearest photograph copied",
+    "copy_nearest": "nearest context image copied",
     "points": "geometry points, one pixel each",
     "points_splat": "geometry points, splatted",
 }
-NOT_MEASURED = "not measured"
-REFERENCE, CONTROL = "MASt3R only", "constant features"
-
-
-def number(value: float, digits: int = 2, sign: bool = False) -> str:
-    """-0.041 -> −0.04, with a true minus and never a signed zero."""
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    zero = float(text) == 0
-    return (("±" if sign else "") + text.lstrip("+-") if zero else text).replace("-", "−")
-
-
-def level_words(confidence: float) -> str:
-    """95 %"""
-    return f"{100 * confidence:g} %"
-
-
-def rank_words(rank: tuple[int, int] | None) -> str:
-    """2, or 1–3; nothing without a rank."""
-    if rank is None:
-        return ""
-    return str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
+REFERENCE, CONTROL = "MASt3R only", "constant features"  # what the other experiments are compared with
 
 
 def interval_words(interval: Interval, sign: bool = False) -> str:
     """+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes, 3 seeds"""
-    limits = "" if interval.low is None else f" [{number(interval.low, 2, sign)}, {number(interval.high, 2, sign)}]"
-    return (
-        f"{number(interval.mean, 2, sign)} dB{limits}, n = {interval.n} in {interval.scenes} "
-        f"scene{'' if interval.scenes == 1 else 's'}" + (f", {interval.seeds} seeds" if interval.seeds > 1 else "")
-    )
+    words = with_limits(interval.mean, interval.low, interval.high, sign=sign, unit="dB")
+    scenes = f"{interval.scenes} scene{'' if interval.scenes == 1 else 's'}"
+    seeds = f", {interval.seeds} seeds" if interval.seeds > 1 else ""
+    return f"{words}, n = {interval.n} in {scenes}{seeds}"
 
 
 def difference_words(label: str, other: str, comparison: Comparison) -> str:
-    """One arm against another, as a sentence."""
+    """One experiment against another, as a sentence."""
     interval = comparison.interval
     words = interval_words(interval, sign=True) + (", 1 seed" if interval.seeds == 1 else "")
     if interval.low is None:
@@ -58,10 +38,10 @@ def headline(current: ExperimentResult, score: Interval | None, comparison: Comp
     """The one sentence at the top of the page; score: the mean aligned masked PSNR of this run, None without any."""
     if score is None:
         return f"{current.label} has no masked PSNR; “What was not measured” says why."
-    if current.is_baseline:
-        return f"{current.label}, the baseline of all comparisons, reaches {interval_words(score)}."
+    if current.is_mast3r_only:
+        return f"{current.label}, the reference of all comparisons, reaches {interval_words(score)}."
     if comparison is None:
-        return f"{current.label} reaches {interval_words(score)}; there is no baseline to compare it with yet."
+        return f"{current.label} reaches {interval_words(score)}; there is no run without a backbone to compare it with yet."
     return difference_words(current.label, REFERENCE, comparison)
 
 
@@ -72,22 +52,19 @@ def control_words(label: str, comparison: Comparison | None) -> str | None:
     return "Against an adapter that is told nothing: " + difference_words(label, CONTROL, comparison)
 
 
-def listed(words: list[str]) -> str:
-    """a, b and c"""
-    *others, last = words
-    return " and ".join([", ".join(others), last] if others else [last])
-
-
 def power_words(comparison: Comparison) -> str | None:
     """What the test set could have shown, and what no test set can; None when it has too few scenes for an interval."""
     scenes, seeds, found = comparison.interval.scenes, comparison.interval.seeds, comparison.detectable
     if scenes < MIN_SCENES:
         return None
-    several = [f"{count} {what}" for count, what in ((seeds, "seeds"), (comparison.arms, "compared arms")) if count > 1]
+    several = [
+        f"{count} {what}" for count, what in ((seeds, "seeds"), (comparison.arms, "compared experiments")) if count > 1
+    ]
     could = (
         "no true difference, however large, could be called one"
         if found is None
-        else f"a true difference of {number(found, 2 if found >= 0.1 else 3)} dB would be found about four times out of five"
+        else f"a true difference of {number(found, 2 if found >= 0.1 else 3)} dB would be found about four times out of "
+        "five"
     )
     tenth = (
         f"finding 0.1 dB would take {comparison.scenes_for_tenth} scenes"
@@ -106,16 +83,15 @@ def power_words(comparison: Comparison) -> str | None:
     )
 
 
-def baseline_words(floors: dict[str, Comparison]) -> str:
-    """How the model compares with what needs no training."""
+def baseline_words(compared: dict[str, Comparison]) -> str:
+    """How the model compares with each baseline that needs no training, by its name."""
     parts = []
-    for name, comparison in floors.items():
+    for name, comparison in compared.items():
         interval = comparison.interval
-        judged = interval.low is not None
-        word = "" if not judged or comparison.distinguishable else ", not distinguishable"
-        limits = f" [{number(interval.low, 2, True)}, {number(interval.high, 2, True)}]" if judged else ""
-        parts.append(f"{number(interval.mean, 2, True)} dB{limits} against {BASELINE_NAMES[name]}{word}")
-    return "Floors measured in the same run: " + "; ".join(parts) + "."
+        difference = with_limits(interval.mean, interval.low, interval.high, sign=True, unit="dB")
+        unsure = interval.low is not None and not comparison.distinguishable
+        parts.append(f"{difference} against {BASELINE_NAMES[name]}{', not distinguishable' if unsure else ''}")
+    return "Against baselines that need no training, measured in the same run: " + "; ".join(parts) + "."
 
 
 def cautions(current: ExperimentResult, compared: bool) -> list[str]:
@@ -128,7 +104,7 @@ def cautions(current: ExperimentResult, compared: bool) -> list[str]:
         )
     if note := current.about["backbone"].get("note"):
         words.append(note)
-    if not compared and not current.is_baseline:
+    if not compared and not current.is_mast3r_only:
         words.append(
             "No run without a backbone was measured in the same way. dvc exp run -n base "
             "-S model.backbone=none makes one; python -m src.report then adds it to this page."

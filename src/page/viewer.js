@@ -1,4 +1,4 @@
-// The splat viewer of the report: two canvases, one camera. `gsplat` is src/vendor/gsplat.js; the scenes are in #walks.
+// The splat viewer of the report: two canvases, one camera. `gsplat` is src/page/vendor/gsplat.js; the scenes are in #viewer-scenes.
 // On a page from disk a module worker from a blob: address never starts; refused one, the library takes a data: address.
 const GSPLAT = gsplat(class extends Worker {
   constructor(address, options) {
@@ -7,16 +7,16 @@ const GSPLAT = gsplat(class extends Worker {
   }
 });
 const room = document.querySelector("#room");
-const walks = JSON.parse(document.querySelector("#walks").textContent);
+const scenes = JSON.parse(document.querySelector("#viewer-scenes").textContent);
 const AWAKE = 1500;  // milliseconds that drawing goes on after the last movement; sorting lags behind
 
-// The inverse of src/viewer.py's `packed`.
-async function unpacked(arm, unit) {
-  const bytes = Uint8Array.from(atob(arm.data), letter => letter.charCodeAt(0));
+// The inverse of src/page/viewer.py's `packed_gaussians`.
+async function unpacked(model, unit) {
+  const bytes = Uint8Array.from(atob(model.data), letter => letter.charCodeAt(0));
   const buffer = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-  const n = arm.count, between = (range, share) => range[0] + share * (range[1] - range[0]);
-  const positions = Float32Array.from(new Uint16Array(buffer, 0, 3 * n), q => unit * Math.sinh(between(arm.places, q / 65535)));
-  const scales = Float32Array.from(new Uint8Array(buffer, 6 * n, 3 * n), q => Math.exp(between(arm.scales, q / 255)));
+  const n = model.count, between = (range, share) => range[0] + share * (range[1] - range[0]);
+  const positions = Float32Array.from(new Uint16Array(buffer, 0, 3 * n), q => unit * Math.sinh(between(model.places, q / 65535)));
+  const scales = Float32Array.from(new Uint8Array(buffer, 6 * n, 3 * n), q => Math.exp(between(model.scales, q / 255)));
   const colours = new Uint8Array(buffer.slice(9 * n, 13 * n));
   const turns = Float32Array.from(new Int8Array(buffer, 13 * n, 4 * n), q => q / 127);
   for (let i = 0; i < 4 * n; i += 4) {
@@ -48,10 +48,10 @@ function wake() {
   drawing = true;
 }
 
-function stand(walk, place) {
+function stand(chosen, place) {
   view.position = new GSPLAT.Vector3(...place.position);
   view.rotation = new GSPLAT.Quaternion(...place.rotation);
-  view.pivot = view.position.add(view.rotation.apply(new GSPLAT.Vector3(0, 0, walk.distance)));
+  view.pivot = view.position.add(view.rotation.apply(new GSPLAT.Vector3(0, 0, chosen.distance)));
   wake();
 }
 
@@ -101,26 +101,26 @@ function freshen(pane) {
   listen(canvas);
 }
 
-async function show(walk) {
+async function show(chosen) {
   delete room.dataset.drawn;
-  await Promise.all(walk.arms.map(async arm => { arm.splats ??= await unpacked(arm, walk.unit); }));
+  await Promise.all(chosen.models.map(async model => { model.splats ??= await unpacked(model, chosen.unit); }));
   for (const [number, button] of room.querySelectorAll(".scenes button").entries())
-    button.setAttribute("aria-pressed", walks[number] === walk);
-  const [width, height] = walk.size;
+    button.setAttribute("aria-pressed", scenes[number] === chosen);
+  const [width, height] = chosen.size;
   for (const [number, pane] of panes.entries()) {
-    const arm = walk.arms[number];
-    pane.name.textContent = arm.name;
+    const model = chosen.models[number];
+    pane.name.textContent = model.name;
     freshen(pane);
     pane.canvas.style.aspectRatio = `${width} / ${height}`;
     pane.scene = new GSPLAT.Scene();
-    pane.scene.addObject(new GSPLAT.Splat(arm.splats.clone()));
+    pane.scene.addObject(new GSPLAT.Splat(model.splats.clone()));
     pane.camera = new GSPLAT.Camera();
-    [pane.camera.data.fx, pane.camera.data.fy] = walk.focal;
-    pane.camera.data.near = walk.distance / 100;
+    [pane.camera.data.fx, pane.camera.data.fy] = chosen.focal;
+    pane.camera.data.near = chosen.distance / 100;
     pane.renderer.setSize(width, height);  // as scored: at more pixels, gaps open that no scored picture has
   }
-  buttons(room.querySelector(".cameras"), walk.cameras.map(({ name }) => name), number => stand(walk, walk.cameras[number]));
-  stand(walk, walk.cameras[0]);
+  buttons(room.querySelector(".cameras"), chosen.cameras.map(({ name }) => name), number => stand(chosen, chosen.cameras[number]));
+  stand(chosen, chosen.cameras[0]);
 }
 
 function listen(canvas) {
@@ -158,8 +158,8 @@ function open() {
     room.dataset.missing = "";
     return;
   }
-  buttons(room.querySelector(".scenes"), walks.map(walk => walk.episode.replaceAll("__", " · ")), number => show(walks[number]));
-  show(walks[0]);
+  buttons(room.querySelector(".scenes"), scenes.map(chosen => chosen.episode.replaceAll("__", " · ")), number => show(scenes[number]));
+  show(scenes[0]);
 }
 
 new IntersectionObserver((entries, observer) => {

@@ -1,4 +1,4 @@
-"""Chosen test scenes as the page's splat viewer takes them: two arms' Gaussians in few bytes, and cameras to stand at."""
+"""Chosen test scenes as the page's viewer takes them: two models' Gaussians in few bytes, and cameras to stand at."""
 
 import base64
 import gzip
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from src.experiments.result import ExperimentResult
 from src.geometry.alignment import camera_in_prediction
+from src.page.verdict import BASELINE_NAMES
 from src.renders.episode_file import Rendered
 from src.renders.ply import read_ply
 from src.scenes.scene import Scene, SceneRecord
@@ -22,23 +24,23 @@ LIBRARY = Path(__file__).parent / "vendor" / "gsplat.js"
 LIBRARY_LICENCE = LIBRARY.with_suffix(".LICENSE")
 MAX_SCENES = 2  # scenes on the page, of different families where there are such
 UNIT = 0.5  # scene units within which the packed positions are as good as linear
-BASELINE_ENDING = ".points_splat.ply"  # of an episode's floor, beside the model's .ply
+BASELINE_ENDING = ".points_splat.ply"  # of an episode's baseline, beside the model's .ply
 
 
 @dataclass(frozen=True)
 class ViewerScene:
     """One test episode to look around in, in view 1's camera frame and the prediction's scale.
 
-    size, focal  (W, H) of the photographs; (fx, fy) in their pixels
-    cameras      words -> c2w (4, 4), the first input photograph's first
-    arms         words -> Gaussians, this run's first
+    size, focal  (W, H) of the images; (fx, fy) in their pixels
+    cameras      words -> c2w (4, 4), the first context view's first
+    models       words -> Gaussians, this run's first
     """
 
     episode: str
     size: tuple[int, int]
     focal: tuple[float, float]
     cameras: dict[str, np.ndarray]
-    arms: dict[str, Gaussians]
+    models: dict[str, Gaussians]
 
 
 def viewer_library() -> str:
@@ -84,19 +86,19 @@ def distance(gaussians: Gaussians) -> float:
     return depth[depth > 0].median().item() if (depth > 0).any() else 1.0
 
 
-def viewer_payload(walks: list[ViewerScene]) -> str:
+def viewer_payload(scenes: list[ViewerScene]) -> str:
     """What viewer.js reads, as JSON that cannot end its script element."""
     entries = [
         {
-            "episode": viewer_scene.episode,
-            "size": viewer_scene.size,
-            "focal": viewer_scene.focal,
+            "episode": scene.episode,
+            "size": scene.size,
+            "focal": scene.focal,
             "unit": UNIT,
-            "distance": distance(next(iter(viewer_scene.arms.values()))),
-            "cameras": [camera_entry(name, c2w) for name, c2w in viewer_scene.cameras.items()],
-            "arms": [{"name": name} | packed_gaussians(gaussians) for name, gaussians in viewer_scene.arms.items()],
+            "distance": distance(next(iter(scene.models.values()))),
+            "cameras": [camera_entry(name, c2w) for name, c2w in scene.cameras.items()],
+            "models": [{"name": name} | packed_gaussians(gaussians) for name, gaussians in scene.models.items()],
         }
-        for viewer_scene in walks
+        for scene in scenes
     ]
     return json.dumps(entries).replace("<", "\\u003c")
 
@@ -110,13 +112,13 @@ def chosen_episodes(renders: Path) -> list[str]:
 
 
 def viewer_scene(
-    episode: str, renders: Path, scenes: Path, index: dict[str, SceneRecord], arms: dict[str, Path]
+    episode: str, renders: Path, scenes: Path, index: dict[str, SceneRecord], models: dict[str, Path]
 ) -> ViewerScene:
-    """An episode with the Gaussians of each arm's .ply file."""
+    """An episode with the Gaussians of each model's .ply file."""
     rendered = Rendered.read(renders / f"{episode}.safetensors")
     about, scene = rendered.about, Scene.open(scenes / index[rendered.about["scene"]].file)
-    names = {f"input {number}": name for number, name in enumerate(about["contexts"], 1)}
-    names |= {f"held-out view {name}": name for name in about["targets"]}
+    names = {f"context {number}": name for number, name in enumerate(about["contexts"], 1)}
+    names |= {f"target view {name}": name for name in about["targets"]}
     views = [scene.view(name, rendered.resolution) for name in names.values()]
     scale, K = rendered.tensors["scale"].item(), views[0].K
     c2w = camera_in_prediction(views[0].c2w, torch.stack([view.c2w for view in views]), scale)
@@ -125,5 +127,24 @@ def viewer_scene(
         rendered.resolution,
         (K[0, 0].item(), K[1, 1].item()),
         dict(zip(names, c2w.double().numpy())),
-        {name: read_ply(path) for name, path in arms.items()},
+        {name: read_ply(path) for name, path in models.items()},
     )
+
+
+def viewer_scenes(
+    current: ExperimentResult,
+    second: tuple[ExperimentResult, dict[str, Path]] | None,
+    renders: Path,
+    scenes: Path,
+    index: dict[str, SceneRecord],
+) -> list[ViewerScene]:
+    """The exported scenes to look around in: this run beside the second experiment, or else beside the splatted points."""
+    found = []
+    for episode in chosen_episodes(renders):
+        models = {f"{current.name}: {current.label}": renders / f"{episode}.ply"}
+        if second and f"{episode}.ply" in second[1]:
+            models[f"{second[0].name}: {second[0].label}"] = second[1][f"{episode}.ply"]
+        else:
+            models[f"baseline: {BASELINE_NAMES['points_splat']}"] = renders / f"{episode}{BASELINE_ENDING}"
+        found.append(viewer_scene(episode, renders, scenes, index, models))
+    return found

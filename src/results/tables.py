@@ -10,9 +10,19 @@ from src.results.statistics import mean_and_spread
 
 NAMES = ("episode", "scene", "category", "bin", "target", "method", "alignment")  # columns that hold words
 METHODS = ("render", "copy_nearest", "points", "points_splat")
-BASELINES = METHODS[1:]
+BASELINES = METHODS[1:]  # need no training
 ALIGNMENTS = ("raw", "aligned")
 BINS = ("close", "medium", "wide", "very_wide")
+
+METRIC_TITLES = {
+    "psnr_masked": "PSNR, masked (dB)",
+    "psnr": "PSNR, whole (dB)",
+    "ssim_masked": "SSIM, masked",
+    "ssim": "SSIM, whole",
+    "lpips_masked": "LPIPS, masked",
+    "lpips": "LPIPS, whole",
+    "depth_abs_rel": "relative depth error",
+}
 
 Row = dict[str, str | float | None]
 

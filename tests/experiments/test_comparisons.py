@@ -15,6 +15,7 @@ from src.experiments.result import (
     read_revision,
 )
 from src.reproducible.files import write_json
+from tests.helpers.findings import made_up_result
 from tests.helpers.publishing import publish
 
 
@@ -22,7 +23,7 @@ def test_this_run_its_commit_and_the_experiments_of_that_commit_are_found(reposi
     results = gather(repository, repository / "reports")
     assert [each.name for each in results] == ["this run", "main", "better", "long"]
     assert [each.label for each in results] == ["vit", "MASt3R only (no backbone)", "clip", "clip"]
-    assert results[1].is_baseline and not results[0].is_baseline
+    assert results[1].is_mast3r_only and not results[0].is_mast3r_only
     assert results[1].benchmark == {"params": "of another configuration"}
     assert results[2].curves == {"train_loss": "step,loss\n0,0.5\n"}
     assert len(results[0].scores()) == 24 and results[0].scores("lpips") == {}
@@ -35,7 +36,7 @@ def test_the_work_tree_equal_to_an_experiment_is_one_row(repository):
 
 def test_revisions_are_found_by_any_name(repository):
     assert read_revision(repository, "better", "x").metrics == {"psnr_masked": 20.5}
-    assert read_revision(repository, "main", "x").is_baseline
+    assert read_revision(repository, "main", "x").is_mast3r_only
     assert read_revision(repository, "main~1", "x") is None and read_revision(repository, "nowhere", "x") is None
     assert [name for name, _ in experiment_commits(repository, "main~1")] == ["old"]
 
@@ -180,3 +181,9 @@ def test_arms_of_one_label_are_tabled_apart(tmp_path):
     gains = [trained["rooms"]["rooms"] for trained in tables.values()]
     assert gains[1] - gains[0] == pytest.approx(1.0)
     assert list(generalisation(found[:3])) == ["clip"]  # the second is on one choice of scenes alone
+
+
+def test_ranks_are_given_for_three_or_more_runs():
+    assert ranks([made_up_result("a", 0), made_up_result("b", 1)]) == {}
+    found = ranks([made_up_result("a", 0), made_up_result("b", 0), made_up_result("c", 1)])
+    assert found == {"a": (1, 3), "b": (1, 3), "c": (1, 3)}  # five scenes can never reach p < 0.05

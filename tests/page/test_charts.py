@@ -4,18 +4,26 @@ import xml.etree.ElementTree as xml
 import pytest
 
 from src.page.charts import band_chart, bar_chart, dot_chart, forest_chart, line_chart, scatter_chart
+from src.results.statistics import Interval
 
 LINES = {"a": ([0, 10, 20], [3.0, 2.0, 1.0]), "b": ([0, 20], [3.0, 2.5])}
-ESTIMATES = {"x": [(20, 19, 21), None], "y": [(10, None, None), (12, 11, 13)]}
+
+
+def over_scenes(mean: float, low: float | None, high: float | None) -> Interval:
+    return Interval(mean, low, high, 24, 8)
+
+
+INTERVALS = {"x": [over_scenes(20, 19, 21), None], "y": [over_scenes(10, None, None), over_scenes(12, 11, 13)]}
+FOREST = {"one": over_scenes(0.1, -0.1, 0.3), "two": over_scenes(0.4, None, None)}
 DRAWN = {
     "curves": lambda: line_chart(LINES, "loss <dB>", 'a "b" & c'),
-    "bands": lambda: band_chart(["close", "wide"], ESTIMATES, "dB", "d"),
+    "bands": lambda: band_chart(["close", "wide"], INTERVALS, "dB", "d"),
     "dots": lambda: dot_chart({"room 1": {"x": 20.0, "y": 3.0}, "room 2": {"x": 21.0}}, "dB", "d"),
     "scatter": lambda: scatter_chart({"room 1": (20.0, 21.0), "room 2": (19.0, 18.0)}, "baseline", "dB", "d"),
     "bars": lambda: bar_chart(
         {"encoder": {"x": (20.0, 19.0, 21.0)}, "all": {"x": (50.0, 45.0, 61.0), "y": (70.0, 70.0, 72.0)}}, "ms", "d"
     ),
-    "forest": lambda: forest_chart({"one": (0.1, -0.1, 0.3), "two": (0.4, None, None)}, "dB", "d"),
+    "forest": lambda: forest_chart(FOREST, "dB", "d"),
 }
 
 
@@ -42,4 +50,4 @@ def test_intervals_are_drawn_only_where_they_exist():
     """The accent strokes of a forest: one line per interval."""
     lines = lambda svg: len(re.findall(r"stroke: var\(--accent\); stroke-width: 2", svg))
     assert lines(DRAWN["forest"]()) == 1
-    assert lines(forest_chart({"one": (0.1, -0.1, 0.3), "two": (0.4, 0.2, 0.6)}, "dB", "d")) == 2
+    assert lines(forest_chart(FOREST | {"two": over_scenes(0.4, 0.2, 0.6)}, "dB", "d")) == 2

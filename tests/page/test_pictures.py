@@ -75,15 +75,15 @@ def results(tmp_path_factory) -> Path:
     return folder
 
 
-def test_panels_are_the_photographs_and_the_render(results):
+def test_panels_are_the_images_and_the_render(results):
     index = {record.id: record for record in read_index(results / "data/scenes")}
     chosen = Chosen("rooms", "best", row("rooms__0__wide", "rooms", 20.0, "002"))
     pictures = panels(chosen, index, results / "data/scenes", results / "data/renders")
     scene = Scene.open(results / "data/scenes/scenes/rooms__0.safetensors")
-    for name, frame in (("context 1", "000"), ("context 2", "004"), ("photograph", "002")):
+    for name, frame in (("context 1", "000"), ("context 2", "004"), ("target image", "002")):
         assert np.array_equal(pictures[name], scene.frame(frame).image)
-    assert list(pictures) == ["context 1", "context 2", "photograph", "render", "error", "depth"]
-    assert np.abs(pictures["render"].astype(int) - pictures["photograph"]).mean() < 25
+    assert list(pictures) == ["context 1", "context 2", "target image", "render", "error", "depth"]
+    assert np.abs(pictures["render"].astype(int) - pictures["target image"]).mean() < 25
     assert (pictures["error"][:, :5] == 96).all()  # outside the mask
 
 

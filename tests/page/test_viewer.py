@@ -120,20 +120,20 @@ def test_scenes_are_the_first_of_each_family(results, tmp_path):
     assert chosen_episodes(tmp_path) == []
 
 
-def test_a_walk_starts_at_the_first_input_and_its_cameras_have_the_prediction_s_scale(results):
+def test_a_scene_starts_at_the_first_context_and_its_cameras_have_the_prediction_s_scale(results):
     index = {record.id: record for record in read_index(results / "scenes")}
     file = results / "renders/rooms__0__close.ply"
     found = viewer_scene("rooms__0__close", results / "renders", results / "scenes", index, {"this run": file})
-    assert list(found.cameras) == ["input 1", "input 2", "held-out view 001", "held-out view 002"]
-    assert np.allclose(found.cameras["input 1"], np.eye(4)) and found.size == SIZE
+    assert list(found.cameras) == ["context 1", "context 2", "target view 001", "target view 002"]
+    assert np.allclose(found.cameras["context 1"], np.eye(4)) and found.size == SIZE
     # frame number i of the fabricated scenes stands at 0.08 i, 0.02 i metres; the prediction is 1.25 times as large
-    assert np.allclose(found.cameras["held-out view 002"][:3, 3], 1.25 * np.array([0.16, 0.04, 0]), atol=1e-6)
-    assert len(found.arms["this run"]) == 2 * SIZE[0] * SIZE[1]
+    assert np.allclose(found.cameras["target view 002"][:3, 3], 1.25 * np.array([0.16, 0.04, 0]), atol=1e-6)
+    assert len(found.models["this run"]) == 2 * SIZE[0] * SIZE[1]
 
 
 @pytest.mark.skipif(not browser.installed(), reason="draws with Chromium, which is not installed")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_draws_both_arms_fetches_nothing_and_does_not_complain(tmp_path, width):
+def test_a_browser_draws_both_models_fetches_nothing_and_does_not_complain(tmp_path, width):
     run(tmp_path, scenes_per_family=1)
     page = tmp_path / "reports/summary/index.html"
     room = "document.readyState == 'complete' && document.querySelector('#room')"

@@ -1,47 +1,15 @@
-"""What the page says of where its numbers come from, and the scenes and renders it shows of a second experiment."""
+"""Where the numbers of the page come from: configuration, data, weights with their licences, versions."""
 
 from pathlib import Path
 
 from src.config import Config
 from src.experiments.publish import fusion_words
 from src.experiments.result import ExperimentResult
-from src.page.page import Other
-from src.page.pictures import Chosen, other_render
-from src.page.verdict import BASELINE_NAMES
-from src.page.viewer import BASELINE_ENDING, ViewerScene, chosen_episodes, viewer_scene
 from src.reproducible.files import read_json
 from src.reproducible.hashes import params_hash
 from src.reproducible.versions import git_revision
-from src.scenes.scene import SceneRecord
 
-SCENES, RENDERS, WEIGHTS = Path("data/scenes"), Path("data/renders"), Path("data/weights")
-
-
-def others_renders(arm: tuple[ExperimentResult, dict[str, Path]] | None, pictures: list[Chosen]) -> Other | None:
-    """What the second arm rendered of the chosen targets."""
-    if arm is None:
-        return None
-    shown = {
-        chosen.name: other_render(chosen, arm[1][file])
-        for chosen in pictures
-        if (file := f"{chosen.row['episode']}.safetensors") in arm[1]
-    }
-    return Other(arm[0], {name: picture for name, picture in shown.items() if picture is not None})
-
-
-def walks(
-    current: ExperimentResult, arm: tuple[ExperimentResult, dict[str, Path]] | None, index: dict[str, SceneRecord]
-) -> list[ViewerScene]:
-    """The exported scenes to look around in: this run beside the second arm, or else beside the splatted points."""
-    found = []
-    for episode in chosen_episodes(RENDERS):
-        arms = {f"{current.name}: {current.label}": RENDERS / f"{episode}.ply"}
-        if arm and f"{episode}.ply" in arm[1]:
-            arms[f"{arm[0].name}: {arm[0].label}"] = arm[1][f"{episode}.ply"]
-        else:
-            arms[f"floor: {BASELINE_NAMES['points_splat']}"] = RENDERS / f"{episode}{BASELINE_ENDING}"
-        found.append(viewer_scene(episode, RENDERS, SCENES, index, arms))
-    return found
+WEIGHTS = Path("data/weights")
 
 
 def weights_words(record: dict) -> str:
