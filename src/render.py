@@ -1,7 +1,7 @@
-"""Stage `render`: the test episodes' held-out views as the model and the floors show them.
+"""Stage `render`: the test episodes' target views as the model and the baselines show them.
 
 reads data/scenes, data/features, data/weights/geometry, data/model; writes data/renders: a safetensors per episode and,
-of a few, .ply files: the model's Gaussians and those of the floor points_splat
+of a few, .ply files: the model's Gaussians and those of the baseline points_splat
 """
 
 import shutil
@@ -37,7 +37,7 @@ def episode_renders(
     network: Splatt3R, sample: dict[str, Tensor], metric: bool, masks: str, frozen: Mast3r | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Gaussians]]:
     """All pictures of one episode, each (T, ...); names without a suffix trust the prediction's scale, `_aligned` ones
-    have the true cameras multiplied by the prediction's scale. `depth_aligned` is in the dataset's units. The floors
+    have the true cameras multiplied by the prediction's scale. `depth_aligned` is in the dataset's units. The baselines
     show the frozen geometry's points, whatever the model did with them. Also the Gaussians that `render` and
     `points_splat` show."""
     batch = {key: value[None] for key, value in sample.items()}

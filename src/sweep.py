@@ -4,11 +4,11 @@
     python -m src.sweep model.backbone=none + model.dinov2_model=dinov2_vits14,dinov2_vitb14 model.weights=pretrained
 
 Words are Hydra overrides with one value or several; their product is a grid, and "+" stands between grids. Every
-configuration is checked before the first run. The arms run one after the other by `dvc exp run --temp`, in copies of
+configuration is checked before the first run. The experiments run one after the other by `dvc exp run --temp`, in copies of
 the repository: however one ends, the work tree is as it was and the next one starts. What ran already, with the same
 parameters and code, from the same commit, is not run again, so the same command resumes a sweep that was cut short.
 
-writes an experiment per arm, its output in scratch/sweep/<name>.log, and reports/comparison (see src/compare.py)
+writes a `dvc exp` experiment each, its output in scratch/sweep/<name>.log, and reports/comparison (see src/compare.py)
 """
 
 import os
@@ -32,7 +32,7 @@ from src.experiments.result import experiment_commits, git_output, merge_seeds, 
 from src.reproducible.hashes import params_hash
 
 LOGS = Path("scratch/sweep")
-CODE = ("src", "dvc.yaml", "data/bundled")  # what an arm's result depends on besides params.yaml, and Git tracks
+CODE = ("src", "dvc.yaml", "data/bundled")  # what an experiment's result depends on besides params.yaml, and Git tracks
 LONGEST = 100  # characters of the readable part of a name
 PROGRESS = re.compile(r"\d+%\|")  # of a progress bar
 
@@ -105,16 +105,16 @@ def local_files(config: Config) -> dict[str, str]:
 
 
 def checked_configuration(overrides: tuple[str, ...]) -> Config:
-    """The configuration of an arm, whose backbone can be built.
+    """The configuration of an experiment, whose backbone can be built.
 
-    raises    ValueError, FileNotFoundError  when it is wrong, or names a relative path that an arm's copy of the
+    raises    ValueError, FileNotFoundError  when it is wrong, or names a relative path that an experiment's copy of the
                                              repository will not have
     """
     config = load_config(overrides)
     for key, path in local_files(config).items():
         if not Path(path).expanduser().is_absolute() and not git_output(".", "ls-files", "--", path):
             raise ConfigError(
-                f"{key} names {path}, which Git does not track: arms run in copies of the repository "
+                f"{key} names {path}, which Git does not track: experiments run in copies of the repository "
                 f"without it; write {Path(path).resolve()}."
             )
     build_backbone(config.model, None)
@@ -122,7 +122,7 @@ def checked_configuration(overrides: tuple[str, ...]) -> Config:
 
 
 def planned_experiments(words: list[str]) -> list[PlannedExperiment]:
-    """The arms of a command line, each configuration checked; equal ones once.
+    """The experiments of a command line, each configuration checked; equal ones once.
 
     raises    ValueError  when words or configurations are wrong (each configuration is named), or Git does not know a
                           file of the code
@@ -131,12 +131,13 @@ def planned_experiments(words: list[str]) -> list[PlannedExperiment]:
         raise ValueError("There is no Git commit for experiments to grow from; commit the repository first.")
     if unknown := (git_output(".", "ls-files", "--others", "--exclude-standard", "--", *CODE) or "").split("\n")[:-1]:
         raise ValueError(
-            f"Git does not track {', '.join(unknown)}, but arms run in copies of what it tracks; git add or remove it."
+            f"Git does not track {', '.join(unknown)}, but experiments run in copies of what it tracks; git add or "
+            "remove it."
         )
     edits = git_output(".", "diff", "HEAD", "--full-index", "--", *CODE)
     found, wrong = combinations(words), []
     varied = {key for each in found for key in each if len({other.get(key) for other in found}) > 1}
-    arms = {}
+    experiments = {}
     for each in found:
         overrides = tuple(f"{key}={value}" for key, value in each.items())
         try:
@@ -145,16 +146,16 @@ def planned_experiments(words: list[str]) -> list[PlannedExperiment]:
             wrong.append(f"{' '.join(overrides)}: {error}")
             continue
         shown = {key: value for key, value in each.items() if key in varied} or each
-        arms.setdefault(digest, PlannedExperiment(f"{readable(shown)}-{digest}", overrides))
+        experiments.setdefault(digest, PlannedExperiment(f"{readable(shown)}-{digest}", overrides))
     if wrong:
         head = f"Nothing was run, because {len(wrong)} of {len(found)} combinations are wrong:"
         raise ValueError("\n    ".join([head, *wrong]))
-    return list(arms.values())
+    return list(experiments.values())
 
 
-def ran_before(arm: PlannedExperiment) -> str | None:
+def ran_before(experiment: PlannedExperiment) -> str | None:
     """Name of this commit's experiment with the same parameters and code, whatever the rest of its name."""
-    digest = arm.name.rpartition("-")[2]
+    digest = experiment.name.rpartition("-")[2]
     return next((name for name, _ in experiment_commits(".") if name.rpartition("-")[2] == digest), None)
 
 
@@ -163,18 +164,18 @@ def hear_interruptions() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def run_experiment(arm: PlannedExperiment, log: Path) -> bool:
-    """Run an arm to its end; whether it succeeded. Its processes do not see the terminal's Ctrl-C, which here is passed
-    on to them once, so that DVC clears its copy of the repository away."""
-    settings = [word for override in arm.overrides for word in ("-S", override)]
+def run_experiment(experiment: PlannedExperiment, log: Path) -> bool:
+    """Run an experiment to its end; whether it succeeded. Its processes do not see the terminal's Ctrl-C, which
+    here is passed on to them once, so that DVC clears its copy of the repository away."""
+    settings = [word for override in experiment.overrides for word in ("-S", override)]
     here = (
         {"NUMBA_CACHE_DIR": str(Path("src/splatting/cpu/__pycache__").resolve())}
         | os.environ
-        | {  # compiled once for all arms
+        | {  # compiled once for all experiments
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         }
     )
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", arm.name, *settings]
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", experiment.name, *settings]
     with open(log, "w") as output:
         process = subprocess.Popen(
             command,
@@ -199,24 +200,24 @@ def last_words(log: Path, count: int = 3) -> list[str]:
     return ([line for line in lines if re.search("error", line, re.IGNORECASE)] or lines)[-count:]
 
 
-def run_all(arms: list[PlannedExperiment]) -> tuple[list[str], dict[str, list[str]]]:
-    """Names of the experiments there are at the end, in order, and what the arms that failed said last, by name."""
+def run_all(experiments: list[PlannedExperiment]) -> tuple[list[str], dict[str, list[str]]]:
+    """Names of the experiments there are at the end, in order, and what the experiments that failed said last, by name."""
     done, failed = [], {}
     LOGS.mkdir(parents=True, exist_ok=True)
-    for number, arm in enumerate(arms, 1):
-        title = f"[{number}/{len(arms)}] {arm.name}"
-        if name := ran_before(arm):
-            print(f"{title}: there already{'' if name == arm.name else f', as {name}'}", flush=True)
+    for number, experiment in enumerate(experiments, 1):
+        title = f"[{number}/{len(experiments)}] {experiment.name}"
+        if name := ran_before(experiment):
+            print(f"{title}: there already{'' if name == experiment.name else f', as {name}'}", flush=True)
             done.append(name)
             continue
-        log, start = LOGS / f"{arm.name}.log", time.monotonic()
+        log, start = LOGS / f"{experiment.name}.log", time.monotonic()
         print(f"{title}: running, see {log.as_posix()}", flush=True)
-        succeeded = run_experiment(arm, log)
+        succeeded = run_experiment(experiment, log)
         print(f"{title}: {'done' if succeeded else 'FAILED'} after {time.monotonic() - start:.0f} s", flush=True)
         if succeeded:
-            done.append(arm.name)
+            done.append(experiment.name)
         else:
-            failed[arm.name] = last_words(log)
+            failed[experiment.name] = last_words(log)
     return done, failed
 
 
@@ -225,8 +226,8 @@ def main(words: list[str]) -> None:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup asks
             signal.signal(ending, signal.default_int_handler)
     try:
-        config, arms = load_config(), planned_experiments(words)
-        done, failed = run_all(arms)
+        config, experiments = load_config(), planned_experiments(words)
+        done, failed = run_all(experiments)
         results = merge_seeds([read_revision(".", name, name) for name in done])
     except ValueError as error:
         sys.exit(f"error: {error}")

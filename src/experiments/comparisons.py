@@ -68,13 +68,13 @@ def control_of(results: list[ExperimentResult]) -> ExperimentResult | None:
     )
 
 
-def paired(arm: ExperimentResult, reference: ExperimentResult, metric: str) -> np.ndarray | None:
+def paired(result: ExperimentResult, reference: ExperimentResult, metric: str) -> np.ndarray | None:
     """Differences (K, n) in an aligned metric for the K seeds that both were trained with, targets in the order of their
     names; None where a run has no score of some target, or there is none at all."""
     keys = sorted(reference.scores(metric))
     rows = []
-    for seed in sorted(arm.runs.keys() & reference.runs.keys()):
-        ours, theirs = (scored(each.runs[seed], metric) for each in (arm, reference))
+    for seed in sorted(result.runs.keys() & reference.runs.keys()):
+        ours, theirs = (scored(each.runs[seed], metric) for each in (result, reference))
         if sorted(ours) != keys or sorted(theirs) != keys:
             return None
         rows.append([ours[key][metric] - theirs[key][metric] for key in keys])
@@ -97,17 +97,17 @@ def against_reference(
 ) -> dict[str, Comparison]:
     """Paired differences in an aligned metric of each comparable result from `reference`, or else from the first
     MASt3R-only one among them, by name; empty without one, or where a target has no score. The first result decides
-    what is comparable; other MASt3R-only results are no arms unless the reference is given."""
+    what is comparable; other MASt3R-only results are not compared unless the reference is given."""
     comparable = [each for each in results if not protocol_differences(results[0], each)]
-    baseline = reference or reference_of(results)
-    arms = [each for each in comparable if each is not baseline and (reference or not each.is_mast3r_only)]
-    if not baseline:
+    against = reference or reference_of(results)
+    compared = [each for each in comparable if each is not against and (reference or not each.is_mast3r_only)]
+    if not against:
         return {}
-    found = {arm.name: values for arm in arms if (values := paired(arm, baseline, metric)) is not None}
+    found = {each.name: values for each in compared if (values := paired(each, against, metric)) is not None}
     if not found:
         return {}
     return compare_paired(
-        found, scenes_of(baseline, metric), numpy_generator(seed, "experiments"), resamples, confidence
+        found, scenes_of(against, metric), numpy_generator(seed, "experiments"), resamples, confidence
     )
 
 
@@ -126,15 +126,15 @@ def ranks(results: list[ExperimentResult]) -> dict[str, tuple[int, int]]:
 
 
 def generalisation(results: list[ExperimentResult], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:
-    """arm -> families it was trained on -> family it was scored on -> mean aligned score, for results that differ from
-    the first in their training scenes at most; arms trained on one choice of scenes alone are left out. Arms that share
-    label and detail are told apart by the name of their first run."""
-    arms: dict[str, dict[str, ExperimentResult]] = {}
+    """recipe -> families it was trained on -> family it was scored on -> mean aligned score, for results that differ
+    from the first in their training scenes at most; recipes trained on one choice of scenes alone are left out. Those
+    that share label and detail are told apart by the name of their first run."""
+    recipes: dict[str, dict[str, ExperimentResult]] = {}
     for each in results:
         if not protocol_differences(results[0], each, free=("train_category",)):
-            trained = arms.setdefault(each.about["recipe"], {})
+            trained = recipes.setdefault(each.about["recipe"], {})
             trained.setdefault(str(each.about["protocol"].get("train_category", "all")), each)
-    tabled = [trained for trained in arms.values() if len(trained) > 1]
+    tabled = [trained for trained in recipes.values() if len(trained) > 1]
     firsts = [next(iter(trained.values())) for trained in tabled]
     words = [" · ".join(filter(None, (each.label, each.about["detail"]))) for each in firsts]  # however many seeds
     names = [f"{word} · {each.name}" if words.count(word) > 1 else word for word, each in zip(words, firsts)]

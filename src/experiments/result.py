@@ -95,28 +95,28 @@ def averaged(runs: list[list[Row]]) -> list[Row]:
 
 def merge_seeds(results: list[ExperimentResult]) -> list[ExperimentResult]:
     """Results that differ in their seed alone as one, under the name of the first; its rows are means over seeds."""
-    arms: list[ExperimentResult] = []
+    merged: list[ExperimentResult] = []
     for each in results:
-        place = next((place for place, arm in enumerate(arms) if repeats(arm, each)), None)
+        place = next((place for place, other in enumerate(merged) if repeats(other, each)), None)
         if place is None:
-            arms.append(each)
+            merged.append(each)
         else:
-            runs = dict(sorted((arms[place].runs | each.runs).items()))
-            arms[place] = replace(arms[place], rows=averaged(list(runs.values())), repeats=runs)
-    return arms
+            runs = dict(sorted((merged[place].runs | each.runs).items()))
+            merged[place] = replace(merged[place], rows=averaged(list(runs.values())), repeats=runs)
+    return merged
 
 
-def repeats(arm: ExperimentResult, other: ExperimentResult) -> bool:
-    """Whether `other` is the same arm trained with other seeds."""
+def repeats(result: ExperimentResult, other: ExperimentResult) -> bool:
+    """Whether `other` is the same experiment with other seeds."""
 
     def targets(rows: list[Row]) -> list[tuple]:
         return [(row["episode"], row["target"], row["alignment"]) for row in rows]
 
     return (
-        arm.about["arm"] == other.about["arm"]
-        and not protocol_differences(arm, other, free=("seed",))
-        and not arm.runs.keys() & other.runs.keys()
-        and targets(arm.rows) == targets(other.rows)
+        result.about["arm"] == other.about["arm"]
+        and not protocol_differences(result, other, free=("seed",))
+        and not result.runs.keys() & other.runs.keys()
+        and targets(result.rows) == targets(other.rows)
     )
 
 

@@ -1,4 +1,4 @@
-"""How close a render is to the photograph: PSNR, SSIM and LPIPS of one image, whole or inside a mask.
+"""How close a render is to the target image: PSNR, SSIM and LPIPS of one image, whole or inside a mask.
 
 Every function scores one image, so that means and spreads over images are the caller's plain statistics. Renders are
 clamped to [0, 1] first. A score over an empty mask does not exist: it is None, never 0 or NaN.
@@ -41,15 +41,15 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> float | None:
     return chosen.double().mean().item() if chosen.numel() else None
 
 
-def psnr(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | None:
+def psnr(render: Tensor, target: Tensor, mask: Tensor | None = None) -> float | None:
     """Peak signal-to-noise ratio in dB, -10 log10 of the mean squared error over 3 channels and the mask's pixels.
 
     render  (3, H, W)  clamped to [0, 1] here
-    photo   (3, H, W)  in [0, 1]
+    target  (3, H, W)  in [0, 1]
     mask    (H, W)     pixels that count; None = all
     returns at most 100 (a perfect image); None for an empty mask
     """
-    error = masked_mean((render.clamp(0, 1).double() - photo.double()).square(), mask)
+    error = masked_mean((render.clamp(0, 1).double() - target.double()).square(), mask)
     return None if error is None else decibels(error)
 
 
@@ -79,9 +79,9 @@ def mean_similarity(similarity: Tensor, mask: Tensor | None = None) -> float | N
     return masked_mean(similarity, mask)
 
 
-def ssim(render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | None:
+def ssim(render: Tensor, target: Tensor, mask: Tensor | None = None) -> float | None:
     """Structural similarity of one image, render (3, H, W) clamped to [0, 1]: `mean_similarity` of `ssim_map`."""
-    return mean_similarity(ssim_map(render.clamp(0, 1), photo), mask)
+    return mean_similarity(ssim_map(render.clamp(0, 1), target), mask)
 
 
 class Lpips(nn.Module):
@@ -97,13 +97,13 @@ class Lpips(nn.Module):
     def train(self, mode: bool = True) -> "Lpips":
         return super().train(False)
 
-    def forward(self, photo: Tensor, render: Tensor) -> Tensor:
+    def forward(self, target: Tensor, render: Tensor) -> Tensor:
         """Distance of each pixel of images (B, 3, H, W) in [0, 1], (B, 1, H, W): each layer upsampled, then summed."""
-        return self.pixels(photo, render, normalize=True)
+        return self.pixels(target, render, normalize=True)
 
-    def whole(self, photo: Tensor, render: Tensor) -> Tensor:
+    def whole(self, target: Tensor, render: Tensor) -> Tensor:
         """Distance of whole images, (B,): each layer averaged over its own pixels."""
-        return self.images(photo, render, normalize=True)[:, 0, 0, 0]
+        return self.images(target, render, normalize=True)[:, 0, 0, 0]
 
 
 def load_lpips(folder: str | Path) -> Lpips:
@@ -142,26 +142,26 @@ def load_lpips(folder: str | Path) -> Lpips:
 
 
 @torch.no_grad()
-def lpips_distance(network: Lpips, render: Tensor, photo: Tensor, mask: Tensor | None = None) -> float | None:
-    """LPIPS of one image, render (clamped) and photo (3, H, W); over a mask (H, W), the mean of the pixel map there."""
-    render, photo = render.clamp(0, 1).float()[None], photo.float()[None]
+def lpips_distance(network: Lpips, render: Tensor, target: Tensor, mask: Tensor | None = None) -> float | None:
+    """LPIPS of one image, render (clamped) and target (3, H, W); over a mask (H, W), the mean of the pixel map there."""
+    render, target = render.clamp(0, 1).float()[None], target.float()[None]
     if mask is None:
-        return network.whole(photo, render).item()
-    return masked_mean(network(photo, render)[0], mask)
+        return network.whole(target, render).item()
+    return masked_mean(network(target, render)[0], mask)
 
 
-def image_scores(render: Tensor, photo: Tensor, mask: Tensor, network: Lpips | None = None) -> dict[str, float | None]:
+def image_scores(render: Tensor, target: Tensor, mask: Tensor, network: Lpips | None = None) -> dict[str, float | None]:
     """psnr, ssim and, with its network, lpips of one picture (3, H, W), and each `_masked` by mask (H, W)."""
-    similarity = ssim_map(render.clamp(0, 1), photo)
+    similarity = ssim_map(render.clamp(0, 1), target)
     scores = {
-        "psnr": psnr(render, photo),
-        "psnr_masked": psnr(render, photo, mask),
+        "psnr": psnr(render, target),
+        "psnr_masked": psnr(render, target, mask),
         "ssim": mean_similarity(similarity),
         "ssim_masked": mean_similarity(similarity, mask),
     }
     if network:
         scores |= {
-            "lpips": lpips_distance(network, render, photo),
-            "lpips_masked": lpips_distance(network, render, photo, mask),
+            "lpips": lpips_distance(network, render, target),
+            "lpips_masked": lpips_distance(network, render, target, mask),
         }
     return scores

@@ -6,7 +6,7 @@ They differ from `metrics` on purpose: a batch is pooled before the logarithm, r
 - with "_masked" errors are *summed* over RGB and divided by the mask's pixels: PSNR reads 10 log10(3) = 4.77 dB lower
   and SSIM three times higher than a mean would.
 
-Inputs everywhere: renders and photos (B, 3, H, W), masks (B, H, W) bool. None when all masks are empty.
+Inputs everywhere: renders and targets (B, 3, H, W), masks (B, H, W) bool. None when all masks are empty.
 """
 
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor
 from src.metrics.image import Lpips, decibels, mean_similarity, ssim_map
 from src.results.tables import Row, metrics_of, present_scores
 
-PUBLISHED_BATCH = 12  # photographs of a batch, as published
+PUBLISHED_BATCH = 12  # images of a batch, as published
 
 
-def blacked_out(renders: Tensor, photos: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def blacked_out(renders: Tensor, targets: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Both images in float64 with zeros outside the mask."""
     keep = masks.bool()[:, None]
-    return renders.double() * keep, photos.double() * keep
+    return renders.double() * keep, targets.double() * keep
 
 
 def per_mask_pixel(values: Tensor, masks: Tensor) -> float | None:
@@ -30,32 +30,32 @@ def per_mask_pixel(values: Tensor, masks: Tensor) -> float | None:
     return (values.double() * masks.bool()[:, None]).sum().item() / pixels if pixels else None
 
 
-def psnr_splatt3r_masked(renders: Tensor, photos: Tensor, masks: Tensor) -> float | None:
+def psnr_splatt3r_masked(renders: Tensor, targets: Tensor, masks: Tensor) -> float | None:
     """dB of the squared error summed over RGB per mask pixel (the original's numbers in brackets)."""
-    error = per_mask_pixel((renders.double() - photos.double()).square(), masks)
+    error = per_mask_pixel((renders.double() - targets.double()).square(), masks)
     return None if error is None else decibels(error)
 
 
 @torch.no_grad()
 def splatt3r_scores(
-    renders: Tensor, photos: Tensor, masks: Tensor, network: Lpips | None = None
+    renders: Tensor, targets: Tensor, masks: Tensor, network: Lpips | None = None
 ) -> dict[str, float | None]:
     """psnr_splatt3r, ssim_splatt3r and, with its network, lpips_splatt3r of a batch, and each `_masked`."""
     metrics = ("psnr", "ssim", "lpips") if network else ("psnr", "ssim")
     names = [f"{metric}_splatt3r{kind}" for metric in metrics for kind in ("", "_masked")]
     if not masks.any():
         return dict.fromkeys(names)
-    render, photo = blacked_out(renders, photos, masks)
-    similarity = ssim_map(render, photo)
+    render, target = blacked_out(renders, targets, masks)
+    similarity = ssim_map(render, target)
     values = [
-        decibels((render - photo).square().mean().item()),
-        psnr_splatt3r_masked(renders, photos, masks),
+        decibels((render - target).square().mean().item()),
+        psnr_splatt3r_masked(renders, targets, masks),
         mean_similarity(similarity),
         per_mask_pixel(similarity, masks),
     ]
     if network:
-        render, photo = render.float(), photo.float()
-        values += [network.whole(photo, render).mean().item(), per_mask_pixel(network(photo, render), masks)]
+        render, target = render.float(), target.float()
+        values += [network.whole(target, render).mean().item(), per_mask_pixel(network(target, render), masks)]
     return dict(zip(names, values))
 
 

@@ -1,4 +1,4 @@
-"""Floors that need no training: what the geometry network's points, or a copied photograph, already show."""
+"""Baselines that need no training: what the geometry network's points, or a copied context image, already show."""
 
 import torch
 from torch import Tensor

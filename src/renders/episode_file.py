@@ -27,7 +27,7 @@ class Rendered:
         return self.tensors[self.tensor_name(name, alignment)].float()
 
     def tensor_name(self, name: str, alignment: str) -> str:
-        """A copied photograph has no alignment: it is the same tensor under both."""
+        """A copied image has no alignment: it is the same tensor under both."""
         aligned = f"{name}_aligned" if alignment == "aligned" else name
         return aligned if aligned in self.tensors else name
 
