@@ -1,6 +1,7 @@
 """data/eval: what the stage evaluate measured, written and read here."""
 
 from pathlib import Path
+from typing import Any
 
 from src.reproducible.files import fresh_folder, read_json, write_json
 from src.results.tables import Row, read_rows, write_rows
@@ -8,7 +9,7 @@ from src.results.tables import Row, read_rows, write_rows
 SUMMARY_FILE, SCORES_FILE, CLOUDS_FILE = "summary.json", "records.csv", "cloud.csv"
 
 
-def write_evaluation(folder: str | Path, summary: dict, rows: list[Row], clouds: list[Row]) -> None:
+def write_evaluation(folder: str | Path, summary: dict[str, object], rows: list[Row], clouds: list[Row]) -> None:
     """A fresh folder of summary.json (means, spread, what is absent and why), records.csv (a row per episode, target,
     method and alignment) and, where there are points to compare, cloud.csv (a row per episode and alignment)."""
     with fresh_folder(folder) as fresh:
@@ -18,7 +19,7 @@ def write_evaluation(folder: str | Path, summary: dict, rows: list[Row], clouds:
         write_json(fresh / SUMMARY_FILE, summary)
 
 
-def read_evaluation(folder: str | Path) -> tuple[dict, list[Row]]:
+def read_evaluation(folder: str | Path) -> tuple[dict[str, Any], list[Row]]:
     """The summary, and the rows of records.csv."""
     folder = Path(folder)
     return read_json(folder / SUMMARY_FILE), read_rows((folder / SCORES_FILE).read_text("utf8"))
