@@ -14,7 +14,7 @@ from src.fetching.fetch import FetchError
 from src.fetching.store import MODEL_FILE, fetched, renew
 from src.mast3r.weight_file import CheckpointError, read_checkpoint, write_geometry
 from src.pretrained.official import NAVER, NAVER_LICENCE, read_official
-from src.pretrained.source import Source
+from src.pretrained.source import HUB, Source
 from src.pretrained.trunks import TRUNKS, read_trunk
 from src.reproducible.hashes import file_hash
 from src.reproducible.seeds import fix_computation
@@ -22,7 +22,6 @@ from src.run import run
 
 WEIGHTS = Path("data/weights")
 
-HUB = "https://huggingface.co"
 SPLATT3R_LICENCE = f"non-commercial (Splatt3R); its MASt3R weights: {NAVER_LICENCE}"
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from src.backbones.base import Backbone, chosen_blocks, seeded, with_blocks
 from src.mast3r.attention import Grid
-from src.pretrained.source import Source
+from src.pretrained.source import HUB, Source
 
 CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
 REFUSALS = (AssertionError, RuntimeError, IndexError)  # what timm's networks raise for sizes they were not built for
@@ -82,7 +82,7 @@ class Timm(Backbone):
         self.licence = licence or about.get("license") or "see the model's page"
         if hub := about.get("hf_hub_id"):
             self.source = Source(
-                f"https://huggingface.co/{hub}/resolve/main/model.safetensors",
+                f"{HUB}/{hub}/resolve/main/model.safetensors",
                 self.licence,
                 megabytes=self.num_parameters * 4 // 10**6,
                 file=f"{hub.rpartition('/')[2]}.safetensors",

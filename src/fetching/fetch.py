@@ -1,4 +1,4 @@
-"""One file from its publisher, a mirror or a folder filled by hand: resumed, retried, verified, put in place whole."""
+"""One file from its address: resumed, retried, verified, put in place whole."""
 
 import os
 import shutil
@@ -9,7 +9,6 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
-from src.pretrained.source import Source
 from src.reproducible.hashes import file_hash
 
 CHUNK = 1 << 16  # bytes; what came of an unfinished piece is lost when a connection breaks
@@ -102,9 +101,9 @@ def receive(url: str, part: Path) -> None:
             version_file.write_text(version_of(reply))
             append(reply, part, start, whole_size(reply, start))
     except DROPPED as error:
-        raise Interrupted(f"{url} cannot be reached ({reason(error)})") from error
+        raise Interrupted(f"{url} cannot be reached ({cause_of(error)})") from error
     except requests.RequestException as error:  # such as an address that is none
-        raise FetchError(f"{url} cannot be fetched ({reason(error)})") from error
+        raise FetchError(f"{url} cannot be fetched ({cause_of(error)})") from error
 
 
 def remote_size(url: str) -> int | None:
@@ -139,7 +138,7 @@ def append(reply: requests.Response, part: Path, start: int, total: int | None) 
         raise Interrupted(f"{reply.url} broke off after {part.stat().st_size} of {total} bytes")
 
 
-def reason(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """The innermost cause of a connection's failure, in its own words, without object addresses."""
     while (inner := getattr(error, "reason", None) or error.__cause__ or error.__context__) is not None:
         error = inner
@@ -180,50 +179,3 @@ def download(url: str, path: Path, sha256: str = "", attempts: int = 5, pause: f
 def offline() -> bool:
     """Whether the user forbade all downloads, by the Hugging Face hub's own variable and its spellings of yes."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
-def obtain(
-    source: Source,
-    root: str | Path | None,
-    mirror: str | None,
-    cache: Path,
-    wanted_by: str,
-    otherwise: str,
-    pause: float = 1.0,
-) -> Path:
-    """Path of a verified copy of `source`.
-
-    root       a folder filled by hand; where it is given nothing else is looked at
-    mirror     an address that serves the same file names, asked instead of the publisher
-    cache      where downloads are kept, and where a copy may be placed by hand
-    wanted_by  the parameter that asks for the file, e.g. "model.weights=pretrained"
-    otherwise  what else the user can do, e.g. "set model.weights=random"
-    raises     FetchError  one sentence with what failed and all remedies
-    """
-    if root is not None:
-        path = Path(root) / source.name
-        if not path.is_file():
-            raise FetchError(
-                f"{wanted_by} needs {source.name}, which is not in weights.root ({root}); place it there "
-                f"(official address: {source.url}), or {otherwise}."
-            )
-        verify(path, source.sha256, str(path))
-        return path
-    path = cache / source.name
-    if path.is_file():
-        verify(path, source.sha256, str(path))
-        return path
-    remedies = (
-        f"place the file by hand at {path}, or in a folder named by weights.root, or name a server that has it "
-        f"in weights.mirror, or {otherwise}"
-    )
-    url = f"{mirror.rstrip('/')}/{source.name}" if mirror else source.url
-    try:
-        if offline():
-            raise FetchError("HF_HUB_OFFLINE is set, so nothing is downloaded")
-        print(f"fetching {url} (about {source.megabytes} MB)", flush=True)
-        download(url, path, source.sha256, pause=pause)
-    except FetchError as error:
-        terms = " (the publisher asks you to accept its terms there first)" if source.gated else ""
-        raise FetchError(f"{wanted_by} needs {source.name}{terms}, but {error}; {remedies}.") from error
-    return path

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from src.config import Config
-from src.fetching.fetch import obtain
+from src.fetching.fetch import FetchError, download, offline, verify
+from src.fetching.hugging_face import from_hub
 from src.fetching.packages import INSTALL, installed
 from src.pretrained.source import Source
 from src.reproducible.files import write_json
@@ -21,6 +22,57 @@ MODEL_FILE = "model.safetensors"
 def cache() -> Path:
     """Where downloads stay between runs, a part of one included; Git and DVC leave it alone."""
     return Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / "downloads"
+
+
+def obtain(
+    source: Source,
+    root: str | Path | None,
+    mirror: str | None,
+    cache: Path,
+    wanted_by: str,
+    otherwise: str,
+    pause: float = 1.0,
+) -> Path:
+    """Path of a verified copy of `source`.
+
+    root       a folder filled by hand; where it is given nothing else is looked at
+    mirror     an address that serves the same file names, asked instead of the publisher
+    cache      where a copy may be placed by hand, and where downloads are kept, except the hub's: it has its own cache
+    wanted_by  the parameter that asks for the file, e.g. "model.weights=pretrained"
+    otherwise  what else the user can do, e.g. "set model.weights=random"
+    raises     FetchError  one sentence with what failed and all remedies
+    """
+    if root is not None:
+        path = Path(root) / source.name
+        if not path.is_file():
+            raise FetchError(
+                f"{wanted_by} needs {source.name}, which is not in weights.root ({root}); place it there "
+                f"(official address: {source.url}), or {otherwise}."
+            )
+        verify(path, source.sha256, str(path))
+        return path
+    path = cache / source.name
+    if path.is_file():
+        verify(path, source.sha256, str(path))
+        return path
+    remedies = (
+        f"place the file by hand at {path}, or in a folder named by weights.root, or name a server that has it "
+        f"in weights.mirror, or {otherwise}"
+    )
+    url = f"{mirror.rstrip('/')}/{source.name}" if mirror else source.url
+    try:
+        if source.on_hub and not mirror:
+            path = from_hub(source, *source.on_hub)
+            verify(path, source.sha256, str(path))
+            return path
+        if offline():
+            raise FetchError("HF_HUB_OFFLINE is set, so nothing is downloaded")
+        print(f"fetching {url} (about {source.megabytes} MB)", flush=True)
+        download(url, path, source.sha256, pause=pause)
+    except FetchError as error:
+        terms = " (the publisher asks you to accept its terms there first)" if source.gated else ""
+        raise FetchError(f"{wanted_by} needs {source.name}{terms}, but {error}; {remedies}.") from error
+    return path
 
 
 def fetched(source: Source, config: Config, wanted_by: str, otherwise: str) -> tuple[Path, dict[str, str]]:

@@ -1,6 +1,9 @@
 """Where a publisher offers a weight file, and under which licence."""
 
+import re
 from dataclasses import dataclass
+
+HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,9 @@ class Source:
     @property
     def name(self) -> str:
         return self.file or self.url.rsplit("/", 1)[-1]
+
+    @property
+    def on_hub(self) -> tuple[str, str, str] | None:
+        """Repository, revision and file of an address on the Hugging Face hub."""
+        found = re.fullmatch(rf"{HUB}/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.url)
+        return found and found.groups()
