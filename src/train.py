@@ -1,5 +1,7 @@
 """Stage `train`: fit the Gaussian head and the fusion adapter (and what the strategy unfreezes) on rendered targets.
 
+    python -m src.train [key=value ...]
+
 reads data/scenes, data/features, data/weights; writes data/model and the training curves data/train
 
 A killed run goes on where its last checkpoint in scratch/ left off and ends with the same bytes. With several devices
@@ -12,15 +14,17 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import lightning
 import torch
 from dvclive import Live
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from src.config import Config, Opt
 from src.episodes.episodes import TrainingEpisodes, read_episodes
@@ -201,6 +205,35 @@ class Curves(Callback):
             self.add(*point)
 
 
+class Progress(Callback):
+    """One bar over all steps, with the loss and the time left; validations are part of that time."""
+
+    bar: tqdm | None = None
+
+    def on_train_start(self, trainer, module) -> None:
+        silent = not trainer.is_global_zero
+        self.bar = tqdm(None, "train", trainer.max_steps, initial=trainer.global_step, smoothing=0, disable=silent)
+
+    def on_train_batch_end(self, trainer, module, outputs: dict[str, Tensor], batch, batch_idx: int) -> None:
+        self.bar.set_postfix(loss=f"{outputs['loss'].item():.4f}", refresh=False)
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_validation_start(self, trainer, module) -> None:
+        if self.bar:
+            self.bar.set_description("validate")
+
+    def on_validation_end(self, trainer, module) -> None:
+        if self.bar:
+            self.bar.set_description("train")
+
+    def on_train_end(self, trainer, module) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer, module, error: BaseException) -> None:
+        if self.bar:
+            self.bar.close()
+
+
 def fingerprint(config: Config) -> str:
     """Names a run by all that decides its result: parameters, scenes, features and code."""
     code = [file_hash(path) for path in sorted(Path("src").rglob("*.py"))]
@@ -238,9 +271,12 @@ def loaders(config: Config) -> tuple[DataLoader, DataLoader, Features]:
     )
 
 
-def fit_network(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader: DataLoader) -> None:
+def fit_network(config: Config, network: Splatt3R, train_loader: DataLoader, val_loader: DataLoader) -> Path:
     """Train `network` in place, resuming from scratch/ if a run with the same fingerprint was cut short. Of several
-    processes the first alone returns; the others end here."""
+    processes the first alone returns; the others end here.
+
+    returns    the folder of the checkpoint, of no use once the result is saved
+    """
     scratch = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"train-{fingerprint(config)}"
     last = scratch / "last.ckpt"
     if config.opt.precision == "16-mixed" and not torch.cuda.is_available():
@@ -265,7 +301,8 @@ def fit_network(config: Config, network: Splatt3R, train_loader: DataLoader, val
         num_nodes=config.opt.num_nodes,
         gradient_clip_val=config.opt.gradient_clip_val,
         logger=False,
-        callbacks=[curves, saver, TQDMProgressBar(refresh_rate=config.opt.log_every)],
+        callbacks=[curves, saver, Progress()],
+        enable_progress_bar=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         default_root_dir=scratch,
@@ -277,12 +314,24 @@ def fit_network(config: Config, network: Splatt3R, train_loader: DataLoader, val
         if last.exists():
             trainer.print(f"train: resuming from {last}")
         else:
-            trainer.validate(module, val_loader, verbose=False)
-        trainer.fit(module, train_loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
+            trainer.print("train: validating before the first step")
+            interruptible(trainer.validate, module, val_loader, verbose=False)
+        checkpoint = last if last.exists() else None
+        interruptible(trainer.fit, module, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
     trainer.strategy.barrier()
     if not first:
         sys.exit()
-    shutil.rmtree(scratch)
+    return scratch
+
+
+def interruptible(work: Callable[..., object], *arguments, **options) -> None:
+    """Call a method of Lightning's trainer, which turns Ctrl-C into the exit of a program that failed."""
+    try:
+        work(*arguments, **options)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
 
 
 def effects(network: Splatt3R, loader: DataLoader) -> dict:
@@ -304,7 +353,7 @@ def main(config: Config) -> None:
         config, WEIGHTS / "geometry", backbone.channels, train_points=config.loss.mast3r_loss_weight > 0
     )
     network.gradient_checkpointing = config.opt.gradient_checkpointing
-    fit_network(config, network, train_loader, val_loader)
+    scratch = fit_network(config, network, train_loader, val_loader)
     geometry = read_json(FEATURES / "geometry" / "record.json")
     save_trained(
         network,
@@ -320,6 +369,7 @@ def main(config: Config) -> None:
             "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         },
     )
+    shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,54 @@ def test_the_reported_figures_are_those_of_the_saved_adapter(workspace):
     assert found["weight"] == load_file(workspace / "data/model/trained.safetensors")["fusion.4.weight"].item() != 0
 
 
+def results(folder: Path) -> list[bytes]:
+    """The trained tensors and the curves."""
+    paths = [folder / "data/model/trained.safetensors", *sorted((folder / "data/train/plots").rglob("*.tsv"))]
+    return [path.read_bytes() for path in paths]
+
+
+def test_a_run_cut_short_after_its_last_step_is_not_trained_again(workspace, monkeypatch, capsys):
+    trained(workspace)
+    wanted = results(workspace)
+    shutil.rmtree("data/model")
+
+    def cut(*_):
+        raise KeyError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "effects", cut)
+        with pytest.raises(KeyError):
+            train.main(config())
+    shutil.rmtree("data/train")
+    monkeypatch.setattr(train.Fit, "training_step", lambda *_: pytest.fail("trained again"))
+    train.main(config())
+    assert "resuming" in capsys.readouterr().out and results(workspace) == wanted
+    assert not list(Path("scratch").glob("train-*"))
+
+
+def test_ctrl_c_leaves_lightning_as_such_and_the_run_goes_on_at_its_step(workspace, handlers, monkeypatch, capsys):
+    changes = ["opt.steps=4", "opt.val_every=2"]
+    trained(workspace, *changes)
+    wanted = results(workspace)
+    capsys.readouterr()
+    step = train.Fit.training_step
+
+    def interrupted(fit, *arguments):
+        if fit.trainer.global_step == 3:
+            raise KeyboardInterrupt
+        return step(fit, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Fit, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(config(*changes))
+    assert "3/4" in capsys.readouterr().err
+    train.main(config(*changes))
+    bar = capsys.readouterr().err.split("\r")
+    assert "| 2/4 [" in bar[1] and results(workspace) == wanted  # from the checkpoint on
+    assert "| 4/4 [" in bar[-1] and "loss=" in bar[-1]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
