@@ -1,13 +1,12 @@
 """Stage `benchmark`: how fast the model is, how much memory and arithmetic it takes, and on what hardware.
 
+    python -m src.benchmark [key=value ...]   every piece of the model, on a pair of test photographs per resolution
+    python -m src.benchmark --rasterizer      the CPU rasteriser against vectorised torch, printed; needs no other stage
+
 reads data/scenes, data/weights, data/model; writes reports/benchmark.json, which no two runs share, its timings as
 benchmark.csv for `dvc plots`, and the constant reports/benchmark_stamp.json, which tells DVC that they were written
-
-    python -m src.benchmark                every piece of the model, on a pair of test photographs at each resolution
-    python -m src.benchmark --rasterizer   the CPU rasteriser against vectorised torch, printed; needs no other stage
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from src import backbones
-from src.backbones import Backbone
+from src.backbones.base import Backbone
 from src.config import Config
 from src.episodes.episodes import read_episodes
 from src.reproducible.files import read_json, write_json
@@ -24,7 +23,7 @@ from src.reproducible.hashes import params_hash
 from src.reproducible.seeds import fix_computation
 from src.reproducible.versions import git_revision, versions
 from src.results.tables import write_rows
-from src.run import run
+from src.run import Words, run
 from src.scenes.crop import PATCH
 from src.scenes.scene import Scene
 from src.splatt3r import build
@@ -198,7 +197,11 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--rasterizer"]:
+    words = Words("benchmark")
+    words.add_argument("--rasterizer", action="store_true")
+    words.overrides()
+    asked = words.parse_args()
+    if asked.rasterizer:
         rasterizers.main()
     else:
-        run(main, "benchmark")
+        run(main, "benchmark", asked.overrides)

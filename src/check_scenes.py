@@ -1,8 +1,8 @@
 """Linter of datasets: everything that could flatter or spoil a score, one line each; exit status 1 if there is a fault.
 
-python -m src.check_scenes [data/scenes]                     a folder that `prepare` wrote
-python -m src.check_scenes <index.json> [folder of scenes]   an evaluation index of pixelSplat or NoPoSplat
-python -m src.check_scenes <folder> <ScanNet++ root>         coverage/ and test_set_*.json of Splatt3R
+python -m src.check_scenes [data/scenes]               a folder that `prepare` wrote
+python -m src.check_scenes index.json [SCENES]         an evaluation index of pixelSplat or NoPoSplat, its scenes
+python -m src.check_scenes FOLDER SCANNETPP            coverage/ and test_set_*.json of Splatt3R, ScanNet++'s root
 """
 
 import sys
@@ -21,6 +21,7 @@ from src.peer_lists.findings import Finding, fault, note
 from src.peer_lists.splatt3r_sets import set_findings
 from src.reproducible.files import existing_root, read_json
 from src.reproducible.hashes import file_hash
+from src.run import Words, mistakes_explained
 from src.scenes.pixels import content_hash
 from src.scenes.scene import INDEX, Scene, SceneError, SceneRecord, read_index
 
@@ -226,7 +227,9 @@ def main(path: str = SCENES, beside: str | None = None) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(int(main(*sys.argv[1:3])))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    words = Words("check_scenes")
+    words.add_argument("path", nargs="?", default=SCENES)
+    words.add_argument("beside", nargs="?")
+    asked = words.parse_args()
+    with mistakes_explained():
+        sys.exit(int(main(asked.path, asked.beside)))

@@ -32,6 +32,7 @@ from src.page.verdict import CONTROL, cautions, difference_words
 from src.reproducible.files import fresh_folder, write_json
 from src.results.statistics import Comparison, mean_and_spread
 from src.results.tables import METRIC_TITLES, column, select_rows, write_rows
+from src.run import Words, mistakes_explained
 
 COMPARISON = REPORTS / "comparison"
 LIMITS = ("difference", "low", "high")
@@ -250,15 +251,15 @@ def publish_comparison(results: list[ExperimentResult], config: Config) -> Table
     return table
 
 
-def main(words: list[str]) -> None:
-    try:
+def main(revisions: list[str]) -> None:
+    with mistakes_explained():
         config = load_config()
-        results = named_results(words)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+        results = named_results(revisions)
     table = publish_comparison(results, config)
-    sys.exit(1 if table.refused and words else 0)
+    sys.exit(1 if table.refused and revisions else 0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    words = Words("compare")
+    words.add_argument("revisions", nargs="*", metavar="REV")
+    main(words.parse_args().revisions)

@@ -1,7 +1,7 @@
 """Stage `distill`: train a small backbone to predict a large one's features; a pipeline of its own, see
 data/distilled/dvc.yaml.
 
-    python -m src.distill NAME     the entry students.NAME of data/distilled/params.yaml
+    python -m src.distill NAME [key=value ...]   the entry students.NAME of data/distilled/params.yaml
 
 reads data/scenes, and weights as the stage `weights` finds them; writes data/distilled/NAME: model.safetensors, for
 model.backbone=file:…, and record.json
@@ -14,7 +14,6 @@ scratch/.
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from src.backbones import Backbone, load_backbone
+from src.backbones import load_backbone
+from src.backbones.base import Backbone
 from src.config import DINOV2_DIMS, Config, require, require_positive, require_share
 from src.fetching.backbone import backbone_weights
 from src.pretrained.state_dicts import Described, write_backbone
@@ -34,7 +34,7 @@ from src.reproducible.files import fresh_folder, read_json, whole_file, write_js
 from src.reproducible.hashes import file_hash, module_hashes, params_hash
 from src.reproducible.seeds import fix_computation, numpy_generator
 from src.reproducible.versions import versions
-from src.run import run
+from src.run import Words, run
 
 SCENES, DISTILLED = Path("data/scenes"), Path("data/distilled")
 PROBED = 256  # photographs, at most, that statistics are taken from, and that agreement is measured on
@@ -205,7 +205,8 @@ def train_student(
         start = state.pop("step")
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    for step in tqdm(range(start, settings.steps), "distill", initial=start, total=settings.steps):
+    bar = tqdm(range(start, settings.steps), "distill", initial=start, total=settings.steps)
+    for step in bar:
         rng = numpy_generator(params.seed, "distill", step)
         images, grid = draw_crops(photographs, settings.batch_size, *crops, patch, rng)
         images = images.to(device)
@@ -216,6 +217,8 @@ def train_student(
         nn.utils.clip_grad_norm_(fitted.parameters(), settings.clip)
         optimiser.step()
         schedule.step()
+        if step % 10 == 0:  # reading it waits for the GPU
+            bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
         if (step + 1) % settings.checkpoint_every == 0:
             with whole_file(checkpoint) as partial:
                 torch.save({"step": step + 1} | {name: part.state_dict() for name, part in parts.items()}, partial)
@@ -282,7 +285,8 @@ def main(config: Config, name: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("error: say which student: python -m src.distill NAME, an entry of data/distilled/params.yaml.")
-    name = sys.argv.pop(1)
-    run(lambda config: main(config, name), "distill")
+    words = Words("distill")
+    words.add_argument("name", metavar="NAME")
+    words.overrides()
+    asked = words.parse_args()
+    run(lambda config: main(config, asked.name), "distill", asked.overrides)

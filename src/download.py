@@ -1,6 +1,8 @@
 """Stage `download`: the raw dataset. Procedural scenes are rendered, CO3D is fetched or found where it lies, what the user
 keeps in a folder is listed there.
 
+    python -m src.download [key=value ...]
+
 reads parameters only; writes data/raw: manifest.json and, per scene, scenes/<id>.safetensors (rendered) or
 scenes/<id>.json (path, size and SHA-256 of every file that `prepare` will read)
 """

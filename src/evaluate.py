@@ -1,5 +1,7 @@
 """Stage `evaluate`: score the renders of target views. Reads files only, never a model.
 
+    python -m src.evaluate [key=value ...]
+
 reads data/renders, data/scenes, data/weights/lpips_eval; writes data/eval (see src/results/evaluation.py)
 """
 

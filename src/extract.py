@@ -1,25 +1,25 @@
 """Stages `extract_geometry` and `extract_backbone`: frozen features of every photograph, computed once.
 
-    python -m src.extract geometry   reads data/scenes, data/weights/geometry; writes data/features/geometry
-    python -m src.extract backbone   reads data/scenes, data/weights/backbone; writes data/features/backbone
+    python -m src.extract geometry [key=value ...]   data/scenes, data/weights/geometry -> data/features/geometry
+    python -m src.extract backbone [key=value ...]   data/scenes, data/weights/backbone -> data/features/backbone
 
 Each folder gets record.json and a file per scene: `tokens` (frames, n, E) or `features` (frames, C, gh, gw), f16.
 """
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from src.backbones import Backbone, load_backbone
+from src.backbones import load_backbone
+from src.backbones.base import Backbone
 from src.config import Config
 from src.mast3r.weight_file import load_geometry
 from src.reproducible.files import read_json, write_json
 from src.reproducible.seeds import fix_computation
-from src.run import memory_advice, run
+from src.run import Words, memory_advice, run
 from src.scenes.crop import PATCH
 from src.scenes.features import write_features
 
@@ -75,7 +75,8 @@ def main(config: Config, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in (["geometry"], ["backbone"]):
-        sys.exit("error: say which features: python -m src.extract geometry, or python -m src.extract backbone.")
-    kind = sys.argv.pop(1)
-    run(lambda config: main(config, kind), f"extract_{kind}")
+    words = Words("extract")
+    words.add_argument("kind", choices=("geometry", "backbone"))
+    words.overrides()
+    asked = words.parse_args()
+    run(lambda config: main(config, asked.kind), f"extract_{asked.kind}", asked.overrides)

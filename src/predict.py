@@ -3,6 +3,10 @@
     python -m src.predict a.jpg b.jpg -o scene.ply                       for any splat viewer, or python -m src.view
     python -m src.predict a.jpg b.jpg -o scene.splat --preview way.gif   smaller file; a flight between the two cameras
 
+    -o, --output FILE   scene.ply, .splat or .compressed.ply
+    --preview FILE      a .png sheet, or a .gif animation of the way between the two cameras
+    --force             replace files that exist
+
 reads data/model, data/weights, params.yaml; no cached features, no cameras; writes the files named
 """
 
@@ -14,7 +18,7 @@ import torch
 from torch import Tensor
 
 from src import backbones
-from src.backbones import Backbone
+from src.backbones.base import Backbone
 from src.config import Config, load_config
 from src.extract import backbone_features
 from src.inference.photographs import read_snapshot
@@ -22,6 +26,7 @@ from src.inference.previews import drawn
 from src.renders.gaussian_file import ending_of, write_gaussians
 from src.reproducible.files import read_json, write_whole
 from src.reproducible.seeds import fix_computation
+from src.run import Words, mistakes_explained
 from src.splatt3r import build
 from src.splatt3r.network import SplatOutput, Splatt3R
 from src.splatt3r.prediction import splat
@@ -37,13 +42,11 @@ PREVIEWS = (".png", ".gif")
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("photographs", nargs=2, type=Path, help="of one place, from two points of view")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="scene.ply, .splat or .compressed.ply")
-    parser.add_argument("--preview", type=Path, help="a .png sheet or a .gif animation of the way between them")
-    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser = Words("predict")
+    parser.add_argument("photographs", nargs=2, type=Path, metavar="photograph")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--preview", type=Path, metavar="FILE")
+    parser.add_argument("--force", action="store_true")
     return parser.parse_args(words)
 
 
@@ -110,7 +113,7 @@ def predict_pair(config: Config, images: Tensor) -> tuple[SplatOutput, str]:
 
 def main(words: list[str]) -> None:
     asked = arguments(words)
-    try:
+    with mistakes_explained():
         check_outputs(asked.output, asked.preview, asked.force)
         config = load_config()
         fix_computation(config.threads)
@@ -122,8 +125,6 @@ def main(words: list[str]) -> None:
         gaussians = output.gaussians[0]
         picture = None if asked.preview is None else drawn(asked.preview, images, output, gaussians)
         write_gaussians(asked.output, gaussians)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
     if picture is not None:
         write_whole(asked.preview, picture)
     print(f"model: {made_by}")

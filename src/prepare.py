@@ -1,5 +1,7 @@
 """Stage `prepare`: raw data to checked scenes of one format, split by scene, and the episodes everything is scored on.
 
+    python -m src.prepare [key=value ...]
+
 reads data/raw; writes data/scenes: index.jsonl, scenes/, overlaps/, episodes_{train,val,test}.jsonl, report.json
 
 Scenes that an interrupted run finished are kept in scratch/prepare and not made again.

@@ -1,5 +1,7 @@
 """Train the small bundled geometry network: a pipeline of its own, see data/bundled/dvc.yaml.
 
+    python -m src.pretrain
+
 reads data/bundled/params.yaml; writes data/bundled/geometry.safetensors and data/bundled/provenance.json
 
 Runs on a GPU where torch sees one. A killed run resumes from its last checkpoint in scratch/.
@@ -30,6 +32,7 @@ from src.reproducible.files import whole_file, write_json
 from src.reproducible.hashes import file_hash, params_hash
 from src.reproducible.seeds import numpy_generator, torch_generator
 from src.reproducible.versions import versions
+from src.run import Words, mistakes_explained
 from src.splatt3r.losses import confidence_loss, point_errors
 from src.timing.measure import hardware
 
@@ -285,4 +288,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    Words("pretrain").parse_args()
+    with mistakes_explained():
+        main()

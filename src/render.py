@@ -1,5 +1,7 @@
 """Stage `render`: the test episodes' target views as the model and the baselines show them.
 
+    python -m src.render [key=value ...]
+
 reads data/scenes, data/features, data/weights/geometry, data/model; writes data/renders: a safetensors per episode and,
 of a few, .ply files: the model's Gaussians and those of the baseline points_splat
 """

@@ -1,5 +1,7 @@
 """Stage `report`: the small results that Git tracks, and one page that shows them.
 
+    python -m src.report [key=value ...]
+
 reads data/eval, data/train, data/model, data/renders, data/scenes, data/weights; writes reports/metrics.json,
 experiment.json, records.csv, plots, images (the same bytes on every run), and reports/summary/index.html, which shows
 other experiments and timings too

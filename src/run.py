@@ -1,10 +1,12 @@
-"""The entry of every stage: its parameters, its mistakes as one sentence, its time and memory.
+"""The entry of every command: its words, its mistakes as one sentence; and of a stage, its time and memory.
 
 Times lie in scratch/stages/<stage>.json, which neither Git nor DVC tracks.
 """
 
+import argparse
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -12,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NoReturn
+
+import yaml
 
 from src.config import Config, load_config
 
@@ -80,12 +84,62 @@ def memory_advice() -> Iterator[None]:
         ) from error
 
 
-def run(main: Callable[[Config], None], stage: str) -> None:
-    """Entry point of a stage: load the parameters, time it, and turn the user's mistakes into one sentence on stderr."""
+class Words(argparse.ArgumentParser):
+    """Reads the words of a command. Wrong ones end it with one sentence and exit status 2; `--help` is answered by
+    src/__init__.py."""
+
+    def __init__(self, command: str):
+        super().__init__(f"python -m src.{command}", add_help=False, allow_abbrev=False)
+
+    def overrides(self) -> None:
+        """Take any number of Hydra's overrides."""
+        self.add_argument("overrides", nargs="*", type=override, metavar="key=value")
+
+    def error(self, message: str) -> NoReturn:
+        usage = " ".join(self.format_usage().split())
+        self.exit(2, f"{usage}: {message}; {self.prog} --help says more.\n")
+
+
+def override(word: str) -> str:
+    if "=" not in word and not word.startswith("~"):
+        raise argparse.ArgumentTypeError(f"{word!r} is not of the form key=value")
+    return word
+
+
+def producer(path: str) -> str | None:
+    """The stage whose output in dvc.yaml is `path` or holds it."""
+    for name, stage in yaml.safe_load(Path("dvc.yaml").read_text("utf8"))["stages"].items():
+        outs = [out if isinstance(out, str) else next(iter(out)) for out in stage["outs"] + stage.get("metrics", [])]
+        if any(Path(path).is_relative_to(out) for out in outs):
+            return name
+    return None
+
+
+def explained(error: Exception) -> str:
+    """What went wrong, in one sentence; of a missing file, the stage that makes it."""
+    found = "No such file" in str(error) and re.search(r"(?:data|reports)/[^\s'\":;,]+", str(error))
+    if not found or not Path("dvc.yaml").is_file() or not (stage := producer(found[0])):
+        return str(error)
+    return f"{found[0]} is missing; run dvc repro {stage}."
+
+
+@contextmanager
+def mistakes_explained() -> Iterator[None]:
+    """Turn the user's mistakes into one sentence on stderr, and exit status 1."""
     try:
-        with recorded(stage):
-            main(load_config(sys.argv[1:]))
+        yield
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("BACKSPLAT_TRACEBACK"):
             raise
-        sys.exit(f"error: {error}  (BACKSPLAT_TRACEBACK=1 shows where)")
+        sys.exit(f"error: {explained(error)}  (BACKSPLAT_TRACEBACK=1 shows where)")
+
+
+def run(main: Callable[[Config], None], stage: str, overrides: list[str] | None = None) -> None:
+    """Entry point of a stage: load the parameters, changed by `overrides` (None = by the command's words), time it, and
+    turn the user's mistakes into one sentence."""
+    if overrides is None:
+        words = Words(stage)
+        words.overrides()
+        overrides = words.parse_args().overrides
+    with mistakes_explained(), recorded(stage):
+        main(load_config(overrides))

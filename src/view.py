@@ -1,4 +1,8 @@
-"""Look at Gaussians in a browser: python -m src.view scene.ply [other.splat]
+"""Look at Gaussians in a browser.
+
+    python -m src.view scene.ply [other.splat] [--port NUMBER]   port 8080, or the next free one; 0 = any
+
+One or two files of Gaussians: .ply, .compressed.ply or .splat.
 
 Served to this machine alone. Two files share one camera: a switch shows the one or the other from the same place.
 """
@@ -16,6 +20,7 @@ import numpy as np
 
 from src.geometry.cameras import covariances
 from src.renders.gaussian_file import read_gaussians
+from src.run import Words, mistakes_explained
 from src.splatting.gaussians import Gaussians
 from src.splatting.sh import dc_to_rgb
 
@@ -27,17 +32,9 @@ DISTANCE = 10.0  # viewer units from the camera to the middle of the scene: cova
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.view", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "scenes",
-        nargs="+",
-        type=Path,
-        metavar="scene.ply",
-        help="one or two files of Gaussians: .ply, .compressed.ply or .splat",
-    )
-    parser.add_argument("--port", type=int, default=PORT, help=f"{PORT} or the next free one; 0: any")
+    parser = Words("view")
+    parser.add_argument("scenes", nargs="+", type=Path, metavar="scene.ply")
+    parser.add_argument("--port", type=int, default=PORT, metavar="NUMBER")
     asked = parser.parse_args(words)
     if len(asked.scenes) > 2:
         parser.error("name one file, or two to compare")
@@ -113,10 +110,8 @@ def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.G
 
 def main(words: list[str]) -> None:
     asked = arguments(words)
-    try:
+    with mistakes_explained():
         server, handles = serve(asked.scenes, asked.port)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
     try:  # from here on: who reads the address may end this before it waits
         for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs deaf to the first
             signal.signal(number, signal.default_int_handler)

@@ -1,5 +1,7 @@
 """Stage `weights`: every frozen weight a run needs, fetched or copied, verified, and kept in one format.
 
+    python -m src.weights [key=value ...]
+
 reads the bundled geometry network, files in weights.root, or what publishers offer;
 writes data/weights/geometry, backbone, lpips_loss, lpips_eval: record.json, and model.safetensors where there are any
 """

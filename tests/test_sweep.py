@@ -197,16 +197,6 @@ def test_arms_that_differ_in_their_seed_are_one_row(folder, monkeypatch, capsys)
     assert "n = 24 in 8 scenes, 3 seeds" in err
 
 
-def test_an_interruption_says_how_to_go_on(folder, monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sweep, "run_experiment", interrupted)
-    with pytest.raises(SystemExit) as stop:
-        main(["model.backbone=none"])
-    assert stop.value.code == 130 and "goes on from here" in capsys.readouterr().err
-
-
 def test_last_words_prefer_errors_and_skip_progress_bars(tmp_path):
     log = tmp_path / "log"
     log.write_text("a\nb\n\ntrain: 50%|###  | 5/10\r\nc\nd\n")

@@ -1,16 +1,17 @@
 """Every backbone that is known, with what its weights are and what they may be used for.
 
-python -m src.backbones                                         the registry, and each DINOv2
-python -m src.backbones timm:vit_base_patch16_siglip_224.webli  any that model.backbone can name, as many as given
+python -m src.backbones            the registry, and each DINOv2
+python -m src.backbones NAME ...   any that model.backbone can name, such as timm:vit_base_patch16_siglip_224.webli
 """
 
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
-from src.backbones import FAMILIES, Backbone, build_backbone, known
+from src.backbones import FAMILIES, build_backbone, known
+from src.backbones.base import Backbone
 from src.backbones.dinov2 import DINOV2_MODELS
 from src.config import Model, load_config
+from src.run import Words, mistakes_explained
 
 HEADINGS = ("model.backbone", "title", "patch", "width", "parameters", "mean", "std", "licence", "gated", "source")
 
@@ -63,7 +64,7 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    words = Words("backbones")
+    words.add_argument("names", nargs="*", metavar="NAME")
+    with mistakes_explained():
+        main(words.parse_args().names)

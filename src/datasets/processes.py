@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from typing import Callable, Sequence, TypeVar
@@ -30,4 +31,12 @@ def in_processes(job: Callable[[Item], Outcome], items: Sequence[Item], workers:
     if workers == 1:
         return [job(item) for item in tqdm(items, label)]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin_worker) as pool:
-        return list(tqdm(pool.map(job, items), label, len(items)))
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers inherit this: Ctrl-C is for the parent alone
+        results = pool.map(job, items)  # starts them
+        signal.signal(signal.SIGINT, before)
+        try:
+            return list(tqdm(results, label, len(items)))
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise

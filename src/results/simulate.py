@@ -1,10 +1,11 @@
 """How often intervals hold the truth and tests cry wolf, by simulation with the real functions.
 
-`python -m src.results.simulate` prints the table.
+    python -m src.results.simulate
+
+Prints the table; takes minutes.
 """
 
 import math
-import sys
 
 import numpy as np
 from numpy.random import Generator
@@ -19,6 +20,7 @@ from src.results.statistics import (
     difference_interval,
     difference_test,
 )
+from src.run import Words
 
 SHAPES = ("normal", "skewed", "heavy-tailed")  # of simulated effects between scenes
 
@@ -83,9 +85,7 @@ def simulated_power(scenes: int, repeats: int, rng: Generator) -> float:
     return float((np.abs(t) > student.ppf(1 - ALPHA / 2, scenes - 1)).mean())
 
 
-def main(words: list[str]) -> None:
-    if words:
-        sys.exit("usage: python -m src.results.simulate")
+def main() -> None:
     rng = np.random.default_rng(0)
     print("coverage of 95 % intervals (4000 repeats, 1000 resamples)")
     for scenes in (6, 12, 24, 48):
@@ -106,4 +106,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    Words("results.simulate").parse_args()
+    main()

@@ -1,6 +1,6 @@
 """The CPU rasteriser against vectorised torch with autograd: the same Gaussians, the same run, taking turns.
 
-python -m src.timing.rasterizers
+`python -m src.benchmark --rasterizer` prints it.
 """
 
 import time
@@ -130,7 +130,3 @@ def main() -> None:
         print(timed_line(side), flush=True)
     for spread in (0.5, 2.0, 4.0):  # the time grows with the intersections
         print(timed_line(224, spread, against_torch=False), flush=True)
-
-
-if __name__ == "__main__":
-    main()
