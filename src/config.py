@@ -18,6 +18,7 @@ MERGING = "Error merging override "  # Hydra's words
 FAMILIES = ("objects", "rooms")
 DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
 DINOV2_DIMS |= {f"{name}_reg": dim for name, dim in DINOV2_DIMS.items()}
+WITHOUT_METRES = ("co3d", "transforms")  # datasets whose scenes have a scale of their own
 FUSION_MODES = ("concat", "add", "weighted_sum", "channel_weights", "gated", "cross_attention", "bottleneck", "film")
 
 
@@ -439,6 +440,12 @@ class Config:
         require_positive("threads", self.threads)
         require_choice("data.dataset", self.data.dataset, tuple(vars(self.datasets)))
         require_choice("model.geometry", self.model.geometry, tuple(self.geometries))
+        for key, section in (("loss.masks", self.loss), ("eval.masks", self.eval)):
+            require(
+                section.masks == "strict" or self.data.dataset not in WITHOUT_METRES,
+                f"{key} is {section.masks}, whose tolerance is in metres, which scenes of data.dataset="
+                f"{self.data.dataset} do not have; set it to strict.",
+            )
         require(
             self.model.backbone != "oracle" or self.loss.mast3r_loss_weight == 0,
             f"loss.mast3r_loss_weight is {self.loss.mast3r_loss_weight}, but model.backbone=oracle puts true points "

@@ -25,11 +25,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 
-from src.backbones import build_backbone
+from src.backbones.registry import refuse_backbone
 from src.compare import publish_comparison
 from src.config import Config, ConfigError, load_config
-from src.experiments.result import experiment_commits, git_output, merge_seeds, read_revision
+from src.experiments.result import experiment_commits, merge_seeds, read_revision
 from src.reproducible.hashes import params_hash
+from src.reproducible.versions import git_output
+from src.run import Words, mistakes_explained, override
 
 LOGS = Path("scratch/sweep")
 CODE = ("src", "dvc.yaml", "data/bundled")  # what an experiment's result depends on besides params.yaml, and Git tracks
@@ -117,7 +119,7 @@ def checked_configuration(overrides: tuple[str, ...]) -> Config:
                 f"{key} names {path}, which Git does not track: experiments run in copies of the repository "
                 f"without it; write {Path(path).resolve()}."
             )
-    build_backbone(config.model, None)
+    refuse_backbone(config.model)
     return config
 
 
@@ -225,15 +227,10 @@ def main(words: list[str]) -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup asks
             signal.signal(ending, signal.default_int_handler)
-    try:
+    with mistakes_explained():
         config, experiments = load_config(), planned_experiments(words)
         done, failed = run_all(experiments)
         results = merge_seeds([read_revision(".", name, name) for name in done])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("sweep: interrupted; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
     refused = publish_comparison(results, config).refused if results else {}
     for name, lines in failed.items():
         print(f"FAILED: {name}", *lines, sep="\n    ", file=sys.stderr)
@@ -241,4 +238,8 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    words = Words("sweep")
+    words.add_argument(
+        "words", nargs="+", metavar="key=value,...", type=lambda word: word if word == "+" else override(word)
+    )
+    main(words.parse_args().words)

@@ -1,4 +1,5 @@
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -18,6 +19,7 @@ from tests.helpers.repository import ROOT
         (["model.backbone=timm:resnet19"], "near are resnet1"),
         (["model.backbone_layers=[6,13]"], r"model.backbone_layers is \[6, 13\]; .* from 1 to 12"),
         (["model.backbone=croco", "model.backbone_layers=[0.5,25]"], "from 1 to 24"),
+        (["model.dinov2_model=dinov2_vitg14_reg", "model.backbone_layers=[41]"], "from 1 to 40"),
     ],
 )
 def test_a_backbone_that_cannot_be_built_stops_everything_at_the_start(overrides, words):
@@ -42,3 +44,32 @@ def test_the_committed_parameters_pass_in_silence_and_a_mistake_is_one_line(monk
     monkeypatch.setattr(sys, "argv", ["check", "model.backbone=dinov9"])
     with pytest.raises(SystemExit, match="error: model.backbone is 'dinov9'"):
         runpy.run_path(str(ROOT / "src/check.py"), run_name="__main__")
+
+
+def test_it_answers_without_torch():
+    words = [sys.executable, "-X", "importtime", "-m", "src.check", "model.backbone=croco"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "hydra" in done.stderr
+    assert not [name for name in ("torch", "timm", "torchvision") if f" {name}\n" in done.stderr]
+
+
+def test_a_fusion_key_changed_without_effect_is_said(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    overrides = ["model.backbone=none", "model.fusion_mode=add", "model.fusion_parameters=9000"]
+    check.main(load_config(overrides))
+    assert capsys.readouterr().err == ""  # no commit says what was changed
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "start"]):
+        subprocess.run(["git", *words], check=True)
+    check.main(load_config(overrides))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith(
+        "note: model.fusion_mode=add has no effect, because model.backbone=none"
+    )
+    check.main(load_config(["model.backbone=oracle", "model.fusion_hooks=[0]"]))
+    assert "model.fusion_hooks=[0] has no effect" in capsys.readouterr().err
+    check.main(load_config(["model.backbone=none"]))
+    check.main(load_config(["model.fusion_mode=add"]))
+    assert capsys.readouterr().err == ""

@@ -16,6 +16,10 @@ def test_an_override_changes_one_value():
     assert load_config(["model.fusion_mode=addition"], ROOT).model.fusion_mode == "add"
 
 
+def test_masks_of_the_paper_are_for_scenes_in_metres():
+    assert load_config(["data.dataset=scannetpp", "eval.masks=splatt3r", "loss.masks=splatt3r"], ROOT)
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -51,11 +55,16 @@ def test_an_override_changes_one_value():
         ("loss.mse_loss_weight=0", "would train nothing"),
         ("eval.fscore_tau=[]", "eval.fscore_tau is empty"),
         ("benchmark.resolutions=[100]", "multiple of 16"),
+        (
+            "data.dataset=co3d eval.masks=splatt3r",
+            "eval.masks is splatt3r, .* data.dataset=co3d do not have; .* strict",
+        ),
+        ("data.dataset=transforms loss.masks=splatt3r", "loss.masks is splatt3r, .* data.dataset=transforms"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_key(override, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        load_config([override], ROOT)
+        load_config(override.split(), ROOT)
     assert "\n" not in str(caught.value)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, chosen_blocks, with_blocks
+from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from src.backbones.blocks import chosen_blocks, with_blocks
 from src.mast3r.attention import NORM_EPS, EncoderBlock, rope_angles, token_positions
 from src.mast3r.initialise import draw_uniform
 from src.mast3r.network import MAST3R, Mast3rConfig, PatchEmbed

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, chosen_blocks, with_blocks
+from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from src.backbones.blocks import chosen_blocks, with_blocks
 from src.mast3r.attention import Grid
 from src.mast3r.initialise import initialise
 from src.pretrained.source import Source

@@ -1,29 +1,21 @@
-"""The variable of the benchmark. A family is one entry of FAMILIES; nothing else asks who a backbone is."""
+"""The variable of the benchmark. A family is one entry of FAMILIES; nothing else asks who a backbone is.
+
+Networks are imported where one is built, as torch takes seconds and the stage `check` needs their names alone.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from src.backbones.base import Backbone
-from src.backbones.controls import Constant, Nothing, Oracle, Random, Rgb, Shuffled
-from src.backbones.croco import CrocoBackbone
-from src.backbones.dinov2 import DINOV2_MODELS, DinoV2, check_width
-from src.backbones.timm_models import Timm, clip
-from src.config import Model
-from src.pretrained.state_dicts import Described, read_described, read_tensors
+from src.backbones.blocks import chosen_blocks
+from src.config import DINOV2_DIMS, Model
 from src.reproducible.files import read_json
-from src.reproducible.seeds import seed_of
 
-
-def dinov2(model: Model, seed: int | None, kind: type[DinoV2] = DinoV2) -> DinoV2:
-    check_width(model.dinov2_model, model.dinov2_dim)
-    return kind(model.dinov2_model, model.backbone_layers, seed)
-
-
-def constant_features(model: Model, seed: int | None) -> Constant:
-    """As wide as the DINOv2 that model.dinov2_model names."""
-    return Constant(check_width(model.dinov2_model, model.dinov2_dim) * len(model.backbone_layers or [None]))
+if TYPE_CHECKING:
+    from src.backbones.base import Backbone
+    from src.pretrained.state_dicts import Described
 
 
 def argument(model: Model) -> str:
@@ -31,21 +23,72 @@ def argument(model: Model) -> str:
     return model.backbone.partition(":")[2]
 
 
+def dinov2(model: Model, seed: int | None) -> "Backbone":
+    from src.backbones.dinov2 import DinoV2, check_width
+
+    check_width(model.dinov2_model, model.dinov2_dim)
+    return DinoV2(model.dinov2_model, model.backbone_layers, seed)
+
+
+def croco(model: Model, seed: int | None) -> "Backbone":
+    from src.backbones.croco import CrocoBackbone
+
+    return CrocoBackbone(model.backbone_layers, seed)
+
+
+def clip_tower(model: Model, seed: int | None) -> "Backbone":
+    from src.backbones.timm_models import clip
+
+    return clip(argument(model), model.backbone_layers, seed)
+
+
+def timm(model: Model, seed: int | None) -> "Backbone":
+    from src.backbones.timm_models import Timm
+
+    return Timm(argument(model), model.backbone_layers, seed)
+
+
+def from_file(model: Model, seed: int | None) -> "Backbone":
+    from src.pretrained.state_dicts import read_described
+
+    return fine_tuned(read_described(argument(model)), model, seed)
+
+
+def control(model: Model, seed: int | None) -> "Backbone":
+    """`constant` is as wide as the DINOv2 that model.dinov2_model names, whose kin `random` and `shuffled` are."""
+    from src.backbones.controls import Constant, Nothing, Oracle, Random, Rgb, Shuffled
+    from src.backbones.dinov2 import check_width
+
+    width, layers = check_width(model.dinov2_model, model.dinov2_dim), model.backbone_layers
+    return {
+        "none": Nothing,
+        "random": lambda: Random(model.dinov2_model, layers, seed),
+        "shuffled": lambda: Shuffled(dinov2(model, seed), seed),
+        "constant": lambda: Constant(width * len(layers or [None])),
+        "rgb": Rgb,
+        "oracle": Oracle,
+    }[model.backbone]()
+
+
 # from the configuration and a seed for untrained weights; a name with a colon wants an argument after it
-FAMILIES: dict[str, Callable[[Model, int | None], Backbone]] = {
-    "none": lambda model, seed: Nothing(),
+FAMILIES: dict[str, Callable[[Model, int | None], "Backbone"]] = {
+    "none": control,
     "dinov2": dinov2,
-    "croco": lambda model, seed: CrocoBackbone(model.backbone_layers, seed),
-    "clip": lambda model, seed: clip("", model.backbone_layers, seed),
-    "clip:": lambda model, seed: clip(argument(model), model.backbone_layers, seed),
-    "timm:": lambda model, seed: Timm(argument(model), model.backbone_layers, seed),
-    "file:": lambda model, seed: fine_tuned(read_described(argument(model)), model, seed),
-    "random": lambda model, seed: dinov2(model, seed, Random),
-    "shuffled": lambda model, seed: Shuffled(dinov2(model, seed), seed),
-    "constant": constant_features,
-    "rgb": lambda model, seed: Rgb(),
-    "oracle": lambda model, seed: Oracle(),
+    "croco": croco,
+    "clip": clip_tower,
+    "clip:": clip_tower,
+    "timm:": timm,
+    "file:": from_file,
+    "random": control,
+    "shuffled": control,
+    "constant": control,
+    "rgb": control,
+    "oracle": control,
 }
+# blocks that model.backbone_layers chooses among, where no network need be built to know; 0 = it has none to choose
+DEPTHS = {"none": 0, "croco": 24, "clip": 12, "constant": 0, "rgb": 0, "oracle": 0}
+FEATURELESS = ("none", "oracle")
+DINOV2_DEPTHS = {384: 12, 768: 12, 1024: 24, 1536: 40}  # by width
 
 
 def known() -> list[str]:
@@ -53,27 +96,46 @@ def known() -> list[str]:
     return [f"{name}<{'path' if name == 'file:' else 'name'}>" if name.endswith(":") else name for name in FAMILIES]
 
 
-def build_backbone(model: Model, seed: int | None) -> Backbone:
-    """The backbone that the section `model` of params.yaml asks for, with untrained weights drawn from `seed`; None =
-    for its record alone, large networks have no weights then.
+def family_of(model: Model) -> str:
+    """The key of FAMILIES that model.backbone means.
 
-    raises    ValueError  when model.backbone is not known, or a key of its family does not fit
+    raises    ValueError  when there is none
     """
     family, colon, name = model.backbone.partition(":")
     if family + colon not in FAMILIES or (colon and not name):
         near = get_close_matches(model.backbone, known(), n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"model.backbone is {model.backbone!r}; {hint}Known are {', '.join(known())}.")
-    return FAMILIES[family + colon](model, None if seed is None else seed_of(seed, "backbone"))
+    return family + colon
 
 
-def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone:
+def build_backbone(model: Model, seed: int | None) -> "Backbone":
+    """The backbone that the section `model` of params.yaml asks for, with untrained weights drawn from `seed`; None =
+    for its record alone, large networks have no weights then.
+
+    raises    ValueError  when model.backbone is not known, or a key of its family does not fit
+    """
+    from src.reproducible.seeds import seed_of
+
+    return FAMILIES[family_of(model)](model, None if seed is None else seed_of(seed, "backbone"))
+
+
+def refuse_backbone(model: Model) -> None:
+    """Raise what `build_backbone` would raise. Only a name with a colon is built for that, others are judged in no time."""
+    family = family_of(model)
+    if family.endswith(":"):
+        build_backbone(model, None)
+    elif depth := DEPTHS.get(family, DINOV2_DEPTHS[DINOV2_DIMS[model.dinov2_model]]):
+        chosen_blocks(model.backbone_layers, depth)
+
+
+def fine_tuned(described: "Described", model: Model, seed: int | None) -> "Backbone":
     """The network that the file of model.backbone=file:<path> says it holds; its weights are not read here.
 
     raises    ValueError  when the file names no network that has weights
     """
     name = described.architecture
-    if name in DINOV2_MODELS:
+    if name in DINOV2_DIMS:
         chosen = {"backbone": "dinov2", "dinov2_model": name, "dinov2_dim": None}
     elif name in FAMILIES or f"{name.partition(':')[0]}:" in FAMILIES:
         chosen = {"backbone": name}
@@ -94,11 +156,13 @@ def fine_tuned(described: Described, model: Model, seed: int | None) -> Backbone
     return backbone
 
 
-def load_backbone(model: Model, folder: str | Path) -> Backbone:
+def load_backbone(model: Model, folder: str | Path) -> "Backbone":
     """The backbone with the weights that the stage `weights` left in `folder`: tensors, or the seed to draw them from.
 
     raises    ValueError  when they are another backbone's
     """
+    from src.pretrained.state_dicts import Described, read_tensors
+
     record = read_json(Path(folder) / "record.json")
     if "described" in record and model.backbone.startswith("file:"):  # of the file as it was then
         backbone = fine_tuned(Described(**record["described"]), model, 0)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from src.backbones.base import Backbone, chosen_blocks, seeded, with_blocks
+from src.backbones.base import Backbone, seeded
+from src.backbones.blocks import chosen_blocks, with_blocks
 from src.mast3r.attention import Grid
 from src.pretrained.source import HUB, Source
 

@@ -13,7 +13,6 @@ from src.experiments.result import (
     ExperimentResult,
     OtherSchema,
     experiment_commits,
-    git_output,
     merge_seeds,
     protocol_differences,
     read_folder,
@@ -21,6 +20,7 @@ from src.experiments.result import (
     scored,
 )
 from src.reproducible.seeds import numpy_generator
+from src.reproducible.versions import git_output
 from src.results.statistics import Comparison, compare_paired, rank_intervals
 from src.results.tables import column, groups, select_rows
 

@@ -1,7 +1,6 @@
 """What one run publishes under reports/: written there, read from a folder or through Git alone, without a checkout."""
 
 import json
-import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
@@ -9,6 +8,7 @@ from typing import Callable
 import numpy as np
 
 from src.reproducible.files import write_json
+from src.reproducible.versions import git_output
 from src.results.tables import Row, metrics_of, read_rows, select_rows, write_rows
 
 REPORTS = Path("reports")
@@ -118,15 +118,6 @@ def repeats(result: ExperimentResult, other: ExperimentResult) -> bool:
         and not result.runs.keys() & other.runs.keys()
         and targets(result.rows) == targets(other.rows)
     )
-
-
-def git_output(root: str | Path, *words: str) -> str | None:
-    """Output of a git command; None when it fails or there is no Git."""
-    try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=True)
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return None
-    return done.stdout.decode("utf8")
 
 
 def write_result(folder: Path, record: dict, metrics: dict, rows: list[Row]) -> None:

@@ -36,10 +36,10 @@ def loss_mask(
     raises        ValueError     for an unknown mode, and for `relative` in mode splatt3r
     """
     if mode not in MODES:
-        raise ValueError(f"eval.masks is {mode!r}; choose one of {', '.join(MODES)}.")
+        raise ValueError(f"masks is {mode!r}; choose one of {', '.join(MODES)}.")
     if mode == "splatt3r" and relative:
         raise ValueError(
-            "eval.masks splatt3r is defined for an absolute tolerance only; use strict for scenes without metric scale."
+            "masks splatt3r is defined for an absolute tolerance only; use strict for scenes without metric scale."
         )
     world = transform(target_c2w, unproject(target_depth, target_K))  # (*B, T, H, W, 3)
     contexts = [

@@ -13,15 +13,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def git_revision(root: str | Path = ".") -> str | None:
-    """Commit of the work tree, with "-dirty" when files that git tracks differ; None outside Git."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *words], check=True, capture_output=True, text=True
-        ).stdout.strip()
-
+def git_output(root: str | Path, *words: str) -> str | None:
+    """Output of a git command; None when it fails or there is no Git."""
     try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True, encoding="utf8").stdout
     except (subprocess.CalledProcessError, FileNotFoundError):
         return None
+
+
+def git_revision(root: str | Path = ".") -> str | None:
+    """Commit of the work tree, with "-dirty" when files that git tracks differ; None outside Git."""
+    if (commit := git_output(root, "rev-parse", "HEAD")) is None:
+        return None
+    return commit.strip() + ("-dirty" if git_output(root, "status", "--porcelain", "--untracked-files=no") else "")

@@ -1,9 +1,8 @@
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from src.backbones.base import Backbone, chosen_blocks, resize, seeded
+from src.backbones.base import Backbone, resize, seeded
 
 
 class Means(Backbone):
@@ -30,26 +29,6 @@ def test_the_own_grid_covers_the_image_and_another_can_be_asked_for():
     assert Means()(images).shape == (2, 3, 10, 11)
     assert Means()(images, grid=(8, 9)).shape == (2, 3, 8, 9)
     torch.testing.assert_close(Means()(images), torch.ones(2, 3, 10, 11))  # (0.75 - 0.5) / 0.25
-
-
-@pytest.mark.parametrize(
-    ("layers", "depth", "blocks"),
-    [
-        (None, 12, (12,)),
-        ([3, 12], 12, (3, 12)),
-        ([0.25, 0.5, 1.0], 24, (6, 12, 24)),
-        ([1], 12, (1,)),
-        ([1.0], 12, (12,)),
-    ],
-)
-def test_blocks_are_counted_from_one_or_given_as_fractions(layers, depth, blocks):
-    assert chosen_blocks(layers, depth) == blocks
-
-
-@pytest.mark.parametrize("layers", [[], [0], [13], [4, 4], [8, 4], [0.0], [1.5]])
-def test_blocks_that_do_not_exist_are_refused(layers):
-    with pytest.raises(ValueError, match="model.backbone_layers .* from 1 to 12"):
-        chosen_blocks(layers, 12)
 
 
 def test_seeding_is_local():

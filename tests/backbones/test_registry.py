@@ -4,9 +4,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.backbones import FAMILIES, Backbone, build_backbone
+from src.backbones import FAMILIES, build_backbone
+from src.backbones.base import Backbone
 from src.backbones.croco import CrocoBackbone
-from src.backbones.dinov2 import DinoV2
+from src.backbones.dinov2 import DINOV2_MODELS, DinoV2
+from src.backbones.registry import FEATURELESS, refuse_backbone
 from src.backbones.timm_models import Timm
 from src.config import load_config
 from src.mast3r.network import Mast3rConfig
@@ -152,3 +154,27 @@ def test_a_constant_is_as_wide_as_what_it_stands_beside():
         build_backbone(section("constant", dinov2_model="dinov2_vitb14", backbone_layers=[6, 12]), seed=0).channels
         == 2 * 768
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [(name, "dinov2_vits14") for name in FAMILIES if not name.endswith(":")]
+    + [("dinov2", model) for model in DINOV2_MODELS],
+)
+def test_what_is_refused_unbuilt_is_what_the_built_network_refuses(name, model):
+    """The last block is accepted, the next one is not; where there are no blocks to choose, anything goes."""
+    network = build_backbone(section(name, dinov2_model=model), None)
+    assert (network.channels == 0) == (name in FEATURELESS)
+    if not hasattr(network, "network"):
+        return refuse_backbone(section(name, dinov2_model=model, backbone_layers=[99]))
+    inner = network.inner[0] if name == "shuffled" else network
+    (depth,) = inner.blocks
+    refuse_backbone(section(name, dinov2_model=model, backbone_layers=[depth]))
+    with pytest.raises(ValueError, match=f"from 1 to {depth}"):
+        refuse_backbone(section(name, dinov2_model=model, backbone_layers=[depth + 1]))
+
+
+def test_a_name_with_a_colon_is_refused_by_building_it():
+    refuse_backbone(section(ARGUMENTS["timm:"]))
+    with pytest.raises(ValueError, match="near are"):
+        refuse_backbone(section("timm:resnet19"))
