@@ -3,8 +3,8 @@
     python -m src.report [key=value ...]
 
 reads data/eval, data/train, data/model, data/renders, data/scenes, data/weights; writes reports/metrics.json,
-experiment.json, records.csv, plots, images (the same bytes on every run), and reports/summary/index.html, which shows
-other experiments and timings too
+details.json, experiment.json, records.csv, plots, images (the same bytes on every run), and reports/summary/index.html,
+which shows other experiments and timings too
 
 `python -m src.report` brings the page up to date after new experiments.
 """
@@ -19,6 +19,7 @@ from src.experiments.comparisons import against_reference, control_of, gather
 from src.experiments.dvc_cache import second_experiment
 from src.experiments.publish import (
     against_baselines,
+    detailed_metrics,
     experiment_record,
     headline_metrics,
     intervals_by_bin,
@@ -68,8 +69,9 @@ def publish(scores: Scores, targets: Targets, record: dict) -> None:
                 f"masked PSNR {chosen.row[METRIC]:.2f} dB"
             )
             strip(pictures, title, note).save(folder / f"{chosen.name}.png", optimize=True)
-    metrics = headline_metrics(scores.summary, record["trainable_parameters"], record["fusion"])
-    write_result(REPORTS, record | {"curves": curves}, metrics, select_rows(scores.rows, method="render"))
+    metrics = headline_metrics(scores.summary)
+    rest = detailed_metrics(scores.summary, record["trainable_parameters"], record["fusion"])
+    write_result(REPORTS, record | {"curves": curves}, metrics, rest, select_rows(scores.rows, method="render"))
 
 
 def gather_findings(

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.helpers.repository import fresh_repository, run
 
@@ -49,6 +50,16 @@ def metrics(folder: Path) -> dict:
 def test_the_miniature_pipeline_runs_and_is_then_up_to_date(clone):
     assert run(clone, "dvc", "status", "-q").returncode == 0
     assert "up to date" in run(clone, "dvc", "repro").stdout
+
+
+def test_a_dry_run_lists_the_stages_of_a_fresh_clone(tmp_path):
+    """With -f, as DVC wants to hash what is not there otherwise."""
+    folder = fresh_repository(tmp_path / "backsplat")
+    wanted = set(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"])
+    for words in (["repro"], ["exp", "run", "-S", "model.fusion_mode=add"]):
+        done = run(folder, "dvc", *words, "--dry", "-f")
+        assert done.returncode == 0 and stages_run(done.stdout) == wanted, done.stderr
+    assert not (folder / "checked.txt").exists() and not (folder / "data/raw").exists()
 
 
 def stages_run(output: str) -> set[str]:
@@ -160,6 +171,13 @@ def test_another_backbone_runs_neither_prepare_nor_the_geometry_features(clone):
 def test_experiments_are_shown_and_compared(clone, added):
     shown = run(clone, "dvc", "exp", "show", "--csv").stdout
     assert added in shown and "psnr" in shown
+    words = "dvc", "exp", "show", "--no-pager", "--only-changed", "--drop", "^(data|src)/|Created"
+    table = run(clone, "env", "COLUMNS=160", *words).stdout
+    assert "psnr_masked" in table and "model.fusion_mode" in table and "…" not in table
+    assert max(map(len, table.splitlines())) <= 160
+    reference = run(clone, "git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{added}").stdout.strip()
+    timings = [run(clone, "git", "show", f"{commit}:reports/benchmark.json").stdout for commit in (reference, "HEAD")]
+    assert all(timings) and timings[0] != timings[1]  # no metrics, but a part of the experiment
     difference = run(clone, "dvc", "metrics", "diff", "HEAD", added, "--json")
     assert difference.returncode == 0 and json.loads(difference.stdout)
     plots = run(clone, "dvc", "plots", "diff", "HEAD", added, "-o", "plots")

@@ -100,37 +100,40 @@ def rounded(value: float) -> float:
     return round(value, 6)
 
 
-def headline_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
-    """reports/metrics.json: scores are means over targets, aligned unless named raw (Splatt3R's own score is
-    never aligned); absent ones are left out.
+def headline_metrics(summary: dict) -> dict:
+    """reports/metrics.json, the few numbers that `dvc exp show` has room for: means over targets, aligned; absent ones
+    are left out. The other numbers are those of `detailed_metrics`."""
+    aligned, cloud = summary["methods"]["render"]["aligned"], summary["cloud"]["aligned"]
+    metrics = {name: rounded(aligned[name]["mean"]) for name in METRIC_TITLES if name in aligned}
+    return metrics | {name: rounded(cloud[name]["mean"]) for name in ("chamfer", "scale_error") if name in cloud}
+
+
+def detailed_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
+    """reports/details.json: means over targets, aligned unless named raw (Splatt3R's own score is never aligned); absent
+    ones are left out.
 
     parameters  how many were trained
     fusion      of data/model/record.json, where there is an adapter: its parameters, and per site what it came to do
     """
-    render = summary["methods"]["render"]
-    aligned, cloud = render["aligned"], summary["cloud"]["aligned"]
-    metrics = {name: rounded(aligned[name]["mean"]) for name in METRIC_TITLES if name in aligned}
-    metrics["psnr_masked_std"] = rounded(aligned[METRIC]["std"]) if "std" in aligned.get(METRIC, {}) else None
+    render, cloud = summary["methods"]["render"], summary["cloud"]["aligned"]
+    spread = render["aligned"].get(METRIC, {})
+    found = {"psnr_masked_std": rounded(spread["std"]) if "std" in spread else None}
     for name, raw in (("psnr_masked_raw", METRIC), ("psnr_splatt3r_masked", "psnr_splatt3r_masked")):
-        metrics[name] = rounded(render["raw"][raw]["mean"]) if raw in render["raw"] else None
-    metrics |= {
-        name: rounded(entry["mean"])
-        for name, entry in cloud.items()
-        if name in ("chamfer", "scale_error") or name.startswith("fscore")
-    }
+        found[name] = rounded(render["raw"][raw]["mean"]) if raw in render["raw"] else None
+    found |= {name: rounded(entry["mean"]) for name, entry in cloud.items() if name.startswith("fscore")}
     baselines = {name: summary["methods"][name]["aligned"] for name in BASELINES}
-    metrics["baselines"] = {
+    found["baselines"] = {
         name: rounded(scores[METRIC]["mean"]) for name, scores in baselines.items() if METRIC in scores
     }
     for heading in ("bins", "categories"):
         entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
-        metrics[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
-    metrics |= {name: summary["counts"][name] for name in ("targets", "scenes")} | {"trainable_parameters": parameters}
+        found[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
+    found |= {name: summary["counts"][name] for name in ("targets", "scenes")} | {"trainable_parameters": parameters}
     if fusion["sites"]:
-        metrics["fusion"] = {"parameters": fusion["parameters"]} | {
-            f"{name}_{site}": rounded(value) for site, found in fusion["sites"].items() for name, value in found.items()
+        found["fusion"] = {"parameters": fusion["parameters"]} | {
+            f"{name}_{site}": rounded(value) for site, sizes in fusion["sites"].items() for name, value in sizes.items()
         }
-    return {name: value for name, value in metrics.items() if value not in (None, {})}
+    return {name: value for name, value in found.items() if value not in (None, {})}
 
 
 def published_curves(folder: Path, model: str) -> list[str]:

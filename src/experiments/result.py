@@ -15,12 +15,8 @@ REPORTS = Path("reports")
 
 METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
 
-EXPERIMENT_FILE, METRICS_FILE, RECORDS_FILE, BENCHMARK_FILE = (
-    "experiment.json",
-    "metrics.json",
-    "records.csv",
-    "benchmark.json",
-)  # there
+EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE = "experiment.json", "records.csv", "benchmark.json"  # there
+METRICS_FILE, DETAILS_FILE = "metrics.json", "details.json"
 EXPERIMENT_SCHEMA = 4  # of reports/experiment.json and records.csv
 
 
@@ -34,7 +30,6 @@ class ExperimentResult:
 
     name       of the experiment or revision
     about      reports/experiment.json: label, backbone, protocol, ...
-    metrics    reports/metrics.json
     rows       reports/records.csv: scores of the model's own renders; with several seeds their means
     curves     text of reports/plots/*.csv that hold training curves, by name
     benchmark  reports/benchmark.json, where there is one
@@ -44,7 +39,6 @@ class ExperimentResult:
 
     name: str
     about: dict
-    metrics: dict
     rows: list[Row]
     curves: dict[str, str]
     benchmark: dict | None
@@ -120,10 +114,12 @@ def repeats(result: ExperimentResult, other: ExperimentResult) -> bool:
     )
 
 
-def write_result(folder: Path, record: dict, metrics: dict, rows: list[Row]) -> None:
-    """What `parse_result` reads, for Git to track. record: of `experiment_record`, with the names of the curves."""
+def write_result(folder: Path, record: dict, metrics: dict, details: dict, rows: list[Row]) -> None:
+    """What `parse_result` reads, for Git to track, and the numbers for people. record: of `experiment_record`, with the
+    names of the curves; metrics: what `dvc exp show` shows, details: what it has no room for."""
     write_rows(folder / RECORDS_FILE, rows)
     write_json(folder / METRICS_FILE, metrics)
+    write_json(folder / DETAILS_FILE, details)
     write_json(folder / EXPERIMENT_FILE, {"schema": EXPERIMENT_SCHEMA} | record)
 
 
@@ -132,7 +128,7 @@ def parse_result(name: str, read: Callable[[str], str | None]) -> ExperimentResu
 
     raises OtherSchema
     """
-    texts = {path: read(path) for path in (EXPERIMENT_FILE, METRICS_FILE, RECORDS_FILE, BENCHMARK_FILE)}
+    texts = {path: read(path) for path in (EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE)}
     if any(text is None for path, text in texts.items() if path != BENCHMARK_FILE):
         return None
     about = json.loads(texts[EXPERIMENT_FILE])
@@ -146,7 +142,6 @@ def parse_result(name: str, read: Callable[[str], str | None]) -> ExperimentResu
     return ExperimentResult(
         name,
         about,
-        json.loads(texts[METRICS_FILE]),
         read_rows(texts[RECORDS_FILE]),
         curves,
         json.loads(benchmark) if benchmark else None,
