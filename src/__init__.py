@@ -54,7 +54,7 @@ def way_on(command: str, words: list[str]) -> str:
     return f"{on}."
 
 
-def attend(command: str, words: list[str]) -> None:
+def begin_command(command: str, words: list[str]) -> None:
     """Answer `--help`, and from here on Ctrl-C."""
     if command in MOVED:
         sys.exit(f"error: python -m {command} is now python -m {MOVED[command]}.")
@@ -75,4 +75,4 @@ def attend(command: str, words: list[str]) -> None:
 if sys.argv[0] == "-m" and "-m" in sys.orig_argv:  # as Python begins python -m src.<name>
     place = sys.orig_argv.index("-m") + 1
     if sys.orig_argv[place].startswith("src."):
-        attend(sys.orig_argv[place], sys.orig_argv[place + 1 :])
+        begin_command(sys.orig_argv[place], sys.orig_argv[place + 1 :])
