@@ -26,8 +26,8 @@ from src.datasets.scannetpp import listed_rooms
 from src.datasets.splits import SPLITS, check_no_leak
 from src.datasets.transforms import listed_captures
 from src.datasets.usable import Tally
+from src.episodes.bins import OVERLAP_BINS
 from src.episodes.episodes import (
-    OVERLAP_BINS,
     SceneViews,
     draw_training_episode,
     evaluation_episodes,

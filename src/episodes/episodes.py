@@ -12,17 +12,12 @@ from typing import Callable
 
 import numpy as np
 
+from src.episodes.bins import OVERLAP_BINS
 from src.episodes.overlap import Covisibility, read_overlap
 from src.reproducible.files import write_whole
 from src.reproducible.seeds import numpy_generator
 from src.scenes.scene import Scene, SceneRecord, read_index
 
-OVERLAP_BINS = {
-    "close": (0.9, 1.0),
-    "medium": (0.7, 0.9),
-    "wide": (0.5, 0.7),
-    "very_wide": (0.3, 0.5),
-}  # lowest <= ov < next
 GAP_BIN, TRAIN_BIN = "gap", "train"
 BROKEN_LINE = json.JSONDecodeError, TypeError, KeyError  # what a line that is no episode raises
 

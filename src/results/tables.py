@@ -5,6 +5,7 @@ import io
 import math
 from pathlib import Path
 
+from src.episodes.bins import OVERLAP_BINS
 from src.reproducible.files import write_whole
 from src.results.statistics import mean_and_spread
 
@@ -12,7 +13,7 @@ NAMES = ("episode", "scene", "category", "bin", "target", "method", "alignment")
 METHODS = ("render", "copy_nearest", "points", "points_splat")
 BASELINES = METHODS[1:]  # need no training
 ALIGNMENTS = ("raw", "aligned")
-BINS = ("close", "medium", "wide", "very_wide")
+BINS = tuple(OVERLAP_BINS)
 
 METRIC_TITLES = {
     "psnr_masked": "PSNR, masked (dB)",

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from src.episodes.bins import OVERLAP_BINS
 from src.episodes.episodes import (
-    OVERLAP_BINS,
     EpisodeError,
     SceneViews,
     TrainingEpisodes,
