@@ -68,7 +68,7 @@ def stages_run(output: str) -> set[str]:
 
 HELD = """import time
 from src import train
-from src.config import load
+from src.config import load_config
 
 def held(fit):
     if fit.trainer.global_step:
@@ -76,7 +76,7 @@ def held(fit):
     begin(fit)
 
 begin, train.Fit.on_train_epoch_start = train.Fit.on_train_epoch_start, held
-train.main(load([]))
+train.main(load_config([]))
 """
 
 

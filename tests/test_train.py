@@ -187,9 +187,9 @@ def test_checkpointing_ends_with_the_same_weights(workspace, overrides):
 
 CUT = """import sys
 from src import train
-from src.config import load
+from src.config import load_config
 
-begin, config = train.Fit.on_train_epoch_start, load(sys.argv[1:])
+begin, config = train.Fit.on_train_epoch_start, load_config(sys.argv[1:])
 
 def cut(fit):
     if fit.trainer.global_step:

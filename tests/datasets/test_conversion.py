@@ -19,7 +19,7 @@ STAGE = """import sys
 import time
 from src import prepare
 from src.datasets import conversion
-from src.config import load
+from src.config import load_config
 
 def first_ten(*arguments):  # the others wait for the process to be killed
     if "held" in sys.argv and int(arguments[-1].id) >= 10:
@@ -28,7 +28,7 @@ def first_ten(*arguments):  # the others wait for the process to be killed
 
 prepare.convert = first_ten
 if __name__ == "__main__":
-    prepare.main(load([word for word in sys.argv[1:] if word != "held"]))
+    prepare.main(load_config([word for word in sys.argv[1:] if word != "held"]))
 """
 
 
