@@ -9,18 +9,19 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.polynomial import Polynomial
 
 CENTRE = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # of the first pixel, from the corner
-POWERS = {False: np.array([1, 3, 5]), True: np.array([1, 3, 5, 7, 9])}
 
 
 @dataclass(frozen=True)
 class Lens:
-    """coefficients: k1 k2 p1 p2 (polynomial in the radius, tangential), or of a fisheye k1 k2 k3 k4 (polynomial in the
-    angle to the optical axis; Kannala and Brandt 2006)."""
+    """coefficients: k1 k2 p1 p2 (polynomial in the radius, tangential), then, where the lens has them, k3 (the radius's
+    sixth power) or k3 k4 k5 k6 (k4 to k6 of the polynomial that the radius is divided by); or of a fisheye k1 k2 k3 k4
+    (polynomial in the angle to the optical axis; Kannala and Brandt 2006)."""
 
     fisheye: bool = False
-    coefficients: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    coefficients: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
 
     @property
     def straight(self) -> bool:
@@ -30,15 +31,24 @@ class Lens:
     @property
     def reach(self) -> float:
         """The largest pinhole radius x / z that is told apart: beyond, the polynomial turns back into the image."""
-        radial = self.coefficients if self.fisheye else self.coefficients[:2]
-        slope = np.zeros(2 * len(radial) + 1)
-        slope[::2] = POWERS[self.fisheye] * np.array([1.0, *radial])
-        roots = np.polynomial.Polynomial(slope).roots()
-        turns = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
-        turn = float(turns.min(initial=np.inf))
         if self.fisheye:
+            turn = first_root(odd_polynomial(self.coefficients).deriv())
             return float(np.tan(turn)) if turn < np.pi / 2 else np.inf
-        return turn
+        k1, k2, _, _, k3, k4, k5, k6 = (*self.coefficients, 0.0, 0.0, 0.0, 0.0)[:8]
+        above, below = odd_polynomial((k1, k2, k3)), Polynomial([1.0, 0, k4, 0, k5, 0, k6])
+        # of the quotient's derivative the numerator; beyond a root of the divisor nothing is mapped any more
+        return min(first_root(above.deriv() * below - above * below.deriv()), first_root(below))
+
+
+def odd_polynomial(coefficients: tuple[float, ...]) -> Polynomial:
+    """x (1 + k1 x^2 + k2 x^4 + ...)"""
+    return Polynomial([0.0, 1.0, *(number for k in coefficients for number in (0.0, k))])
+
+
+def first_root(polynomial: Polynomial) -> float:
+    """The smallest positive real root; infinity where there is none."""
+    roots = polynomial.roots()
+    return float(roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)].min(initial=np.inf))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,12 +14,31 @@ from src.datasets.lenses import Lens
 from src.datasets.usable import BadFrame, Tally
 
 FROM_OPENGL = np.array([1.0, -1.0, -1.0, 1.0])  # per column: its cameras look along -z with y up
-CAMERA_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
+BROWN, RATIONAL, FISHEYE = (
+    ("k1", "k2", "p1", "p2", "k3"),
+    ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    ("k1", "k2", "k3", "k4"),
+)
+CAMERA_MODELS = {  # COLMAP's names and OpenSfM's, and the coefficients that a lens of that kind has
+    **dict.fromkeys(("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE", "BROWN"), BROWN),
+    "FULL_OPENCV": RATIONAL,
+    **dict.fromkeys(
+        ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE", "FISHEYE_OPENCV"), FISHEYE
+    ),
+}
+LISTED = ("k1", "k2", "k3", "k4", "p1", "p2")  # nerfstudio's order of distortion_params
 UNSUPPORTED = re.compile(
     r"transform_matrix_(start|end)|rolling_shutter|ftheta_\w+|latlong|equirectangular|orthographic"
-    r"|k[5-9]"
+    r"|k[7-9]"
 )
-INTRINSICS = re.compile(r"w|h|c[xy]|fl_[xy]|camera_angle_[xy]|[xy]_fov|k[1-4]|p[12]|camera_model|is_fisheye")
+INTRINSICS = re.compile(
+    r"w|h|c[xy]|fl_[xy]|camera_angle_[xy]|[xy]_fov|k[1-6]|p[12]|distortion_params|camera_model|is_fisheye"
+)
+# what other exporters call a lens's numbers: a key like these that is not read must be said
+INTRINSICS_LIKE = re.compile(
+    r"(k|p|b|s|tau)\d+|skew\w*|\w*(focal|distort|fov|intrinsic|lens)\w*|(fl|f|c|pp|camera_angle)(_?[xyuv])?|principal\w*"
+)
+LAST_ROW = 1e-6  # by which the last row of a pose may miss 0, 0, 0, 1: single precision
 SAME_FOCAL = 0.01  # share by which fl_x and camera_angle_x may disagree
 
 
@@ -68,6 +87,27 @@ class FrameEntry:
     def number(self, key: str, otherwise: float) -> float:
         node = self.get(key)
         return otherwise if node is None else node.number()
+
+    def coefficient(self, key: str) -> float:
+        """Of the lens; 0 where nothing says it. The frame's own key, its list, then the top's."""
+        for node in (self.frame, self.top):
+            if (single := node.get(key)) is not None:
+                return single.number()
+            if (several := node.get("distortion_params")) is not None and key in LISTED:
+                numbers = [number.number() for number in several.items()]
+                if len(numbers) != len(LISTED):
+                    raise several.fault(f"found {len(numbers)} numbers, wanted {len(LISTED)}: {', '.join(LISTED)}")
+                return numbers[LISTED.index(key)]
+        return 0.0
+
+    def unread(self) -> set[str]:
+        """Keys that look as if they said something of the camera, and are not known here."""
+        return {
+            key
+            for node in (self.top, self.frame)
+            for key in node.value
+            if INTRINSICS_LIKE.fullmatch(key.lower()) and not INTRINSICS.fullmatch(key)
+        }
 
     def overrides(self) -> bool:
         """Whether the frame says something else than the top about its camera."""
@@ -127,22 +167,28 @@ def camera_matrix(entry: FrameEntry, size: tuple[int, int], tally: Tally) -> np.
 
 
 def lens_of(entry: FrameEntry) -> Lens:
-    """raises    ValueError for an unknown camera_model or coefficients of the other model; BadFrame when not finite"""
+    """raises    ValueError for an unknown camera_model or coefficients of another one; BadFrame when not finite"""
     model, flag = entry.get("camera_model"), entry.get("is_fisheye")
-    if model is not None and model.text() not in CAMERA_MODELS:
+    name = "OPENCV" if model is None else re.sub("[- ]", "_", model.text().upper())
+    if name not in CAMERA_MODELS:
         raise model.fault(f"found camera_model {model.value}, wanted one of {', '.join(CAMERA_MODELS)}")
-    fisheye = flag is not None and bool(flag.typed(bool, int))
-    if model is not None and fisheye and model.value != "OPENCV_FISHEYE":
-        raise model.fault(f"found camera_model {model.value} beside is_fisheye true; remove the wrong one")
-    fisheye |= model is not None and model.value == "OPENCV_FISHEYE"
-    own, other = (("k1", "k2", "k3", "k4"), ("p1", "p2")) if fisheye else (("k1", "k2", "p1", "p2"), ("k3", "k4"))
-    for key in other:
-        if entry.number(key, 0.0):
-            raise entry.get(key).fault(
-                f"{key} is {entry.number(key, 0.0)}, but an OPENCV{'_FISHEYE' * fisheye} lens "
-                f"has {', '.join(own)} only; correct camera_model or remove {key}"
+    if flag is not None and flag.typed(bool, int) and CAMERA_MODELS[name] is not FISHEYE:
+        if model is not None:
+            raise model.fault(f"found camera_model {model.value} beside is_fisheye true; remove the wrong one")
+        name = "OPENCV_FISHEYE"
+    own = CAMERA_MODELS[name]
+    for key in sorted({*RATIONAL, *FISHEYE} - set(own)):
+        if value := entry.coefficient(key):
+            raise (entry.get(key) or entry.get("distortion_params")).fault(
+                f"{key} is {value}, but {'an' if name[0] in 'AEIO' else 'a'} {name} lens has {', '.join(own)} only; "
+                f"correct camera_model (the rational one is FULL_OPENCV) or remove {key}"
             )
-    lens = Lens(fisheye, tuple(entry.number(key, 0.0) for key in own))
+    coefficients = [entry.coefficient(key) for key in own]
+    while own is not FISHEYE and len(coefficients) > 4 and not coefficients[-1]:
+        coefficients.pop()
+    if len(coefficients) > 5:
+        coefficients += [0.0] * (len(RATIONAL) - len(coefficients))  # OpenCV takes 4, 5 or 8
+    lens = Lens(own is FISHEYE, tuple(coefficients))
     if not np.isfinite(lens.coefficients).all():
         raise BadFrame("nonfinite_intrinsics", f"the lens coefficients are {lens.coefficients}.")
     return lens
@@ -157,7 +203,7 @@ def pose_of(frame: Node) -> np.ndarray:
     matrix = node.matrix((4, 4), (3, 4))
     last = matrix[3] if len(matrix) == 4 else np.array([0.0, 0, 0, 1])
     if np.isfinite(last).all():
-        if not np.allclose(last, [0, 0, 0, 1], rtol=0, atol=1e-9):
+        if not np.allclose(last, [0, 0, 0, 1], rtol=0, atol=LAST_ROW):
             raise node.fault(f"found last row {last.tolist()}, wanted 0, 0, 0, 1")
         last = np.array([0.0, 0, 0, 1])
     return np.vstack([matrix[:3], last]) * FROM_OPENGL

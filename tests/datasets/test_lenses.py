@@ -76,3 +76,38 @@ def test_a_fisheye_is_cut_so_that_its_middle_looks_nowhere_outside():
 
 def test_a_pinhole_is_straight_and_a_fisheye_is_not():
     assert Lens().straight and not Lens(True).straight and not Lens(False, (0.0, 0.0, 1e-5, 0.0)).straight
+
+
+def quotient(x, y, k1, k2, p1, p2, k3=0.0, k4=0.0, k5=0.0, k6=0.0):
+    """Brown's model with OpenCV's divisor, number by number   (OpenCV's documentation of calib3d)."""
+    r2 = x * x + y * y
+    radial = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
+    return (
+        x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+        y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+    )
+
+
+@pytest.mark.parametrize(
+    "coefficients",
+    [(0.09, -0.06, 0.004, -0.003, 0.02), (0.3, -0.06, 0.004, -0.003, 0.02, 0.25, 0.01, -0.004)],
+)
+def test_the_sixth_power_and_the_divisor_bend_as_the_formula_says(coefficients):
+    K = np.array([[90.0, 0, 51.3], [0, 93.0, 77.8], [0, 0, 1]])
+    found = resampling(K, Lens(False, coefficients), (110, 150), K)
+    for row, column in ((0, 0), (149, 3), (70, 55), (20, 100), (140, 109)):
+        u, v = quotient((column + 0.5 - 51.3) / 90, (row + 0.5 - 77.8) / 93, *coefficients)
+        wanted = 90 * u + 51.3, 93 * v + 77.8
+        assert (found.x[row, column] + 0.5, found.y[row, column] + 0.5) == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "coefficients",
+    [(-0.3, 0, 0, 0), (0.1, 0, 0, 0, -0.2), (0.0, 0, 0, 0, 0, 0.6, 0.3, 0), (0.1, 0, 0, 0, 0, -0.2, 0, 0)],
+)
+def test_the_reach_is_where_a_walk_outwards_first_turns_back(coefficients):
+    radii = np.linspace(0, 3, 300001)
+    with np.errstate(divide="ignore"):
+        bent_radii, _ = quotient(radii, 0.0, *coefficients)
+    turn = np.argmax(np.diff(bent_radii) <= 0)
+    assert Lens(False, coefficients).reach == pytest.approx(radii[turn], abs=3e-5)

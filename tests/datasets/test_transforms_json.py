@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from src.datasets.json_node import Node
 from src.datasets.lenses import resampling
 from src.datasets.transforms_json import FrameEntry, camera, natural, read_transforms
 from src.datasets.usable import BadFrame, Tally
@@ -18,6 +19,12 @@ def parsed(top=None, frame=None, size=(400, 300), tally=None):
     content["frames"] = [{"file_path": "a.png", "transform_matrix": POSE} | (frame or {})]
     file = read_transforms(json.dumps(content).encode(), "room/transforms.json")
     return camera(FrameEntry(file, file["frames"].items()[0]), size, Tally() if tally is None else tally)
+
+
+def entry_of(top, frame):
+    """One frame of a file, unchecked."""
+    file = Node("room/transforms.json", "", top)
+    return FrameEntry(file, Node("room/transforms.json", "/frames/0", frame))
 
 
 ELSEWHERE = ("co3d_", "depth_float16_in_uint16", "crop_resize", "coverage_")  # test_co3d, _codec, _crop, _overlap
@@ -95,11 +102,43 @@ def test_size_and_principal_point_come_from_the_list_or_the_image():
         ({"camera_model": "OPENCV_FISHEYE", "k1": 0.1, "k2": 0.2, "k3": 0.3, "k4": 0.4}, True, (0.1, 0.2, 0.3, 0.4)),
         ({"is_fisheye": True, "k1": 0.1, "k4": 0.4}, True, (0.1, 0, 0, 0.4)),
         ({"is_fisheye": False, "camera_model": "PINHOLE"}, False, (0, 0, 0, 0)),
+        ({"camera_model": "OPENCV", "k1": 0.1, "k3": 0.3}, False, (0.1, 0, 0, 0, 0.3)),
+        ({"k3": 0.3}, False, (0, 0, 0, 0, 0.3)),
+        ({"camera_model": "FULL_OPENCV", "k1": 0.1, "k5": 0.5}, False, (0.1, 0, 0, 0, 0, 0, 0.5, 0)),
+        ({"camera_model": "full-opencv", "k1": 0.1, "k3": 0.3}, False, (0.1, 0, 0, 0, 0.3)),
+        ({"camera_model": "opencv_fisheye", "k1": 0.1}, True, (0.1, 0, 0, 0)),
+        ({"camera_model": "Simple_Radial_Fisheye", "k1": 0.1}, True, (0.1, 0, 0, 0)),
+        ({"camera_model": "brown", "k3": 0.3}, False, (0, 0, 0, 0, 0.3)),
+        ({"distortion_params": [0.1, 0.2, 0.5, 0, 0.3, 0.4]}, False, (0.1, 0.2, 0.3, 0.4, 0.5)),
+        (
+            {"camera_model": "OPENCV_FISHEYE", "distortion_params": [0.1, 0.2, 0.3, 0.4, 0, 0]},
+            True,
+            (0.1, 0.2, 0.3, 0.4),
+        ),
     ],
 )
 def test_lens_coefficients_are_read_in_their_models_order(top, fisheye, coefficients):
     lens = parsed(top).lens
     assert (lens.fisheye, lens.coefficients) == (fisheye, coefficients)
+
+
+def test_a_frames_own_coefficients_win_over_the_tops_however_they_are_written():
+    several = [0.1, 0.2, 0, 0, 0.3, 0.4]
+    assert parsed({"k1": 9.0}, {"distortion_params": several}).lens.coefficients == (0.1, 0.2, 0.3, 0.4)
+    assert parsed({"distortion_params": several}, {"k1": 9.0}).lens.coefficients == (9.0, 0.2, 0.3, 0.4)
+
+
+@pytest.mark.parametrize(
+    "key", ["b1", "s2", "skew", "fov", "focal_length", "distortion", "lens_model", "fx", "camera_angle"]
+)
+def test_keys_of_a_camera_that_are_not_known_are_found(key):
+    assert entry_of({key: 0.1}, {}).unread() == {key} == entry_of({}, {key: 0.1}).unread()
+
+
+def test_keys_that_are_known_or_say_nothing_of_a_camera_are_not_found():
+    known = {"k1": 0, "p2": 0, "cx": 1, "fl_x": 1, "distortion_params": [0] * 6, "camera_model": "OPENCV", "k6": 0}
+    others = {"aabb_scale": 16, "scale": 1, "offset": 0, "frames": [], "sharpness": 3, "colmap_im_id": 4, "up": 1}
+    assert entry_of(known | others, {"file_path": "a", "transform_matrix": POSE}).unread() == set()
 
 
 def test_poses_are_kept_but_for_the_axes():
@@ -134,7 +173,9 @@ def test_natural_order():
         ({}, {"transform_matrix_start": POSE}, "/frames/0: transform_matrix_start is not supported"),
         ({"ftheta_p0": 0.1}, {}, "ftheta_p0"),
         ({"equirectangular": True}, {}, "equirectangular"),
-        ({"k3": 0.1}, {}, "/k3: k3 is 0.1.*correct camera_model"),
+        ({"k4": 0.1}, {}, "/k4: k4 is 0.1.*correct camera_model.*FULL_OPENCV"),
+        ({"distortion_params": [0, 0, 0, 0.1, 0, 0]}, {}, "/distortion_params: k4 is 0.1, but an OPENCV lens"),
+        ({}, {"distortion_params": [0.1, 0.2]}, "/frames/0/distortion_params: found 2 numbers, wanted 6: k1, k2"),
         ({"is_fisheye": True, "p1": 0.1}, {}, "/p1: .*OPENCV_FISHEYE lens has k1, k2, k3, k4"),
         ({"w": 400.5}, {}, "/w: found 400.5"),
         ({"h": 0}, {}, "/h: "),
