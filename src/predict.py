@@ -121,6 +121,11 @@ def main(words: list[str]) -> None:
         for path, snapshot in zip(asked.photographs, snapshots):
             print(f"{path}: {'; '.join(snapshot.notes)}")
         images = torch.stack([snapshot.image for snapshot in snapshots])
+        if torch.equal(*images):
+            print(
+                "warning: both images are the same picture, which shows no depth; name two of one place",
+                file=sys.stderr,
+            )
         output, made_by = predict_pair(config, images)
         gaussians = output.gaussians[0]
         picture = None if asked.preview is None else drawn(asked.preview, images, output, gaussians)

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from src.scenes.crop import PATCH, Fit, fit
-from src.scenes.pixels import ORIENTATION, BadPixels, open_image
+from src.scenes.pixels import ORIENTATION, BadPixels, in_srgb, open_image, sixteen_bits
 
 CONVERTED = {"1": "black and white", "L": "grey", "P": "palette", "CMYK": "CMYK", "YCbCr": "YCbCr"}  # by Pillow mode
 TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -32,12 +32,11 @@ def read_snapshot(path: str | Path, resolution: tuple[int, int]) -> Snapshot:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no photograph {path}; name two picture files.")
-    try:
-        image = open_image(path.read_bytes())
-    except BadPixels as error:
-        raise ValueError(f"{path}: {error} Give a JPEG, PNG or another picture that Pillow reads.") from error
+    image = opened(path)
     image, turned = upright(image)
+    image, profiled = in_srgb(image)
     image, coloured = in_colour(image, path)
+    turned += [f"converted to sRGB from {profiled}"] if profiled else []
     if min(image.size) < PATCH:
         raise ValueError(
             f"{path} is {image.width}x{image.height} pixels; a photograph needs at least {PATCH} along each side."
@@ -51,6 +50,35 @@ def read_snapshot(path: str | Path, resolution: tuple[int, int]) -> Snapshot:
     )
     pixels = torch.tensor(fitted.image(np.array(image))).permute(2, 0, 1).contiguous()
     return Snapshot(pixels.float() / 255, [*turned, *coloured, size])
+
+
+def opened(path: Path) -> Image.Image:
+    """The picture in a file.
+
+    raises    ValueError  when it is none, moves, or holds more than 8 bits per colour
+    """
+    if path.suffix.lower() in (".heic", ".heif"):
+        try:
+            import pillow_heif
+        except ImportError:
+            raise ValueError(
+                f"{path} is a HEIC picture, which needs a reader: pip install pillow-heif, or save it as a JPEG."
+            ) from None
+        pillow_heif.register_heif_opener()
+    data = path.read_bytes()
+    try:
+        image = open_image(data)
+    except BadPixels as error:
+        raise ValueError(f"{path}: {error} Give a JPEG, PNG or another picture that Pillow reads.") from error
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError(
+            f"{path} moves: it holds {image.n_frames} pictures; save the one that you mean as a JPEG or PNG."
+        )
+    if sixteen_bits(data):
+        raise ValueError(
+            f"{path} has 16 bits per colour, which does not say how bright it should be shown; save it as 8-bit RGB."
+        )
+    return image
 
 
 def upright(image: Image.Image) -> tuple[Image.Image, list[str]]:

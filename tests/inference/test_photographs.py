@@ -1,8 +1,12 @@
+import sys
+
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from src.inference.photographs import read_snapshot
+from tests.helpers.profiles import icc_profile, in_srgb_by_formula
 
 ORIENTATIONS = {
     2: lambda a: a[:, ::-1],
@@ -122,3 +126,39 @@ def test_what_is_no_photograph_is_refused_by_name(tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
             read_snapshot(tmp_path / name, (96, 64))
         assert name in str(error.value)
+
+
+def test_a_colour_profile_is_undone_and_said(tmp_path):
+    Image.fromarray(blocks()).save(tmp_path / "a.png", icc_profile=icc_profile("Display P3"))
+    pixels, notes = read(tmp_path / "a.png")
+    assert "converted to sRGB from Display P3" in notes
+    np.testing.assert_allclose(pixels, in_srgb_by_formula(blocks()), atol=2)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_per_colour_are_refused(tmp_path, channels):
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 96, channels), 40000, np.uint16))
+    with pytest.raises(ValueError, match="a.png has 16 bits per colour.*save it as 8-bit RGB"):
+        read(tmp_path / "a.png")
+
+
+def test_pictures_that_move_are_refused(tmp_path):
+    frames = [Image.fromarray(blocks()), Image.fromarray(blocks()[::-1])]
+    for ending in ("gif", "png", "webp"):
+        frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
+        with pytest.raises(ValueError, match="moves: it holds 2 pictures"):
+            read(tmp_path / f"a.{ending}")
+
+
+def test_a_heic_picture_without_its_reader_says_how_to_have_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.HEIC").write_bytes(b"ftypheic")
+    with pytest.raises(ValueError, match="pip install pillow-heif"):
+        read(tmp_path / "a.HEIC")
+
+
+def test_a_picture_that_is_too_large_to_open_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    Image.fromarray(blocks()).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a.png: the image has over 0 million pixels; shrink it first"):
+        read(tmp_path / "a.png")

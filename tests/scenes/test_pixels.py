@@ -18,6 +18,7 @@ from src.scenes.pixels import (
     encode_png,
 )
 from tests.conftest import fixture_path
+from tests.helpers.profiles import icc_profile, in_srgb_by_formula
 
 
 def rng():
@@ -144,3 +145,74 @@ def test_content_hash_knows_pixels_and_shape():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert content_hash(pixels) == content_hash(pixels.copy())
     assert content_hash(pixels) != content_hash(pixels.reshape(4, 2, 3)) != content_hash(pixels + np.uint8(1))
+
+
+HALVES = np.repeat(np.array([[0, 1]], bool), 24, 1).repeat(32, 0)  # (32, 48): the right half is on
+WHITE, RED = (255, 255, 255), (200, 10, 10)
+
+
+def in_colours(off, on, mode: str = "RGB") -> Image.Image:
+    return Image.fromarray(np.where(HALVES[..., None], on, off).astype(np.uint8), mode)
+
+
+def in_palette(transparent: bool) -> Image.Image:
+    image = Image.fromarray(HALVES.astype(np.uint8), "P")
+    image.putpalette([9, 9, 9, 250, 250, 250])
+    if transparent:
+        image.info["transparency"] = 0
+    return image
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        in_colours((0, 0, 0), WHITE),
+        in_colours((0, 0, 0), RED),
+        in_colours((10, 20, 30), (40, 50, 60)),
+        in_colours((255, 255, 255, 0), (255, 255, 255, 255), "RGBA"),
+        in_colours((0, 0, 0, 255), (255, 255, 255, 255), "RGBA"),
+        in_colours((7, 0), (7, 255), "LA"),
+        in_palette(False),
+        in_palette(True),
+        Image.fromarray(np.where(HALVES, 65535, 0).astype(np.uint16)),
+        Image.fromarray(HALVES),
+    ],
+)
+def test_masks_of_two_values_are_read_whatever_their_channels(mask):
+    data = file_of(mask, **({"transparency": 0} if mask.info.get("transparency") == 0 else {}))
+    assert np.array_equal(decode_mask(data, (48, 32)), np.where(HALVES, 255, 0))
+
+
+@pytest.mark.parametrize(
+    ("colour", "value"), [(WHITE, 255), ((0, 0, 0), 0), ((0, 0, 0, 255), 0), ((9, 9, 9, 255), 255)]
+)
+def test_masks_of_one_colour_are_all_or_nothing(colour, value):
+    assert (
+        decode_mask(file_of(Image.new("RGB" if len(colour) == 3 else "RGBA", (48, 32), colour)), (48, 32)) == value
+    ).all()
+
+
+@pytest.mark.parametrize("mask", [in_colours((255, 0, 0), (0, 255, 0)), photograph("RGB")])
+def test_masks_whose_channels_say_different_things_are_refused(mask):
+    with pytest.raises(BadPixels, match="more than two values") as error:
+        decode_mask(file_of(mask), mask.size)
+    assert error.value.reason == "bad_mode"
+
+
+def test_a_colour_profile_is_undone():
+    pixels = rng().integers(60, 190, (8, 8, 3)).astype(np.uint8)
+    pixels[0, 0] = (255, 255, 255)
+    data = file_of(Image.fromarray(pixels), icc_profile=icc_profile("Display P3"))
+    found, _ = decode_photograph(data)
+    wanted = in_srgb_by_formula(pixels)
+    np.testing.assert_allclose(found, wanted, atol=1.5)
+    assert np.abs(wanted - pixels).max() > 4  # it matters
+
+
+def test_srgbs_own_profile_and_none_change_nothing_and_a_broken_one_is_named():
+    pixels = rng().integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    for options in ({}, {"icc_profile": icc_profile("sRGB IEC61966-2.1")}):
+        assert np.array_equal(decode_photograph(file_of(Image.fromarray(pixels), **options))[0], pixels)
+    with pytest.raises(BadPixels, match="colour profile cannot be used") as error:
+        decode_photograph(file_of(Image.fromarray(pixels), icc_profile=b"not a profile"))
+    assert error.value.reason == "bad_profile"
