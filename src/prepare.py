@@ -62,19 +62,23 @@ def convert_all(
         if result.dropped:
             skipped.setdefault(result.dropped, []).append(recording.id)
     records = [result.record for result in results if result.record]
-    check_enough(len(records), skipped, catalogue.max_dropped)
-    for record in records:
-        place_file(scratch / record.id / SCENE, folder / record.file)
-        place_file(scratch / record.id / OVERLAP, overlap_file(folder, record.id))
     reports = {recording.id: scene_report(recording, result) for recording, result in zip(recordings, results)}
-    listed = len(records) + sum(map(len, skipped.values()))
-    return records, {
-        "listed": listed,
+    accounts = {
+        "listed": len(records) + sum(map(len, skipped.values())),
         "kept": len(records),
         "skipped": skipped,
         "excluded": catalogue.excluded,
         "scenes": reports,
     }
+    try:
+        check_enough(len(records), skipped, catalogue.max_dropped, reports)
+    except ValueError as error:
+        write_json(scratch / "report.json", accounts)  # the stage's folder will not be there
+        raise ValueError(f"{error} All of them: {scratch / 'report.json'}.") from None
+    for record in records:
+        place_file(scratch / record.id / SCENE, folder / record.file)
+        place_file(scratch / record.id / OVERLAP, overlap_file(folder, record.id))
+    return records, accounts
 
 
 def place_file(source: Path, target: Path) -> None:
@@ -97,17 +101,30 @@ def scene_report(recording: Recording, result: Converted) -> dict:
         "skipped": result.skipped,
         "counts": result.counts,
         "overlap_source": result.overlap_source,
-    }
+    } | ({"examples": result.examples} if result.examples else {})
 
 
-def check_enough(kept: int, skipped: dict[str, list[str]], limit: float) -> None:
-    """raises ValueError when no scene was kept, or a larger share than `limit` was not"""
+def check_enough(kept: int, skipped: dict[str, list[str]], limit: float, reports: dict[str, dict]) -> None:
+    """reports: of `scene_report`, by scene.
+
+    raises ValueError when no scene was kept, or a larger share than `limit` was not
+    """
     dropped = sum(map(len, skipped.values()))
     if not kept or dropped > limit * (kept + dropped):
         reasons = "; ".join(f"{reason}: {', '.join(ids)}" for reason, ids in sorted(skipped.items()))
+        faults = Counter()
+        examples: dict[str, str] = {}
+        for id in sum(skipped.values(), []):
+            report = reports.get(id, {"skipped": {}})
+            faults.update({reason: len(names) for reason, names in report["skipped"].items()})
+            examples = {reason: f"{id}, {words}" for reason, words in report.get("examples", {}).items()} | examples
+        photographs = "; ".join(
+            f"{count} {reason}, such as {examples.get(reason, '')}" for reason, count in faults.most_common()
+        )
         raise ValueError(
-            f"{dropped} of {kept + dropped} listed scenes cannot be used, at most {limit:.0%} may "
-            f"({reasons}); repair the raw data and run dvc repro again."
+            f"{dropped} of {kept + dropped} listed scenes cannot be used, at most {limit:.0%} may ({reasons})"
+            f"{f': of their photographs {photographs}' if photographs else ''}; repair the raw data, then run "
+            "dvc repro --force download and dvc repro."
         )
 
 

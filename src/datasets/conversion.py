@@ -36,13 +36,15 @@ def shrunk(frame: Frame, crop: str, resolution: tuple[int, int]) -> Frame:
 @dataclass(frozen=True)
 class Converted:
     """What became of one recording: its scene, or the reason why it was dropped; of its photographs those skipped, by
-    reason and name, and what was noticed, as numbers. Nothing here grows with a photograph's size."""
+    reason and name, with the first one's fault in words, and what was noticed, as numbers. Nothing here grows with a
+    photograph's size."""
 
     record: SceneRecord | None
     overlap_source: str | None
     dropped: str | None
     skipped: dict[str, list[str]]
     counts: dict[str, int]
+    examples: dict[str, str]
 
     @classmethod
     def of(
@@ -52,7 +54,7 @@ class Converted:
         overlap_source: str | None = None,
         dropped: str | None = None,
     ) -> "Converted":
-        return cls(record, overlap_source, dropped, tally.skipped, dict(tally.counts))
+        return cls(record, overlap_source, dropped, tally.skipped, dict(tally.counts), tally.examples)
 
 
 def code_hash() -> str:

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -43,7 +44,13 @@ def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | Non
     raises    BadPixels, also `missing_image`
     """
     if path not in files:
-        raise BadPixels("missing_image", f"there is no file {path}.")
+        folder, name = (files.root / path).parent, PurePosixPath(path).name
+        near = (
+            sorted(other.name for other in folder.iterdir() if other.name.lower() == name.lower())
+            if (folder.is_dir())
+            else []
+        )
+        raise BadPixels("missing_image", f"there is no file {path}{f', but {near[0]}' if near else ''}.")
     return decode_photograph(files.read(path))
 
 
@@ -52,25 +59,48 @@ def read_depth(
 ) -> tuple[np.ndarray | None, float]:
     """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of a .npy array or 32-bit picture
     rounded to a unit as fine as fits, negative, non-finite and too large ones and outliers that the unit does not reach
-    0 and counted. None when there is no such file.
-
-    raises    BadPixels `bad_depth`
+    0 and counted. A smaller map of the image's shape is enlarged, each sample repeated. None when there is no such file,
+    or when it cannot be used, which is counted.
     """
     path, unit = listed.depth, listed.depth_unit
     if path is None or path not in files:
         return None, unit
-    data = files.read(path)
+    try:
+        return read_samples(files.read(path), path, unit, size, tally)
+    except BadPixels as error:
+        tally.lose("depth_unusable", listed.name, str(error))
+        return None, unit
+
+
+def read_samples(data: bytes, path: str, unit: float, size: tuple[int, int], tally: Tally) -> tuple[np.ndarray, float]:
+    """raises BadPixels `bad_depth`"""
     samples = wide_samples(data, path)
     if samples is None:
-        return decode_depth(data, size, "u16"), unit
-    if samples.shape != size[::-1]:
-        raise BadPixels("bad_depth", f"the depth map's shape is {samples.shape}, the image is {size[0]}x{size[1]}.")
+        return enlarged(decode_depth(data, None, "u16"), size, tally), unit
+    samples = enlarged(samples, size, tally)
     good = (samples >= 0) & (samples <= DEPTH_LIMIT)  # false for NaN
     samples = np.where(good, samples, 0)
     finer = fineness(samples)
     fits = samples * finer <= DEPTH_LIMIT
     tally.count("depth_pixels_zeroed", int((~(good & fits)).sum()))
     return np.floor(np.where(fits, samples, 0) * finer + 0.5).astype(np.uint16), unit / finer
+
+
+def enlarged(samples: np.ndarray, size: tuple[int, int], tally: Tally) -> np.ndarray:
+    """A depth map at the image's `size` (W, H): phones store it smaller. Depths are never mixed.
+
+    raises    BadPixels `bad_depth` when it is larger, or of another shape by more than a pixel of its own
+    """
+    if samples.shape == size[::-1]:
+        return samples
+    if samples.ndim != 2 or not all(samples.shape):
+        raise BadPixels("bad_depth", f"the depth map's shape is {samples.shape}, the image is {size[0]}x{size[1]}.")
+    height, width = samples.shape
+    if width > size[0] or height > size[1] or abs(width * size[1] - height * size[0]) > max(size):
+        raise BadPixels("bad_depth", f"the depth map is {width}x{height}, the image is {size[0]}x{size[1]}.")
+    tally.count("depth_enlarged")
+    rows, columns = ((np.arange(side) + 0.5) * own / side for side, own in ((size[1], height), (size[0], width)))
+    return samples[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
 
 
 def fineness(samples: np.ndarray) -> float:

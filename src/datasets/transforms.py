@@ -6,6 +6,7 @@ paths inside are relative to it. The dataset's root is one such folder or holds 
 
 import io
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,7 +80,7 @@ def candidates(folder: str, node: Node) -> list[str]:
 
 def in_order(top: Node) -> list[Node]:
     """The frames of a list as its photographs were taken."""
-    return sorted(top["frames"].items(), key=lambda frame: natural(frame["file_path"].text()))
+    return sorted(top["frames"].items(), key=lambda frame: natural(relative_path(frame["file_path"].text(), top.file)))
 
 
 def sharpness_of(entry: FrameEntry) -> float:
@@ -151,6 +152,11 @@ class Capture:
             for sharp in [sharpness_of(entry)]
         }
 
+    @property
+    def unread(self) -> list[str]:
+        """Keys that look as if they said something of a camera, and are not known here."""
+        return sorted(set().union(*(entry.unread() for entry, _ in self.photographs)))
+
     def check(self) -> None:
         """raises ValueError for what no photograph may have, even one whose image is missing"""
         for entry, _ in self.photographs:
@@ -185,13 +191,23 @@ def read_capture(files: RawFiles, folder: str, names: list[str], depth_unit: flo
 
 
 def list_capture(root: Path, target: Path, depth_unit: float, scene: tuple[str, str]) -> dict:
-    """Worker: the files of one capture, hashed, into target/scenes/<id>.json; what the manifest says about it."""
-    id, folder = scene
+    """Worker: the files of one capture, hashed, into target/scenes/<id>.json; what the manifest says about it: for a
+    capture whose lists cannot be used, `fault`."""
+    try:
+        return listed_capture(root, target, depth_unit, *scene)
+    except ValueError as error:
+        return {"id": scene[0], "folder": scene[1], "fault": str(error)}
+
+
+def listed_capture(root: Path, target: Path, depth_unit: float, id: str, folder: str) -> dict:
+    """raises    ValueError for a broken list"""
     names = json_files(root / folder)
     paths = [joined_below(folder, name, folder) for name in names]
     lists = [read_transforms((root / path).read_bytes(), path) for path in paths]
     capture = Capture(folder, lists, lambda path: (root / path).is_file(), depth_unit)
     capture.check()
+    if capture.unread:
+        print(f"download: {folder}: {', '.join(capture.unread)} are not known here and change no camera", flush=True)
     for path in capture.files():
         check_inside(root / path, root / folder)
     files = RawFiles.found(root, paths + capture.files())
@@ -210,7 +226,8 @@ def list_capture(root: Path, target: Path, depth_unit: float, scene: tuple[str, 
 def list_captures(dataset: Transforms, target: Path, workers: int) -> dict:
     """List every capture and its files; nothing is copied.
 
-    raises    ValueError, FileNotFoundError for the root; ValueError for a broken list, or a wrong name in train or val
+    raises    ValueError, FileNotFoundError for the root; ValueError for a wrong name in train or val, and for a broken
+              list where no capture has a whole one or on_bad_frame is error; else that capture is said and left out
     """
     root = existing_root(dataset.source.root, f"{TRANSFORMS_KEY}.root", TRANSFORMS_ROOT_HOLDS)
     found = captures(root)
@@ -221,7 +238,13 @@ def list_captures(dataset: Transforms, target: Path, workers: int) -> dict:
                 "correct the list."
             )
     job = partial(list_capture, root, target, dataset.source.depth_unit)
-    return {"dataset": "transforms", "scenes": in_processes(job, list(found.items()), workers, "list captures")}
+    listed = in_processes(job, list(found.items()), workers, "list captures")
+    faults = [scene["fault"] for scene in listed if "fault" in scene]
+    if faults and (len(faults) == len(listed) or dataset.source.on_bad_frame == "error"):
+        raise ValueError(faults[0])
+    for fault in faults:
+        print(f"download: a capture is left out: {fault}", file=sys.stderr, flush=True)
+    return {"dataset": "transforms", "scenes": listed}
 
 
 def capture_frames(files: RawFiles, capture: Capture, tally: Tally) -> Iterator[Frame]:
@@ -231,6 +254,7 @@ def capture_frames(files: RawFiles, capture: Capture, tally: Tally) -> Iterator[
     """
     left_out, seen = capture.left_out(), {}
     tally.count("reordered", int(capture.reordered))
+    tally.count("unread_intrinsics", len(capture.unread))
     for position, (entry, listed) in enumerate(capture.photographs):
         about = entry.frame.value | {"file_path": listed.image}  # one file may be spelled in several ways
         if listed.image in seen:
@@ -310,10 +334,12 @@ def capture_recording(dataset: Transforms, root: Path, raw: Path, scene: dict) -
 def listed_captures(dataset: Transforms, raw: Path, manifest: dict) -> Catalogue:
     """The captures that `download` listed: evaluated only, but for those the parameters call training or validation."""
     root = existing_root(dataset.source.root, f"{TRANSFORMS_KEY}.root", TRANSFORMS_ROOT_HOLDS)
-    recordings = [capture_recording(dataset, root, raw, scene) for scene in manifest["scenes"]]
+    recordings = [capture_recording(dataset, root, raw, scene) for scene in manifest["scenes"] if "fault" not in scene]
+    broken = [scene["id"] for scene in manifest["scenes"] if "fault" in scene]
     return Catalogue(
         "transforms",
         recordings,
+        {"broken_list": broken} if broken else {},
         on_bad_frame=dataset.source.on_bad_frame,
         required=tuple(sorted({recording.split for recording in recordings})),
     )

@@ -45,6 +45,7 @@ class Tally:
         if on_bad_frame not in ON_BAD_FRAME:
             raise ValueError(f"on_bad_frame is {on_bad_frame!r}; choose one of {', '.join(ON_BAD_FRAME)}.")
         self.on_bad_frame, self.skipped, self.counts = on_bad_frame, {}, Counter()
+        self.examples: dict[str, str] = {}  # reason -> the first photograph skipped for it, and its fault
 
     def skip(self, reason: str, name: str, message: str) -> None:
         if self.on_bad_frame == "error":
@@ -52,6 +53,13 @@ class Tally:
                 f"photograph {name} is unusable ({reason}): {message} Repair it, or set on_bad_frame to skip."
             )
         self.skipped.setdefault(reason, []).append(name)
+        self.examples.setdefault(reason, f"{name}: {message.rstrip('.')}")
+
+    def lose(self, word: str, name: str, message: str) -> None:
+        """A plane of a photograph that is left out, the photograph kept."""
+        if self.on_bad_frame == "error":
+            raise ValueError(f"photograph {name}: {message} Repair it, or set on_bad_frame to skip.")
+        self.count(word)
 
     def count(self, word: str, number: int = 1) -> None:
         if number:
@@ -64,6 +72,7 @@ class Tally:
         """
         if frames:
             self.skipped.setdefault(reason, []).extend(frame.name for frame in frames)
+        self.examples.setdefault(reason, message.rstrip("."))
         raise SceneDropped(reason, message)
 
     @property
@@ -149,8 +158,8 @@ def check_frame(frame: Frame, tally: Tally) -> Frame:
 def check_scene(frames: list[Frame], tally: Tally, min_frames: int) -> list[Frame]:
     """The photographs of one scene beside each other: in capture order, without doubles and stray cameras.
 
-    raises    SceneDropped `pose_outlier`, `bad_focal` or `too_few_frames`; ValueError when one frame number or name
-              stands for two different pictures
+    raises    SceneDropped `pose_outlier`, `bad_focal`, `one_place` or `too_few_frames`; ValueError when one frame number
+              or name stands for two different pictures
     """
     if any(a.frame_number > b.frame_number for a, b in zip(frames, frames[1:])):
         tally.count("reordered")
@@ -159,6 +168,8 @@ def check_scene(frames: list[Frame], tally: Tally, min_frames: int) -> list[Fram
     tally.count("identical_poses", len(frames) - len(poses))
     if not frames and set(tally.skipped) == {"bad_focal"}:
         tally.drop("bad_focal", [], "no photograph has a believable focal length.")
+    if len(frames) > 1 and (np.ptp([frame.c2w[:3, 3] for frame in frames], axis=0) == 0).all():
+        tally.drop("one_place", frames, f"all {len(frames)} cameras stand in one place, which shows no depth.")
     if len(frames) < min_frames:
         tally.drop("too_few_frames", frames, f"{len(frames)} usable photographs, {min_frames} are needed.")
     return frames

@@ -274,7 +274,8 @@ def test_depth_arrays_and_units(monkeypatch, tmp_path):
     scene = scenes_of(tmp_path / "run")["room"]
     check_geometry(scene, scene.names[2], rendered()[2], pinhole_of(rendered()[2]))
     assert report["scenes"]["room"]["counts"]["depth_pixels_zeroed"] == 4
-    assert report["scenes"]["room"]["skipped"] == {"bad_depth": [scene.names[3].replace("4", "5")]}
+    counts = report["scenes"]["room"]["counts"]
+    assert (counts["depth_unusable"], counts["depth_missing"]) == (1, 1) and report["scenes"]["room"]["kept"] == 12
 
 
 def test_depth_in_metres_keeps_its_millimetres(monkeypatch, tmp_path):
@@ -440,15 +441,16 @@ SKIPPED = {
     "bad_rotation": [pose(0, 0, 3.0)],
     "bad_focal": [entry(fl_x=0), entry(fl_x=-90.0), entry(fl_x=2000.0), entry(camera_angle_x=3.1, fl_x=None)],
     "pose_outlier": [pose(1, 3, 2e5)],
-    "bad_depth": [
-        picture("depths/frame_00002.png", "L"),
-        content("depths/frame_00002.png", b"\x89PNG"),
-        lambda folder: save(folder / "depths/frame_00002.png", np.ones((5, 5), np.uint16)),
-    ],
     "mask_size": [masked((50, 50), 255)],
     "duplicate_image": [twin],
     "pp_off_centre": [entry(cx=9.0)],
 }
+UNUSABLE_DEPTH = [
+    picture("depths/frame_00002.png", "L"),
+    content("depths/frame_00002.png", b"\x89PNG"),
+    lambda folder: save(folder / "depths/frame_00002.png", np.ones((5, 5), np.uint16)),
+    lambda folder: save(folder / "depths/frame_00002.png", np.ones((2 * SIZE[1], 2 * SIZE[0]), np.uint16)),
+]
 COUNTED = {
     "depth_missing": depth_lost,
     "depth_all_zero": depth_zero,
@@ -519,6 +521,97 @@ def test_a_peculiar_photograph_is_kept_and_counted(monkeypatch, tmp_path, room, 
         "mask_empty": {"no_valid_depth": 1, "depth_all_zero": 1},
     }
     assert scene["counts"] == {word: 1} | extra.get(word, {}) and scene["kept"] == 12 and scene["skipped"] == {}
+
+
+@pytest.mark.parametrize("damage", UNUSABLE_DEPTH)
+def test_an_unusable_depth_map_costs_its_depth_and_not_its_photograph(monkeypatch, tmp_path, room, damage):
+    damage(room)
+    scene = run(monkeypatch, tmp_path)["scenes"]["room"]
+    assert scene["kept"] == 12 and scene["skipped"] == {}
+    assert scene["counts"] == {"depth_unusable": 1, "depth_missing": 1, "no_valid_depth": 1}
+    with pytest.raises(ValueError, match="photograph images/frame_00002.png: .*on_bad_frame"):
+        run(monkeypatch, tmp_path, f"{KEY}.on_bad_frame=error")
+
+
+def test_a_smaller_depth_map_of_the_images_shape_is_enlarged_without_mixing(monkeypatch, tmp_path, room):
+    small = np.arange(SIZE[0] * SIZE[1] // 4, dtype=np.uint16).reshape(SIZE[1] // 2, SIZE[0] // 2) + 900
+    save(room / "depths/frame_00002.png", small)
+    assert run(monkeypatch, tmp_path)["scenes"]["room"]["counts"] == {"depth_enlarged": 1}
+    frame = scenes_of(tmp_path / "run")["room"].frame(1)
+    wanted = np.kron(small, np.ones((2, 2), np.uint16))
+    left, top = ((side - own) // 2 for side, own in zip(wanted.shape[::-1], frame.depth.shape[::-1]))
+    assert set(np.unique(frame.depth)) <= set(np.unique(small))
+    windows = np.lib.stride_tricks.sliding_window_view(wanted, frame.depth.shape)
+    assert (windows == frame.depth).all((-1, -2)).any(), (left, top)
+
+
+def test_one_broken_capture_is_left_out_and_the_others_are_kept(monkeypatch, tmp_path, sound, capsys):
+    for name in ("a", "b", "c", "d", "e"):
+        shutil.copytree(sound, tmp_path / "captures" / name)
+    edited(tmp_path / "captures/c", lambda content: content.update(camera_model="FISHEYE_624"))
+    report = run(monkeypatch, tmp_path)
+    assert report["skipped"] == {"broken_list": ["c"]} and (report["listed"], report["kept"]) == (5, 4)
+    assert "a capture is left out: c/transforms.json at /camera_model: found camera_model" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="found camera_model FISHEYE_624"):
+        run(monkeypatch, tmp_path, f"{KEY}.on_bad_frame=error")
+
+
+def test_frames_spelled_in_several_ways_keep_their_order(monkeypatch, tmp_path, room):
+    def change(content):
+        for number, frame in enumerate(content["frames"]):
+            frame["file_path"] = ("./" if number % 2 else "") + frame["file_path"]
+
+    edited(room, change)
+    scene = run(monkeypatch, tmp_path)["scenes"]["room"]
+    assert scene["counts"] == {} and scenes_of(tmp_path / "run")["room"].names == [
+        f"images/frame_{number:05d}.png" for number in range(1, 13)
+    ]
+
+
+def test_unknown_keys_of_a_camera_are_said(monkeypatch, tmp_path, room, capsys):
+    edited(room, lambda content: content.update(b1=0.3) or content["frames"][0].update(lens_model="x"))
+    assert run(monkeypatch, tmp_path)["scenes"]["room"]["counts"] == {"unread_intrinsics": 2}
+    assert "room: b1, lens_model are not known here and change no camera" in capsys.readouterr().out
+
+
+LOST = {
+    "missing_image": (lambda name: f"images/{name}.gone", "there is no file room/images/frame_00001.png.gone"),
+    "other_case": (
+        lambda name: f"images/{name.upper()}",
+        "there is no file room/images/FRAME_00001.PNG, but frame_00001.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_why_every_photograph_was_lost_is_said_and_kept(monkeypatch, tmp_path, room, kind):
+    rename, words = LOST[kind]
+
+    def change(content):
+        for frame in content["frames"]:
+            frame["file_path"] = rename(frame["file_path"].rpartition("/")[2])
+
+    edited(room, change)
+    with pytest.raises(ValueError) as error:
+        run(monkeypatch, tmp_path)
+    said = str(error.value)
+    assert "too_few_frames: room" in said and "12 missing_image, such as room, images/" in said and words in said
+    assert "dvc repro --force download" in said and "scratch/prepare/report.json" in said
+    report = json.loads((tmp_path / "run/scratch/prepare/report.json").read_text())
+    assert len(report["scenes"]["room"]["skipped"]["missing_image"]) == 12
+
+
+def test_cameras_that_all_stand_in_one_place_are_said_to(monkeypatch, tmp_path, room):
+    def change(content):
+        for frame in content["frames"]:
+            for row in range(3):
+                frame["transform_matrix"][row][3] = 1.0
+
+    edited(room, change)
+    with pytest.raises(
+        ValueError, match="one_place: room.*12 one_place, such as room, all 12 cameras stand in one place"
+    ):
+        run(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("words", FATAL)
