@@ -15,6 +15,8 @@ from src.mast3r.weight_file import CheckpointError
 from src.reproducible.files import read_json
 from tests.helpers.repository import ROOT
 
+pytestmark = pytest.mark.usefixtures("weights_folder")
+
 SMALL = {"embed_dim": 64, "depth": 2, "num_heads": 4}
 HUBCONF = """
 import math
@@ -23,8 +25,6 @@ from torch import nn
 from torch.nn.functional import interpolate, layer_norm
 
 dependencies = ["torch"]
-
-pytestmark = pytest.mark.usefixtures("weights_folder")
 
 
 class Branch(nn.Module):
