@@ -1,9 +1,11 @@
 """The documents: they build without a warning, their links lead somewhere, and each command in them is one that works."""
 
+import argparse
 import functools
 import importlib
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -117,6 +119,30 @@ def check_dvc(words: list[str], known: set[str], folder: Path) -> None:
             apply_overrides(folder / "params.yaml", overrides)
 
 
+class Parsed(Exception):
+    """A command has understood its words; what it would do next is not done."""
+
+
+def parsed(name: str, words: list[str]) -> bool:
+    """Whether the command's own parser takes the words; the command itself does not run."""
+
+    def stop(parser: argparse.ArgumentParser, *arguments, **options):
+        parse(parser, *arguments, **options)
+        raise Parsed
+
+    parse = argparse.ArgumentParser.parse_args
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(sys, "argv", [name, *words])
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except Parsed:
+            return True
+        except SystemExit:
+            return False
+    raise AssertionError(f"{name} ran without a look at its words")
+
+
 def check_module(words: list[str], known: set[str]) -> None:
     """The module is one that runs, and takes the words that follow it."""
     assert words[1] == "-m"
@@ -125,13 +151,12 @@ def check_module(words: list[str], known: set[str]) -> None:
         assert [word for word in rest if word.endswith(".txt") and not (ROOT / word).is_file()] == []
         return
     assert runnable(name), f"there is no {name} to run"
+    assert parsed(name, rest), f"{name} does not take {rest}"
     if name == "src.sweep":
         for overrides in importlib.import_module(name).combinations(rest):
             composed(*(f"{key}={value}" for key, value in overrides.items()))
     elif name == "src.compare":
         assert set(rest) <= known, f"{rest} are not all among {known}"
-    elif hasattr(module := importlib.import_module(name), "arguments"):
-        module.arguments(rest)
 
 
 def runnable(name: str) -> bool:
@@ -193,6 +218,8 @@ def test_experiments_that_leave_their_overrides_behind_are_noticed():
         ("dvc metrics diff main other", "other"),
         ("python -m src.trian", "src.trian"),
         ("python -m src.compare main other", "other"),
+        ("python -m src.benchmark --rasteriser", "--rasteriser"),
+        ("python -m src.view", "src.view"),
         ("python -m src.sweep model.fusion_mode=add,ad", "'ad'"),
         ("make repo", "repo"),
         (".ci/coment main", "coment"),
