@@ -5,6 +5,7 @@ What a backbone may be called is the registry's to say (src/backbones), which th
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -19,6 +20,7 @@ FAMILIES = ("objects", "rooms")
 DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
 DINOV2_DIMS |= {f"{name}_reg": dim for name, dim in DINOV2_DIMS.items()}
 WITHOUT_METRES = ("co3d", "transforms")  # datasets whose scenes have a scale of their own
+LPIPS_TRUNKS = ("vgg", "alex", "squeeze")
 FUSION_MODES = ("concat", "add", "weighted_sum", "channel_weights", "gated", "cross_attention", "bottleneck", "film")
 
 
@@ -366,7 +368,7 @@ class Loss:
     def __post_init__(self):
         for key in ("mse_loss_weight", "lpips_loss_weight", "mast3r_loss_weight"):
             require(getattr(self, key) >= 0, f"loss.{key} is {getattr(self, key)}; it must not be negative.")
-        require_choice("loss.lpips_network", self.lpips_network, ("alex", "vgg", "squeeze"))
+        require_choice("loss.lpips_network", self.lpips_network, LPIPS_TRUNKS)
         require_choice("loss.masks", self.masks, ("strict", "splatt3r"))
         require(
             self.mse_loss_weight + self.lpips_loss_weight > 0,
@@ -387,14 +389,21 @@ class Bootstrap:
 @dataclass
 class Eval:
     masks: str = MISSING
-    lpips: str = MISSING
+    lpips: Any = MISSING  # none, a trunk or a list of them; afterwards a list
+    lpips_rows: str = MISSING
+    lpips_as_trained: bool = MISSING
     fscore_tau: list[float] = MISSING
     num_plys: int = MISSING
     bootstrap: Bootstrap = MISSING
 
     def __post_init__(self):
         require_choice("eval.masks", self.masks, ("strict", "splatt3r"))
-        require_choice("eval.lpips", self.lpips, ("none", "alex", "vgg", "squeeze"))
+        named = self.lpips if isinstance(self.lpips, list) else [self.lpips]
+        self.lpips = [] if named == ["none"] else named
+        for trunk in self.lpips:
+            require_choice("eval.lpips", trunk, LPIPS_TRUNKS if len(named) > 1 else ("none", *LPIPS_TRUNKS))
+        require(len(set(named)) == len(named), f"eval.lpips is {named}; name each trunk once.")
+        require_choice("eval.lpips_rows", self.lpips_rows, ("headline", "all"))
         require(len(self.fscore_tau) > 0, "eval.fscore_tau is empty; name at least one distance in metres.")
         for tau in self.fscore_tau:
             require_positive("eval.fscore_tau", tau)
@@ -411,10 +420,7 @@ class Benchmark:
 
     def __post_init__(self):
         for side in self.resolutions:
-            require(
-                side > 0 and side % PATCH == 0,
-                f"benchmark.resolutions holds {side}; each must be a multiple of {PATCH}.",
-            )
+            require(side > 0 and side % PATCH == 0, f"benchmark.resolutions holds {side}; use a multiple of {PATCH}.")
         require_positive("benchmark.warmup", self.warmup)
         require(self.repeats >= 3, f"benchmark.repeats is {self.repeats}; a median with a spread needs at least 3.")
         require_choice("benchmark.device", self.device, ("auto", "cpu", "cuda"))
@@ -458,9 +464,8 @@ class Config:
         return getattr(self.datasets, self.data.dataset)
 
 
-config_store = ConfigStore.instance()
-config_store.store(name="schema", node=Config)
-config_store.store(name="main", node={"defaults": ["schema", "params", "_self_"]})
+ConfigStore.instance().store(name="schema", node=Config)
+ConfigStore.instance().store(name="main", node={"defaults": ["schema", "params", "_self_"]})
 
 
 def one_sentence(error: Exception) -> str:

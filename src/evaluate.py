@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from src.config import Config
 from src.geometry.alignment import context_points
-from src.metrics.image import Lpips, image_scores, load_lpips
+from src.metrics.image import Lpips, image_scores
+from src.metrics.perceptual import Perceptual
 from src.metrics.points import DEPTH_SCORES, CloudScore, cloud_score, depth_scores, scale_error
 from src.metrics.splatt3r import pooled, splatt3r_scores
 from src.renders.episode_file import Rendered
@@ -32,30 +33,34 @@ BELIEVED_SCALES = 1e-3, 1e3  # predicted over true scale; a pair outside has no 
 
 
 def all_scores(render: Tensor, target: Tensor, mask: Tensor, lpips: Lpips | None) -> Row:
-    """All scores of one render (3, H, W) against its target image; mask (H, W) bool."""
+    """All scores of one render (3, H, W) against its target image but LPIPS, which is had for several pictures at once;
+    mask (H, W) bool; lpips, the network of Splatt3R's own scores."""
     return (
-        image_scores(render, target, mask, lpips)
+        image_scores(render, target, mask)
         | splatt3r_scores(render[None], target[None], mask[None], lpips)
         | {"mask_share": mask.double().mean().item()}
     )
 
 
-def target_rows(rendered: Rendered, views: list[View], lpips: Lpips | None, metric: bool) -> list[Row]:
+def target_rows(rendered: Rendered, views: list[View], perceptual: Perceptual, metric: bool) -> list[Row]:
     """Scores of every target, method and alignment of one episode; views are the targets', in order. Depths of scenes
     without a metre are compared at the prediction's size, as distances are (`cloud_rows`), and not as they came out."""
     rows, unit = [], 1.0 if metric else rendered.tensors["scale"].item()
+    names = {pair: rendered.tensor_name(*pair) for pair in product(METHODS, ALIGNMENTS)}
     for number, view in enumerate(views):
-        mask, known = rendered.tensors["mask"][number].bool(), {}
-        for method, alignment in product(METHODS, ALIGNMENTS):
-            name, depth = rendered.tensor_name(method, alignment), dict.fromkeys(DEPTH_SCORES)
+        mask = rendered.tensors["mask"][number].bool()
+        pictures = {name: rendered.tensors[name][number].float() for name in names.values()}
+        known = {
+            name: all_scores(picture, view.image, mask, perceptual.published) for name, picture in pictures.items()
+        }
+        distances = perceptual.scores(pictures, names, view.image, mask, (rendered.about["scene"], view.name))
+        for (method, alignment), name in names.items():
+            depth = dict.fromkeys(DEPTH_SCORES)
             if method == "render" and (metric or alignment == "aligned"):
                 shown = rendered.picture("depth", alignment)[number].numpy()
                 depth = depth_scores(unit * shown, unit * view.depth.numpy(), mask.numpy())
-            if name not in known:
-                known[name] = all_scores(rendered.tensors[name][number].float(), view.image, mask, lpips)
-            rows.append(
-                rendered.names | {"target": view.name, "method": method, "alignment": alignment} | known[name] | depth
-            )
+            row = rendered.names | {"target": view.name, "method": method, "alignment": alignment}
+            rows.append(row | known[name] | distances[method, alignment] | depth)
     return rows
 
 
@@ -115,18 +120,16 @@ def by_method(rows: list[Row]) -> dict:
     }
 
 
-def absences(rows: list[Row], clouds: list[Row], lpips: str, metric: bool, broken: dict[str, int]) -> dict[str, str]:
+def absences(
+    rows: list[Row], clouds: list[Row], perceptual: Perceptual, metric: bool, broken: dict[str, int]
+) -> dict[str, str]:
     """What could not be measured, and why, in words; broken: metric -> number of scores that were not finite."""
     reasons = {
         f"{count} scores of {name}": "they came out as infinite or not a number, so the render or the cloud "
         "behind them is broken; means are of the others"
         for name, count in broken.items()
     }
-    if lpips == "none":
-        reasons["LPIPS"] = (
-            "eval.lpips is none: the metric needs a pretrained network, which this run did not ask for "
-            "(eval.lpips=alex or vgg turns it on)"
-        )
+    reasons |= perceptual.absences()
     if not clouds:
         reasons["Chamfer distance and F-score"] = "the context photographs have no depth to compare with"
     renders = select_rows(rows, method="render", alignment="aligned")
@@ -162,7 +165,7 @@ def summary(
     rows: list[Row],
     clouds: list[Row],
     resolution: tuple[int, int],
-    lpips: str,
+    perceptual: Perceptual,
     metric: bool,
     dropped: list[str],
     broken: dict[str, int],
@@ -179,8 +182,8 @@ def summary(
         },
         "resolution": list(resolution),
         "units": "metre" if metric else "scene",
-        "lpips": lpips,
-        "absent": absences(rows, clouds, lpips, metric, broken)
+        "lpips": list(perceptual.networks),
+        "absent": absences(rows, clouds, perceptual, metric, broken)
         | {
             f"All scores of {name}": f"its predicted over true scale lies outside {BELIEVED_SCALES}" for name in dropped
         },
@@ -188,7 +191,7 @@ def summary(
 
 
 def episode_rows(
-    path: Path, index: dict[str, SceneRecord], lpips: Lpips | None, taus: list[float], metric: bool
+    path: Path, index: dict[str, SceneRecord], perceptual: Perceptual, taus: list[float], metric: bool
 ) -> tuple[list[Row], list[Row]]:
     """Both tables' rows of one file of data/renders; none when its pair's scale is not believed."""
     rendered = Rendered.read(path)
@@ -198,19 +201,19 @@ def episode_rows(
     contexts, targets = (
         [scene.view(name, rendered.resolution) for name in rendered.about[key]] for key in ("contexts", "targets")
     )
-    return target_rows(rendered, targets, lpips, metric), cloud_rows(rendered, contexts, taus, metric)
+    return target_rows(rendered, targets, perceptual, metric), cloud_rows(rendered, contexts, taus, metric)
 
 
 def main(config: Config) -> None:
-    fix_computation(config.threads)
-    lpips = None if config.eval.lpips == "none" else load_lpips(LPIPS)
+    fix_computation(1)  # of each of the threads below, which score different episodes
+    perceptual = Perceptual.load(config.eval.lpips, config.eval.lpips_rows, LPIPS)
     index = {record.id: record for record in read_index(SCENES)}
     metric = all(record.units == "metre" for record in index.values())
     files = sorted(RENDERS.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{RENDERS} holds no renders to score; run dvc repro render.")
     with ThreadPoolExecutor(config.threads) as pool:  # in the order of the files, whatever the number of threads
-        scored = pool.map(lambda path: episode_rows(path, index, lpips, config.eval.fscore_tau, metric), files)
+        scored = pool.map(lambda path: episode_rows(path, index, perceptual, config.eval.fscore_tau, metric), files)
         tables = list(tqdm(scored, desc="evaluate", total=len(files)))
     (rows, broken), (clouds, holes) = (finite([row for table in tables for row in table[kind]]) for kind in range(2))
     dropped = [path.stem for path, (scores, _) in zip(files, tables) if not scores]
@@ -220,7 +223,7 @@ def main(config: Config) -> None:
             "geometry network sees nothing in these images, choose another in model.geometry."
         )
     resolution = Rendered.read(files[0]).resolution
-    found = summary(rows, clouds, resolution, config.eval.lpips, metric, dropped, broken | holes)
+    found = summary(rows, clouds, resolution, perceptual, metric, dropped, broken | holes)
     write_evaluation(EVAL, found, rows, clouds)
 
 

@@ -3,12 +3,15 @@
     python -m src.weights [key=value ...]
 
 reads the bundled geometry network, files in weights.root, or what publishers offer;
-writes data/weights/geometry, backbone, lpips_loss, lpips_eval: record.json, and model.safetensors where there are any
+writes data/weights/geometry, backbone, lpips_loss, lpips_eval/<trunk>: record.json, and model.safetensors where there
+are any
 """
 
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+
+from torch import Tensor
 
 from src.config import Config
 from src.fetching.backbone import backbone_weights
@@ -125,36 +128,39 @@ WITHOUT = (
 )
 
 
-def lpips(name: str, key: str, config: Config, *folders: Path) -> None:
-    """The trunk of LPIPS under torchvision's names, without its classifier, in each of `folders`; a record alone where
-    none is asked for.
+def lpips(name: str, key: str, config: Config) -> tuple[dict, dict[str, Tensor] | None]:
+    """The record of a trunk of LPIPS, and its tensors under torchvision's names, without its classifier; a record alone
+    where none is asked for.
 
     name    alex, vgg, squeeze or none · key  the parameter that says so
     raises  FetchError; CheckpointError when the file is not that network's, to the last name and shape
     """
     record = {"name": "none", "label": "no LPIPS", "weights": "none", "licence": "none needed", "source": "none"}
-    record, trunk = record | {"sha256": None}, None
-    if name != "none":
-        label, source = TRUNKS[name]
-        path, about = fetched(source, config, f"{key}={name}", WITHOUT)
-        record, trunk = (
-            {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained"} | about,
-            read_trunk(path, name),
-        )
-    for folder in folders:
-        renew(folder, record, trunk)
+    if name == "none":
+        return record | {"sha256": None}, None
+    label, source = TRUNKS[name]
+    path, about = fetched(source, config, f"{key}={name}", WITHOUT)
+    return {"name": name, "label": f"LPIPS ({label})", "weights": "pretrained"} | about, read_trunk(path, name)
+
+
+def lpips_weights(config: Config) -> None:
+    """The trunk of the loss in lpips_loss, each of the metric in a folder of its name in lpips_eval; a file that both
+    want is fetched and read once. Nothing changes unless all can be had."""
+    training = config.loss.lpips_network if config.loss.lpips_loss_weight > 0 else "none"
+    metrics = config.eval.lpips or ["none"]
+    keys = dict.fromkeys(metrics, "eval.lpips") | {training: "loss.lpips_network"}
+    found = {name: lpips(name, key, config) for name, key in keys.items()}
+    renew(WEIGHTS / "lpips_loss", *found[training])
+    shutil.rmtree(WEIGHTS / "lpips_eval", ignore_errors=True)
+    for name in metrics:
+        renew(WEIGHTS / "lpips_eval" / name, *found[name])
 
 
 def main(config: Config) -> None:
     fix_computation(config.threads)
     geometry(config, WEIGHTS / "geometry")
     backbone_weights(config, WEIGHTS / "backbone")
-    training = config.loss.lpips_network if config.loss.lpips_loss_weight > 0 else "none"
-    folders: dict[str, list[Path]] = {}
-    for name, folder in ((training, "lpips_loss"), (config.eval.lpips, "lpips_eval")):
-        folders.setdefault(name, []).append(WEIGHTS / folder)
-    for name, places in folders.items():
-        lpips(name, "loss.lpips_network" if name == training else "eval.lpips", config, *places)
+    lpips_weights(config)
 
 
 if __name__ == "__main__":

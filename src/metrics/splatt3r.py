@@ -55,7 +55,8 @@ def splatt3r_scores(
     ]
     if network:
         render, target = render.float(), target.float()
-        values += [network.whole(target, render).mean().item(), per_mask_pixel(network(target, render), masks)]
+        whole, pixels = network.compare(target, render)
+        values += [whole.mean().item(), per_mask_pixel(pixels, masks)]
     return dict(zip(names, values))
 
 

@@ -28,9 +28,8 @@ def provenance(
     the scenes; others: runs shown beside this one, whose weights are listed too."""
     protocol = record["protocol"]
     weights = [("geometry", record["geometry"]), ("backbone", record["backbone"])]
-    for use, folder in (("LPIPS, scores", "lpips_eval"), ("LPIPS, training loss", "lpips_loss")):
-        if (path := WEIGHTS / folder / "record.json").exists():
-            weights.append((use, read_json(path)))
+    for use, records in (("LPIPS, scores", "lpips_eval/*"), ("LPIPS, training loss", "lpips_loss")):
+        weights += [(use, read_json(path)) for path in sorted(WEIGHTS.glob(f"{records}/record.json"))]
     used = {entry["label"] for _, entry in weights}
     for each in others:
         for use in ("geometry", "backbone"):

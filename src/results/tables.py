@@ -5,6 +5,7 @@ import io
 import math
 from pathlib import Path
 
+from src.config import LPIPS_TRUNKS
 from src.episodes.bins import OVERLAP_BINS
 from src.reproducible.files import write_whole
 from src.results.statistics import mean_and_spread
@@ -22,6 +23,7 @@ METRIC_TITLES = {
     "ssim": "SSIM, whole",
     "lpips_masked": "LPIPS, masked",
     "lpips": "LPIPS, whole",
+    **{f"lpips_{trunk}_masked": f"LPIPS by {trunk}, masked" for trunk in LPIPS_TRUNKS},  # beside the headline's
     "depth_abs_rel": "relative depth error",
 }
 

@@ -25,6 +25,7 @@ from tests.helpers.miniatures import ROOT, computing_as_before, stages
 
 # W, H are no multiples of 14, H is none of 32
 SETTINGS = [
+    "eval.lpips=none",
     "threads=2",
     "datasets.procedural.resolution=[64,48]",
     "datasets.procedural.episodes.num_targets=1",

@@ -285,10 +285,12 @@ def test_the_hubs_two_files_come_from_a_mirror_under_one_licence(capsys):
 def test_a_trunk_that_training_and_scores_share_is_read_once(capsys):
     place(OTHERS["squeeze"])
     weights.main(
-        config("eval.lpips=squeeze", "loss.lpips_network=squeeze", "loss.lpips_loss_weight=0.1", "weights.root=root")
+        config("eval.lpips=[squeeze]", "loss.lpips_network=squeeze", "loss.lpips_loss_weight=0.1", "weights.root=root")
     )
     assert capsys.readouterr().out.count("licence: BSD-3-Clause") == 1
-    files = [Path(f"data/weights/{name}/model.safetensors").read_bytes() for name in ("lpips_loss", "lpips_eval")]
+    files = [
+        Path(f"data/weights/{name}/model.safetensors").read_bytes() for name in ("lpips_loss", "lpips_eval/squeeze")
+    ]
     assert files[0] == files[1]
 
 

@@ -38,7 +38,8 @@ def inside(folder: Path):
 
 
 def settings(*overrides: str) -> Config:
-    return load_config([f"datasets.procedural.resolution=[{SIZE[0]},{SIZE[1]}]", "threads=1", *overrides], ROOT)
+    small = [f"datasets.procedural.resolution=[{SIZE[0]},{SIZE[1]}]", "threads=1", "eval.lpips=none"]
+    return load_config([*small, *overrides], ROOT)
 
 
 def train(folder: Path, *overrides: str) -> Config:

@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 from torchvision.models import alexnet
 
-from src.metrics.image import load_lpips, lpips_distance, psnr, ssim, ssim_map
+from src.metrics.image import Lpips, load_lpips, lpips_scores, psnr, ssim, ssim_map
 from tests.conftest import assert_reference, load_fixture
 
 
@@ -182,6 +182,12 @@ def folder(reference, tmp_path_factory):
     return path
 
 
+def scores_of(network: Lpips, render: torch.Tensor, photo: torch.Tensor, mask: torch.Tensor) -> tuple:
+    """lpips and lpips_masked of one picture."""
+    (scores,) = lpips_scores(network, render[None], network.features(photo[None]), mask)
+    return scores["lpips"], scores["lpips_masked"]
+
+
 def test_lpips_agrees_with_the_package(reference, folder):
     render, photo, mask = images(64, 64)
     network = load_lpips(folder)
@@ -189,10 +195,21 @@ def test_lpips_agrees_with_the_package(reference, folder):
     with torch.no_grad():
         reference.spatial = False
         expected = reference(*inputs, normalize=True).item()
-        assert lpips_distance(network, render, photo) == pytest.approx(expected, abs=1e-6)
         reference.spatial = True
         pixel_map = reference(*inputs, normalize=True)[0, 0]
-    assert lpips_distance(network, render, photo, mask) == pytest.approx(pixel_map[mask].mean().item(), abs=1e-6)
+    found = scores_of(network, render, photo, mask)
+    assert found == pytest.approx((expected, pixel_map[mask].mean().item()), abs=1e-6)
+
+
+def test_renders_scored_together_are_scored_as_alone(folder):
+    render, photo, mask = images(64, 64)
+    network, others = load_lpips(folder), torch.stack([render, photo.flip(0), photo])
+    together = lpips_scores(network, others, network.features(photo[None]), mask)
+    for scores, other in zip(together, others, strict=True):
+        assert (scores["lpips"], scores["lpips_masked"]) == pytest.approx(
+            scores_of(network, other, photo, mask), abs=1e-6
+        )
+    assert together[2]["lpips"] < 1e-9 < 0.01 < together[0]["lpips"]  # kernels differ by the size of the batch
 
 
 def test_lpips_agrees_with_its_formula(folder):
@@ -215,16 +232,15 @@ def test_lpips_agrees_with_its_formula(folder):
                 distance = torch.einsum("chw,c->hw", (a - b) ** 2, weight)
                 total += distance.mean().item()
                 pixels += cv2.resize(distance.numpy(), (64, 64), interpolation=cv2.INTER_LINEAR)
-    assert lpips_distance(network, render, photo) == pytest.approx(total, abs=1e-5)
-    assert lpips_distance(network, render, photo, mask) == pytest.approx(pixels[mask.numpy()].mean(), abs=1e-5)
+    found = scores_of(network, render, photo, mask)
+    assert found == pytest.approx((total, pixels[mask.numpy()].mean()), abs=1e-5)
 
 
 def test_lpips_stays_in_evaluation_mode(folder):
     network = load_lpips(folder)
     torch.nn.Sequential(network).train()
     assert not any(module.training for module in network.modules())
-    assert lpips_distance(network, images(64, 64)[1], images(64, 64)[1]) == 0
-    assert lpips_distance(network, *images(64, 64)[:2], torch.zeros(64, 64)) is None
+    assert scores_of(network, images(64, 64)[1], images(64, 64)[1], torch.zeros(64, 64)) == (0, None)
 
 
 def test_lpips_without_its_trunk_is_refused(tmp_path, folder):
@@ -235,5 +251,5 @@ def test_lpips_without_its_trunk_is_refused(tmp_path, folder):
     with pytest.raises(ValueError, match="features.0.weight"):
         load_lpips(tmp_path)
     (tmp_path / "record.json").write_text(json.dumps({"name": "resnet"}))
-    with pytest.raises(ValueError, match="alex, vgg, squeeze"):
+    with pytest.raises(ValueError, match="vgg, alex, squeeze"):
         load_lpips(tmp_path)

@@ -41,11 +41,8 @@ class StandIn(torch.nn.Module):
         super().__init__()
         self.values = values
 
-    def forward(self, photo, render):
-        return self.values
-
-    def whole(self, photo, render):
-        return self.values.mean((1, 2, 3))
+    def compare(self, photo, render):
+        return self.values.mean((1, 2, 3)), self.values
 
 
 def test_lpips_averages_agree_with_the_official_code(case):
