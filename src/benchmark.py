@@ -29,26 +29,29 @@ from src.scenes.scene import Scene
 from src.splatt3r import build
 from src.splatt3r.network import SplatOutput, Splatt3R
 from src.splatt3r.prediction import predict, render_targets
+from src.splatt3r.samples import Sample, Views, collate, each_tensor
 from src.timing import rasterizers
 from src.timing.measure import Timing, flops, hardware, measure, peak_memory
 
 SCENES, WEIGHTS, MODEL = Path("data/scenes"), Path("data/weights"), Path("data/model")
 RESULT, STAMP = Path("reports/benchmark.json"), Path("reports/benchmark_stamp.json")
-GROUP_NAMES = {"E": "encoder", "D": "decoder", "G": "gaussian_heads", "P": "point_heads", "F": "fusion"}
+GROUP_NAMES = {"gaussian_head": "gaussian_heads", "point_head": "point_heads"}  # in the file; there is one per view
 TIMES = ("median_ms", "p10_ms", "p90_ms")
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class ModelPieces:
-    """The parts of one pass over a pair of photographs, each callable by itself.
+    """The parts of one pass over a pair of images, each callable by itself.
 
-    sample   a batch of one: two contexts and one target, keys as in `Samples` but without tokens and features
-    cells    (h, w) of the feature map asked of the backbone; None = its own
+    contexts, targets  two views and one
+    cells              (h, w) of the feature map asked of the backbone; None = its own
     """
 
-    def __init__(self, network: Splatt3R, backbone: Backbone, sample: dict[str, Tensor], cells: tuple[int, int] | None):
-        self.network, self.backbone, self.sample, self.cells = network, backbone, sample, cells
-        self.pair = sample["images"][0, :2]
+    def __init__(
+        self, network: Splatt3R, backbone: Backbone, contexts: Views, targets: Views, cells: tuple[int, int] | None
+    ):
+        self.network, self.backbone, self.contexts, self.targets = network, backbone, contexts, targets
+        self.cells, self.pair = cells, contexts.images
 
     def tokens(self) -> Tensor:
         """(2, N, E) of the geometry network's encoder."""
@@ -58,23 +61,22 @@ class ModelPieces:
         """(2, C, gh, gw) of the backbone; None where it has no channels."""
         return self.backbone(self.pair, self.cells) if self.backbone.channels else None
 
-    def inputs(self) -> dict[str, Tensor]:
-        """The sample with what the network reads of it, as `Samples` gives it: (1, 2, ...) each."""
-        read = {"tokens": self.tokens(), "features": self.features()}
-        return self.sample | {name: maps[None] for name, maps in read.items() if maps is not None}
+    def inputs(self) -> Sample:
+        """A batch of one, as the stages read it from disk."""
+        return collate([Sample(self.contexts, self.targets, self.tokens(), self.features())])
 
     def encode(self) -> SplatOutput:
-        """Two photographs to Gaussians."""
+        """Two images to Gaussians."""
         tokens, features = self.tokens(), self.features()
         maps = (None, None) if features is None else features.split(1)
         return self.network(*tokens.split(1), *self.pair.split(1), *maps)
 
-    def training_step(self, inputs: dict[str, Tensor]) -> None:
+    def training_step(self, inputs: Sample) -> None:
         """One step on cached features: render the target, mean squared error, Adam. Its rate is 0: nothing changes."""
         optimizer = torch.optim.Adam([p for p in self.network.parameters() if p.requires_grad], lr=0.0)
         prediction = predict(self.network, inputs)
         shown = render_targets(prediction.output.gaussians[0], inputs, 0, prediction.scales[0]).images
-        (shown - inputs["images"][0, 2:]).square().mean().backward()
+        (shown - inputs.targets.images[0]).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -82,7 +84,7 @@ class ModelPieces:
 def parameters(network: Splatt3R, backbone: Backbone) -> dict[str, int]:
     """Numbers of parameters by group; `trainable` of those in all."""
     counts = {
-        GROUP_NAMES[group]: sum(p.numel() for p in members.values())
+        GROUP_NAMES.get(group, group): sum(p.numel() for p in members.values())
         for group, members in network.parameter_groups().items()
     }
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -129,7 +131,7 @@ def measure_pieces(
             if pieces.backbone.channels:
                 found |= {"backbone_features": timed(pieces.features), "backbone_flops": flops(pieces.features)}
         pieces.network.train()
-        inputs = {name: tensor.clone() for name, tensor in inputs.items()}  # no longer of inference mode
+        inputs = each_tensor(Tensor.clone, inputs)  # no longer of inference mode
         found["training_step_memory"] = asdict(peak_memory(lambda: pieces.training_step(inputs), device))
         pieces.network.eval()
     return found
@@ -145,13 +147,15 @@ def timing_rows(resolutions: dict[str, dict], model: str) -> list[dict]:
     ]
 
 
-def read_sample(side: int, device: torch.device) -> dict[str, Tensor]:
-    """The first test episode's contexts and first target at side x side pixels, a batch of one."""
+def read_views(side: int, device: torch.device) -> tuple[Views, Views]:
+    """The first test episode's contexts, and its first target, at side x side pixels."""
     episode = read_episodes(SCENES, "test")[0]
     scene = Scene.open(SCENES / "scenes" / f"{episode.scene}.safetensors", episode.scene_sha256)
-    views = [scene.view(name, (side, side)) for name in (*episode.contexts, episode.targets[0])]
-    names = {"images": "image", "depth": "depth", "valid": "valid", "K": "K", "c2w": "c2w"}
-    return {key: torch.stack([getattr(view, name) for view in views])[None].to(device) for key, name in names.items()}
+    contexts, targets = (
+        each_tensor(lambda tensor: tensor.to(device), Views.of([scene.view(name, (side, side)) for name in names]))
+        for names in (episode.contexts, episode.targets[:1])
+    )
+    return contexts, targets
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -170,7 +174,7 @@ def main(config: Config) -> None:
     resolutions = {}
     for side in settings.resolutions:
         cells = (side // PATCH, side // PATCH) if config.model.feature_grid == "aligned" else None
-        pieces = ModelPieces(network, backbone, read_sample(side, device), cells)
+        pieces = ModelPieces(network, backbone, *read_views(side, device), cells)
         resolutions[str(side)] = measure_pieces(pieces, settings.warmup, settings.repeats, device, dtype)
     record = read_json(WEIGHTS / "backbone" / "record.json")
     label = backbone.label(record["weights"])

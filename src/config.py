@@ -13,15 +13,15 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.datasets.choices import ON_BAD_FRAME, SCANNETPP_IMAGES
+from src.geometry.choices import MASKS
+from src.pretrained.choices import DINOV2_WIDTHS, LPIPS_TRUNKS
+from src.procedural.choices import SCENE_FAMILIES
 from src.scenes.crop import PATCH
+from src.splatt3r.choices import FUSION_MODES, FUSION_SITES, OPTIMIZERS, PRECISIONS, SH_DEGREES, STRATEGIES
 
 MERGING = "Error merging override "  # Hydra's words
-FAMILIES = ("objects", "rooms")
-DINOV2_DIMS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
-DINOV2_DIMS |= {f"{name}_reg": dim for name, dim in DINOV2_DIMS.items()}
 WITHOUT_METRES = ("co3d", "transforms")  # datasets whose scenes have a scale of their own
-LPIPS_TRUNKS = ("vgg", "alex", "squeeze")
-FUSION_MODES = ("concat", "add", "weighted_sum", "channel_weights", "gated", "cross_attention", "bottleneck", "film")
 
 
 class ConfigError(ValueError):
@@ -78,10 +78,10 @@ class ProceduralSource:
 
     def __post_init__(self):
         key = "datasets.procedural.source"
-        require(len(self.families) > 0, f"{key}.families is empty; name at least one of {', '.join(FAMILIES)}.")
+        require(len(self.families) > 0, f"{key}.families is empty; name at least one of {', '.join(SCENE_FAMILIES)}.")
         require(len(set(self.families)) == len(self.families), f"{key}.families {self.families} repeats a name.")
         for family in self.families:
-            require_choice(f"{key}.families", family, FAMILIES)
+            require_choice(f"{key}.families", family, SCENE_FAMILIES)
         require(self.views >= 5, f"{key}.views is {self.views}; an episode needs at least 5 photographs.")
         require_positive(f"{key}.samples", self.samples)
 
@@ -164,7 +164,7 @@ class Co3dSource:
     def __post_init__(self):
         key = "datasets.co3d.source"
         require_choice(f"{key}.subset", self.subset, ("singlesequence", "full"))
-        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ("skip", "error"))
+        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ON_BAD_FRAME)
         require_share(f"{key}.max_dropped", self.max_dropped)
 
 
@@ -181,8 +181,8 @@ class ScanNetPPSource:
 
     def __post_init__(self):
         key = "datasets.scannetpp.source"
-        require_choice(f"{key}.images", self.images, ("undistorted", "fisheye"))
-        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ("skip", "error"))
+        require_choice(f"{key}.images", self.images, SCANNETPP_IMAGES)
+        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ON_BAD_FRAME)
 
 
 @dataclass
@@ -208,7 +208,7 @@ class TransformsSource:
             f"{len(self.val)}; training needs both, evaluation alone neither.",
         )
         require_positive(f"{key}.depth_unit", self.depth_unit)
-        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ("skip", "error"))
+        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ON_BAD_FRAME)
 
 
 @dataclass
@@ -292,15 +292,15 @@ class Model:
     sh_degree: int = MISSING
 
     def __post_init__(self):
-        require_choice("model.dinov2_model", self.dinov2_model, tuple(DINOV2_DIMS))
-        width = DINOV2_DIMS[self.dinov2_model]
+        require_choice("model.dinov2_model", self.dinov2_model, tuple(DINOV2_WIDTHS))
+        width = DINOV2_WIDTHS[self.dinov2_model]
         require(
             self.dinov2_dim in (None, width),
             f"model.dinov2_dim is {self.dinov2_dim} but {self.dinov2_model} is {width} wide; set it to {width} or "
             "leave it empty.",
         )
         require_choice("model.feature_grid", self.feature_grid, ("native", "aligned"))
-        require_choice("model.fusion_site", self.fusion_site, ("head", "encoder"))
+        require_choice("model.fusion_site", self.fusion_site, FUSION_SITES)
         if self.fusion_mode == "addition":
             self.fusion_mode = "add"
         require_choice("model.fusion_mode", self.fusion_mode, FUSION_MODES)
@@ -308,8 +308,8 @@ class Model:
             self.fusion_parameters is None or self.fusion_parameters > 0,
             f"model.fusion_parameters is {self.fusion_parameters}; it must be greater than 0, or empty.",
         )
-        require_choice("model.strategy", self.strategy, ("feature_extraction", "fusion_finetune", "full_finetune"))
-        require_choice("model.sh_degree", self.sh_degree, (0, 1, 2, 3))
+        require_choice("model.strategy", self.strategy, tuple(STRATEGIES))
+        require_choice("model.sh_degree", self.sh_degree, SH_DEGREES)
         require(
             self.fusion_hooks is None or self.fusion_site == "head",
             "model.fusion_hooks belongs to fusion_site head; leave it empty for site encoder.",
@@ -346,9 +346,9 @@ class Opt:
             if (value := getattr(self, key)) is not None:
                 require_positive(f"opt.{key}", value)
         require(self.weight_decay >= 0, f"opt.weight_decay is {self.weight_decay}; it must not be negative.")
-        require_choice("opt.optimizer", self.optimizer, ("adam", "adamw"))
+        require_choice("opt.optimizer", self.optimizer, OPTIMIZERS)
         require_choice("opt.scheduler", self.scheduler, ("cosine", "multistep", "constant"))
-        require_choice("opt.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
+        require_choice("opt.precision", self.precision, PRECISIONS)
 
     @property
     def processes(self) -> int:
@@ -369,7 +369,7 @@ class Loss:
         for key in ("mse_loss_weight", "lpips_loss_weight", "mast3r_loss_weight"):
             require(getattr(self, key) >= 0, f"loss.{key} is {getattr(self, key)}; it must not be negative.")
         require_choice("loss.lpips_network", self.lpips_network, LPIPS_TRUNKS)
-        require_choice("loss.masks", self.masks, ("strict", "splatt3r"))
+        require_choice("loss.masks", self.masks, MASKS)
         require(
             self.mse_loss_weight + self.lpips_loss_weight > 0,
             "loss.mse_loss_weight and loss.lpips_loss_weight are both 0; the renders would train nothing.",
@@ -397,7 +397,7 @@ class Eval:
     bootstrap: Bootstrap = MISSING
 
     def __post_init__(self):
-        require_choice("eval.masks", self.masks, ("strict", "splatt3r"))
+        require_choice("eval.masks", self.masks, MASKS)
         named = self.lpips if isinstance(self.lpips, list) else [self.lpips]
         self.lpips = [] if named == ["none"] else named
         for trunk in self.lpips:
@@ -424,7 +424,7 @@ class Benchmark:
         require_positive("benchmark.warmup", self.warmup)
         require(self.repeats >= 3, f"benchmark.repeats is {self.repeats}; a median with a spread needs at least 3.")
         require_choice("benchmark.device", self.device, ("auto", "cpu", "cuda"))
-        require_choice("benchmark.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
+        require_choice("benchmark.precision", self.precision, PRECISIONS)
 
 
 @dataclass

@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from src.backbones import load_backbone
 from src.backbones.base import Backbone
-from src.config import DINOV2_DIMS, Config, require, require_positive, require_share
+from src.config import Config, require, require_positive, require_share
 from src.fetching.backbone import backbone_weights
+from src.pretrained.choices import DINOV2_WIDTHS
 from src.pretrained.state_dicts import Described, write_backbone
 from src.pretraining.distillation import Head, Photographs, agreement_loss, draw_crops, mean_scores, patch_rows
 from src.reproducible.files import fresh_folder, read_json, whole_file, write_json
@@ -120,7 +121,7 @@ def known_backbone(name: str, choice: str, config: Config, folder: Path) -> Know
 
     raises    ValueError, FileNotFoundError  when there are none
     """
-    dinov2 = name in DINOV2_DIMS
+    dinov2 = name in DINOV2_WIDTHS
     model = replace(
         config.model,
         backbone="dinov2" if dinov2 else name,

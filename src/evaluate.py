@@ -25,7 +25,7 @@ from src.reproducible.seeds import fix_computation
 from src.results.evaluation import write_evaluation
 from src.results.tables import ALIGNMENTS, BINS, METHODS, Row, groups, select_rows, summarise
 from src.run import run
-from src.scenes.scene import Scene, SceneRecord, View, read_index
+from src.scenes.scene import Scene, SceneRecord, View, all_in_metres, read_index
 
 SCENES, RENDERS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/eval")
 LPIPS = Path("data/weights/lpips_eval")
@@ -42,10 +42,10 @@ def all_scores(render: Tensor, target: Tensor, mask: Tensor, lpips: Lpips | None
     )
 
 
-def target_rows(rendered: Rendered, views: list[View], perceptual: Perceptual, metric: bool) -> list[Row]:
+def target_rows(rendered: Rendered, views: list[View], perceptual: Perceptual, in_metres: bool) -> list[Row]:
     """Scores of every target, method and alignment of one episode; views are the targets', in order. Depths of scenes
     without a metre are compared at the prediction's size, as distances are (`cloud_rows`), and not as they came out."""
-    rows, unit = [], 1.0 if metric else rendered.tensors["scale"].item()
+    rows, unit = [], 1.0 if in_metres else rendered.tensors["scale"].item()
     names = {pair: rendered.tensor_name(*pair) for pair in product(METHODS, ALIGNMENTS)}
     for number, view in enumerate(views):
         mask = rendered.tensors["mask"][number].bool()
@@ -56,7 +56,7 @@ def target_rows(rendered: Rendered, views: list[View], perceptual: Perceptual, m
         distances = perceptual.scores(pictures, names, view.image, mask, (rendered.about["scene"], view.name))
         for (method, alignment), name in names.items():
             depth = dict.fromkeys(DEPTH_SCORES)
-            if method == "render" and (metric or alignment == "aligned"):
+            if method == "render" and (in_metres or alignment == "aligned"):
                 shown = rendered.picture("depth", alignment)[number].numpy()
                 depth = depth_scores(unit * shown, unit * view.depth.numpy(), mask.numpy())
             row = rendered.names | {"target": view.name, "method": method, "alignment": alignment}
@@ -64,7 +64,7 @@ def target_rows(rendered: Rendered, views: list[View], perceptual: Perceptual, m
     return rows
 
 
-def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metric: bool) -> list[Row]:
+def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], in_metres: bool) -> list[Row]:
     """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame; no rows
     without depth. Scenes in metres: as predicted, and with the prediction's scale corrected. Other scenes: true points
     are brought to the prediction's scale, so distances are metres as the geometry network has them, and neither a scale
@@ -73,9 +73,9 @@ def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metr
     truth = context_points(depth, K, c2w).reshape(-1, 3)
     valid = (depth > 0).flatten()
     means, scale = rendered.tensors["means"].double(), rendered.tensors["scale"].item()
-    truth, rows = truth if metric else truth * scale, []
-    for alignment in ALIGNMENTS if metric else ("aligned",):
-        predicted = means / scale if metric and alignment == "aligned" else means
+    truth, rows = truth if in_metres else truth * scale, []
+    for alignment in ALIGNMENTS if in_metres else ("aligned",):
+        predicted = means / scale if in_metres and alignment == "aligned" else means
         score = (
             cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
             if means.isfinite().all()
@@ -92,7 +92,7 @@ def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], metr
                 "completeness": score.completeness,
             }
             | {f"fscore_{tau:g}": score.fscores[tau] for tau in taus}
-            | {"scale": scale, "scale_error": scale_error(scale) if metric else None}
+            | {"scale": scale, "scale_error": scale_error(scale) if in_metres else None}
         )
     return rows
 
@@ -121,7 +121,7 @@ def by_method(rows: list[Row]) -> dict:
 
 
 def absences(
-    rows: list[Row], clouds: list[Row], perceptual: Perceptual, metric: bool, broken: dict[str, int]
+    rows: list[Row], clouds: list[Row], perceptual: Perceptual, in_metres: bool, broken: dict[str, int]
 ) -> dict[str, str]:
     """What could not be measured, and why, in words; broken: metric -> number of scores that were not finite."""
     reasons = {
@@ -138,7 +138,7 @@ def absences(
         reasons["Depth error"] = "no visible target pixel has a true depth"
     elif unknown:
         reasons[f"Depth error of {unknown} targets"] = "no visible pixel of them has a true depth"
-    if not metric:
+    if not in_metres:
         reasons["Scale error, and depths and distances as predicted"] = (
             "these scenes are not in metres, so no true scale exists; aligned depths and points are compared in metres as "
             "the geometry network has them"
@@ -166,7 +166,7 @@ def summary(
     clouds: list[Row],
     resolution: tuple[int, int],
     perceptual: Perceptual,
-    metric: bool,
+    in_metres: bool,
     dropped: list[str],
     broken: dict[str, int],
 ) -> dict:
@@ -181,9 +181,9 @@ def summary(
             "targets": len({(row["episode"], row["target"]) for row in rows}),
         },
         "resolution": list(resolution),
-        "units": "metre" if metric else "scene",
+        "units": "metre" if in_metres else "scene",
         "lpips": list(perceptual.networks),
-        "absent": absences(rows, clouds, perceptual, metric, broken)
+        "absent": absences(rows, clouds, perceptual, in_metres, broken)
         | {
             f"All scores of {name}": f"its predicted over true scale lies outside {BELIEVED_SCALES}" for name in dropped
         },
@@ -191,7 +191,7 @@ def summary(
 
 
 def episode_rows(
-    path: Path, index: dict[str, SceneRecord], perceptual: Perceptual, taus: list[float], metric: bool
+    path: Path, index: dict[str, SceneRecord], perceptual: Perceptual, taus: list[float], in_metres: bool
 ) -> tuple[list[Row], list[Row]]:
     """Both tables' rows of one file of data/renders; none when its pair's scale is not believed."""
     rendered = Rendered.read(path)
@@ -201,19 +201,19 @@ def episode_rows(
     contexts, targets = (
         [scene.view(name, rendered.resolution) for name in rendered.about[key]] for key in ("contexts", "targets")
     )
-    return target_rows(rendered, targets, perceptual, metric), cloud_rows(rendered, contexts, taus, metric)
+    return target_rows(rendered, targets, perceptual, in_metres), cloud_rows(rendered, contexts, taus, in_metres)
 
 
 def main(config: Config) -> None:
     fix_computation(1)  # of each of the threads below, which score different episodes
     perceptual = Perceptual.load(config.eval.lpips, config.eval.lpips_rows, LPIPS)
     index = {record.id: record for record in read_index(SCENES)}
-    metric = all(record.units == "metre" for record in index.values())
+    in_metres = all_in_metres(index.values())
     files = sorted(RENDERS.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{RENDERS} holds no renders to score; run dvc repro render.")
     with ThreadPoolExecutor(config.threads) as pool:  # in the order of the files, whatever the number of threads
-        scored = pool.map(lambda path: episode_rows(path, index, perceptual, config.eval.fscore_tau, metric), files)
+        scored = pool.map(lambda path: episode_rows(path, index, perceptual, config.eval.fscore_tau, in_metres), files)
         tables = list(tqdm(scored, desc="evaluate", total=len(files)))
     (rows, broken), (clouds, holes) = (finite([row for table in tables for row in table[kind]]) for kind in range(2))
     dropped = [path.stem for path, (scores, _) in zip(files, tables) if not scores]
@@ -223,7 +223,7 @@ def main(config: Config) -> None:
             "geometry network sees nothing in these images, choose another in model.geometry."
         )
     resolution = Rendered.read(files[0]).resolution
-    found = summary(rows, clouds, resolution, perceptual, metric, dropped, broken | holes)
+    found = summary(rows, clouds, resolution, perceptual, in_metres, dropped, broken | holes)
     write_evaluation(EVAL, found, rows, clouds)
 
 

@@ -90,15 +90,15 @@ def half(features: Tensor) -> Tensor:
     return features.half().contiguous().float()
 
 
-def inputs(network: Splatt3R, backbone: Backbone, images: Tensor, grid: str) -> dict[str, Tensor]:
-    """What the network reads of a pair of photographs (2, 3, H, W) in [0, 1], computed here: a batch of one.
+def inputs(network: Splatt3R, backbone: Backbone, images: Tensor, grid: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What `splat` reads of a pair of images (2, 3, H, W) in [0, 1], computed here: a batch of one.
 
     grid   as in params.yaml model.feature_grid
     """
-    sample = {"images": images[None], "tokens": half(network.encode(images * 2 - 1))[None]}
+    tokens, features = half(network.encode(images * 2 - 1)), None
     if backbone.channels:
-        sample["features"] = half(backbone_features(backbone, tuple(images.shape[:1:-1]), grid)(images))[None]
-    return sample
+        features = half(backbone_features(backbone, tuple(images.shape[:1:-1]), grid)(images))[None]
+    return images[None], tokens[None], features
 
 
 @torch.inference_mode()
@@ -108,7 +108,7 @@ def predict_pair(config: Config, images: Tensor) -> tuple[SplatOutput, str]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network, backbone, images = network.to(device), backbone.to(device), images.to(device)
     words = f"{record['geometry']['label']}, {record['backbone']['label']}, {record['steps']} training steps"
-    return splat(network, inputs(network, backbone, images, config.model.feature_grid)), words
+    return splat(network, *inputs(network, backbone, images, config.model.feature_grid)), words
 
 
 def main(words: list[str]) -> None:

@@ -24,11 +24,11 @@ from src.renders.ply import write_ply
 from src.reproducible.seeds import fix_computation
 from src.run import memory_advice, run
 from src.scenes.features import Features
-from src.scenes.scene import read_index
+from src.scenes.scene import all_in_metres, read_index
 from src.splatt3r.build import load_model, scale_reference
 from src.splatt3r.network import Splatt3R
 from src.splatt3r.prediction import predict, render_targets, target_mask
-from src.splatt3r.samples import Samples
+from src.splatt3r.samples import Sample, Samples, collate
 from src.splatting.gaussians import Gaussians
 
 SCENES, FEATURES, RENDERS = Path("data/scenes"), Path("data/features"), Path("data/renders")
@@ -36,28 +36,27 @@ GEOMETRY, MODEL = Path("data/weights/geometry"), Path("data/model")
 
 
 def episode_renders(
-    network: Splatt3R, sample: dict[str, Tensor], metric: bool, masks: str, frozen: Mast3r | None = None
+    network: Splatt3R, sample: Sample, in_metres: bool, masks: str, frozen: Mast3r | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Gaussians]]:
     """All pictures of one episode, each (T, ...); names without a suffix trust the prediction's scale, `_aligned` ones
     have the true cameras multiplied by the prediction's scale. `depth_aligned` is in the dataset's units. The baselines
     show the frozen geometry's points, whatever the model did with them. Also the Gaussians that `render` and
     `points_splat` show."""
-    batch = {key: value[None] for key, value in sample.items()}
-    prediction = predict(network, batch, frozen, metric)
+    batch, contexts, targets = collate([sample]), sample.contexts, sample.targets
+    prediction = predict(network, batch, frozen, in_metres)
     gaussians, scale = prediction.output.gaussians[0], prediction.scales[0]
-    points, colours = prediction.geometry[0].reshape(-1, 3), sample["images"][:2].permute(0, 2, 3, 1).reshape(-1, 3)
-    splats = points_as_gaussians(points, colours, sample["K"][0, 0, 0])
-    height, width = sample["images"].shape[-2:]
-    nearest = nearest_context(sample["c2w"][:2], sample["c2w"][2:])
-    pictures = {"copy_nearest": sample["images"][:2][nearest], "mask": target_mask(batch, metric, masks)[0]}
+    points, colours = prediction.geometry[0].reshape(-1, 3), contexts.images.permute(0, 2, 3, 1).reshape(-1, 3)
+    splats = points_as_gaussians(points, colours, contexts.K[0, 0, 0])
+    nearest = nearest_context(contexts.c2w, targets.c2w)
+    pictures = {"copy_nearest": contexts.images[nearest], "mask": target_mask(batch, in_metres, masks)[0]}
     for suffix, factor, own in (("", 1.0, 1.0), ("_aligned", scale, prediction.geometry_scales[0])):
         rendering = render_targets(gaussians, batch, 0, factor)
-        cameras = camera_in_prediction(sample["c2w"][0], sample["c2w"][2:], own)
+        cameras = camera_in_prediction(contexts.c2w[0], targets.c2w, own)
         pictures |= {
             f"render{suffix}": rendering.images,
             f"alpha{suffix}": rendering.alphas,
             f"depth{suffix}": rendering.depths / factor,
-            f"points{suffix}": splat_points(points, colours, cameras, sample["K"][2:], (width, height)),
+            f"points{suffix}": splat_points(points, colours, cameras, targets.K, targets.size),
             f"points_splat{suffix}": render_targets(splats, batch, 0, own).images,
         }
     pictures |= {"means": gaussians.means, "scale": scale.double().reshape(1)}
@@ -99,7 +98,7 @@ def main(config: Config) -> None:
     network, _ = load_model(config, GEOMETRY, MODEL)
     frozen = scale_reference(network, GEOMETRY)
     episodes = read_episodes(SCENES, "test", config.dataset.test_category)
-    metric = all(record.units == "metre" for record in read_index(SCENES))
+    in_metres = all_in_metres(read_index(SCENES))
     samples = Samples(
         SCENES,
         Features(FEATURES / "geometry", "tokens"),
@@ -112,7 +111,7 @@ def main(config: Config) -> None:
     RENDERS.mkdir(parents=True)
     exported, scored_in = to_export(episodes, config.eval.num_plys), bins(episodes)
     for number, episode in enumerate(tqdm(episodes, desc="render")):
-        pictures, clouds = episode_renders(network, samples[number], metric, config.eval.masks, frozen)
+        pictures, clouds = episode_renders(network, samples[number], in_metres, config.eval.masks, frozen)
         write_episode(RENDERS, about_episode(episode, scored_in[number]), pictures)
         if episode.id in exported:
             write_ply(RENDERS / f"{episode.id}.ply", clouds["render"])

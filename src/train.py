@@ -36,16 +36,17 @@ from src.reproducible.hashes import file_hash, params_hash
 from src.reproducible.seeds import fix_computation
 from src.run import memory_advice, run
 from src.scenes.features import Features
-from src.scenes.scene import read_index
+from src.scenes.scene import all_in_metres, read_index
 from src.splatt3r.build import build_model, save_trained, scale_reference
 from src.splatt3r.fusion_effects import fusion_effects
 from src.splatt3r.losses import mast3r_loss, photometric_loss
 from src.splatt3r.network import SplatOutput, Splatt3R
 from src.splatt3r.prediction import predict, render_targets, target_mask
-from src.splatt3r.samples import Samples, StepSampler
+from src.splatt3r.samples import Sample, Samples, StepSampler, Views, collate
 
 SCENES, FEATURES, WEIGHTS = Path("data/scenes"), Path("data/features"), Path("data/weights")
 MODEL, CURVES = Path("data/model"), Path("data/train")
+OPTIMIZER_CLASSES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class TrainingModule(lightning.LightningModule):
@@ -58,30 +59,22 @@ class TrainingModule(lightning.LightningModule):
         network: Splatt3R,
         config: Config,
         sampler: StepSampler,
-        metric: bool,
+        in_metres: bool,
         lpips: nn.Module | None,
         frozen: Mast3r | None,
     ):
         super().__init__()
-        self.network, self.config, self.sampler, self.metric = network, config, sampler, metric
-        self.lpips, self.frozen = [lpips], [frozen]  # in lists: not a part of this module's state
+        self.network, self.config, self.sampler, self.in_metres = network, config, sampler, in_metres
+        self.lpips, self.frozen = lpips, frozen  # neither is trained; `frozen` gives the scales
 
-    def renders(self, sample: dict[str, Tensor]) -> tuple[Tensor, Tensor, object]:
+    def renders(self, batch: Sample) -> tuple[Tensor, Tensor, object]:
         """Targets as rendered (B, T, 3, H, W), their mask (B, T, H, W), and the prediction behind them."""
-        prediction = predict(self.network, sample, self.reference(), self.metric)
+        prediction = predict(self.network, batch, self.frozen, self.in_metres)
         images = [
-            render_targets(prediction.output.gaussians[b], sample, b, scale).images
+            render_targets(prediction.output.gaussians[b], batch, b, scale).images
             for b, scale in enumerate(prediction.scales)
         ]
-        return torch.stack(images), target_mask(sample, self.metric, self.config.loss.masks), prediction
-
-    def reference(self) -> Mast3r | None:
-        """The network that scales are taken from, on this module's device."""
-        return None if self.frozen[0] is None else self.frozen[0].to(self.device)
-
-    def perceptual(self) -> nn.Module | None:
-        """The loss's LPIPS, on this module's device."""
-        return None if self.lpips[0] is None else self.lpips[0].to(self.device)
+        return torch.stack(images), target_mask(batch, self.in_metres, self.config.loss.masks), prediction
 
     def setup(self, stage: str) -> None:
         torch.set_num_threads(self.config.threads)  # Lightning sets its own number when it starts several processes
@@ -91,49 +84,49 @@ class TrainingModule(lightning.LightningModule):
         sampler.rank, sampler.processes = trainer.global_rank, trainer.world_size
         sampler.start = trainer.global_step * self.config.data.batch_size * trainer.world_size
 
-    def training_step(self, sample: dict[str, Tensor], _: int) -> dict[str, Tensor]:
-        images, mask, prediction = self.renders(sample)
+    def training_step(self, batch: Sample, _: int) -> dict[str, Tensor]:
+        images, mask, prediction = self.renders(batch)
         weights = self.config.loss
         parts = photometric_loss(
             images,
-            sample["images"][:, 2:],
+            batch.targets.images,
             mask,
             weights.mse_loss_weight,
             weights.lpips_loss_weight,
-            self.perceptual(),
+            self.lpips,
             weights.apply_mask,
             weights.average_over_mask,
         )
         if weights.mast3r_loss_weight:
-            parts["mast3r"] = self.geometry_loss(prediction.output, sample)
+            parts["mast3r"] = self.geometry_loss(prediction.output, batch.contexts)
             parts["loss"] = parts["loss"] + weights.mast3r_loss_weight * parts["mast3r"]
         return parts
 
-    def geometry_loss(self, output: SplatOutput, sample: dict[str, Tensor]) -> Tensor:
+    def geometry_loss(self, output: SplatOutput, contexts: Views) -> Tensor:
         """MASt3R's loss on the context views' points."""
         maps = output.points1, output.points2
         points, confidence = torch.stack([m.pts3d for m in maps], 1), torch.stack([m.conf for m in maps], 1)
-        contexts = {key: sample[key][:, :2] for key in ("depth", "K", "c2w", "valid")}
-        valid = contexts["valid"] & (contexts["depth"] > 0)
+        valid = contexts.valid & (contexts.depth > 0)  # (B, 2, H, W)
         if not valid.flatten(1).any(1).all():
             raise ValueError(
                 "A training pair has no depth, which loss.mast3r_loss_weight needs; set it to 0 or take a "
                 "dataset with depth."
             )
-        truth = context_points(contexts["depth"], contexts["K"], contexts["c2w"])
-        metric = torch.full((len(points),), self.metric, device=points.device)
-        return mast3r_loss(points, confidence, truth, valid, contexts["valid"] & ~valid, metric)
+        truth = context_points(contexts.depth, contexts.K, contexts.c2w)  # (B, 2, H, W, 3)
+        in_metres = torch.full((len(points),), self.in_metres, device=points.device)
+        return mast3r_loss(points, confidence, truth, valid, contexts.valid & ~valid, in_metres)
 
-    def validation_step(self, sample: dict[str, Tensor], _: int) -> None:
-        images, mask, _ = self.renders(sample)
-        for render, truth, seen in zip(images.flatten(0, 1), sample["images"][:, 2:].flatten(0, 1), mask.flatten(0, 1)):
+    def validation_step(self, batch: Sample, _: int) -> None:
+        images, mask, _ = self.renders(batch)
+        for render, truth, seen in zip(images.flatten(0, 1), batch.targets.images.flatten(0, 1), mask.flatten(0, 1)):
             if seen.any():
                 self.log("val/psnr_masked", psnr(render, truth, seen), on_epoch=True, batch_size=1)
 
     def configure_optimizers(self) -> dict:
         opt = self.config.opt
-        family = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[opt.optimizer]
-        optimizer = family(by_rate(self.network, opt), lr=opt.lr, weight_decay=opt.weight_decay)
+        optimizer = OPTIMIZER_CLASSES[opt.optimizer](
+            by_rate(self.network, opt), lr=opt.lr, weight_decay=opt.weight_decay
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, opt))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -146,7 +139,7 @@ class TrainingModule(lightning.LightningModule):
 
 def by_rate(network: Splatt3R, opt: Opt) -> list[dict]:
     """Trainable parameters as groups for the optimiser, one per learning rate, each in the network's own order."""
-    own = {"F": opt.lr_fusion} | dict.fromkeys("EDP", opt.lr_geometry)
+    own = {"fusion": opt.lr_fusion} | dict.fromkeys(("encoder", "decoder", "point_head"), opt.lr_geometry)
     rates = {
         parameter: own.get(group) or opt.lr
         for group, members in network.parameter_groups().items()
@@ -263,10 +256,14 @@ def loaders(config: Config) -> tuple[DataLoader, DataLoader, Features]:
     training = Samples(SCENES, *features, config.dataset.resolution, draw, draws)
     frozen = read_episodes(SCENES, "val", config.dataset.train_category)
     validation = Samples(SCENES, *features, config.dataset.resolution, frozen.__getitem__, len(frozen))
-    workers = {"num_workers": config.data.num_workers, "persistent_workers": config.data.num_workers > 0}
+    how = {
+        "num_workers": config.data.num_workers,
+        "persistent_workers": config.data.num_workers > 0,
+        "collate_fn": collate,
+    }
     return (
-        DataLoader(training, batch, sampler=StepSampler(epoch), **workers),
-        DataLoader(validation, 1, **workers),
+        DataLoader(training, batch, sampler=StepSampler(epoch), **how),
+        DataLoader(validation, 1, **how),
         features[1],
     )
 
@@ -285,9 +282,9 @@ def fit_network(config: Config, network: Splatt3R, train_loader: DataLoader, val
             "or 32-true."
         )
     lpips = load_lpips(WEIGHTS / "lpips_loss") if config.loss.lpips_loss_weight else None
-    metric = all(record.units == "metre" for record in read_index(SCENES))
+    in_metres = all_in_metres(read_index(SCENES))
     frozen = scale_reference(network, WEIGHTS / "geometry")
-    module = TrainingModule(network, config, train_loader.sampler, metric, lpips, frozen)
+    module = TrainingModule(network, config, train_loader.sampler, in_metres, lpips, frozen)
     curves = Curves(config.opt.log_every)
     saver = ModelCheckpoint(
         scratch, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
@@ -338,7 +335,7 @@ def effects(network: Splatt3R, loader: DataLoader) -> dict:
     """What the adapters are and do, on the validation episodes: their number of parameters, and `fusion_effects`."""
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return {
-        "parameters": sum(p.numel() for p in network.parameter_groups()["F"].values()),
+        "parameters": sum(p.numel() for p in network.parameter_groups()["fusion"].values()),
         "sites": fusion_effects(network, loader),
     }
 

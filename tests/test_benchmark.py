@@ -12,6 +12,7 @@ from src.benchmark import ModelPieces, choose_device, main, measure_pieces, para
 from src.mast3r.network import Mast3rConfig
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.network import Splatt3R
+from src.splatt3r.samples import Views
 
 TINY = Mast3rConfig(
     enc_embed_dim=48,
@@ -40,21 +41,18 @@ def network(channels: int) -> Splatt3R:
     return model.eval()
 
 
-def sample(side: int = SIDE) -> dict[str, torch.Tensor]:
+def views(side: int = SIDE) -> tuple[Views, Views]:
+    """Two contexts and a target."""
     g = torch.Generator().manual_seed(1)
     K = torch.tensor([[1.1 * side, 0, side / 2], [0, 1.1 * side, side / 2], [0, 0, 1]])
-    return {
-        "images": torch.rand(1, 3, 3, side, side, generator=g),
-        "depth": torch.full((1, 3, side, side), 2.0),
-        "valid": torch.ones(1, 3, side, side, dtype=torch.bool),
-        "K": K.expand(1, 3, 3, 3),
-        "c2w": torch.eye(4).expand(1, 3, 4, 4),
-    }
+    images, valid = torch.rand(3, 3, side, side, generator=g), torch.ones(3, side, side, dtype=torch.bool)
+    depth, poses = torch.full((3, side, side), 2.0), torch.eye(4).expand(3, 4, 4)
+    return tuple(Views(images[p], depth[p], valid[p], K.expand(3, 3, 3)[p], poses[p]) for p in (slice(2), slice(2, 3)))
 
 
 def run_measured(backbone) -> dict:
     return measure_pieces(
-        ModelPieces(network(backbone.channels), backbone, sample(), None), 1, 2, torch.device("cpu"), None
+        ModelPieces(network(backbone.channels), backbone, *views(), None), 1, 2, torch.device("cpu"), None
     )
 
 
@@ -80,7 +78,7 @@ def test_every_piece_is_measured():
 
 def test_flops_of_the_encoder_agree_with_a_count_by_hand():
     """Patch embedding, and per block: queries, keys, values and output 4 N E^2, attention 2 N^2 E, MLP 8 N E^2."""
-    pieces = ModelPieces(network(0), Nothing(), sample(), None)
+    pieces = ModelPieces(network(0), Nothing(), *views(), None)
     n, e = (SIDE // 16) ** 2, TINY.enc_embed_dim
     products = n * 3 * 256 * e + TINY.enc_depth * (12 * n * e * e + 2 * n * n * e)
     assert benchmark.flops(pieces.tokens) == 2 * 2 * products  # two photographs, two operations per product
@@ -92,10 +90,10 @@ def test_what_a_missing_backbone_does_not_have_is_absent():
 
 
 def test_the_pieces_make_what_the_network_makes():
-    backbone, inputs = Rgb(), sample()
-    pieces = ModelPieces(network(backbone.channels), backbone, inputs, None)
+    backbone, (contexts, targets) = Rgb(), views()
+    pieces = ModelPieces(network(backbone.channels), backbone, contexts, targets, None)
     with torch.no_grad():
-        image1, image2 = inputs["images"][:, 0], inputs["images"][:, 1]
+        image1, image2 = contexts.images.split(1)
         model = pieces.network
         wanted = model(
             model.encode(2 * image1 - 1),
@@ -106,11 +104,11 @@ def test_the_pieces_make_what_the_network_makes():
             backbone(image2),
         )
         torch.testing.assert_close(pieces.encode().gaussians.means, wanted.gaussians.means)
-        assert pieces.inputs()["features"].shape[:3] == (1, 2, backbone.channels)
+        assert pieces.inputs().features.shape[:3] == (1, 2, backbone.channels)
 
 
 def test_measuring_changes_no_weight():
-    pieces = ModelPieces(network(Rgb().channels), Rgb(), sample(), None)
+    pieces = ModelPieces(network(Rgb().channels), Rgb(), *views(), None)
     before = copy.deepcopy(pieces.network.state_dict())
     measure_pieces(pieces, 0, 1, torch.device("cpu"), None)
     assert all(torch.equal(before[name], value) for name, value in pieces.network.state_dict().items())
@@ -118,7 +116,7 @@ def test_measuring_changes_no_weight():
 
 
 def test_a_training_step_reaches_every_trainable_group():
-    pieces = ModelPieces(network(Rgb().channels), Rgb(), sample(), None)
+    pieces = ModelPieces(network(Rgb().channels), Rgb(), *views(), None)
     gradients = {}
     for name, parameter in pieces.network.named_parameters():
         if parameter.requires_grad:
@@ -126,7 +124,7 @@ def test_a_training_step_reaches_every_trainable_group():
     with torch.no_grad():
         inputs = pieces.inputs()
     pieces.training_step(inputs)
-    for group in ("G", "F"):
+    for group in ("gaussian_head", "fusion"):
         assert sum(gradients.get(name, 0) for name in pieces.network.parameter_groups()[group]) > 0, group
 
 
@@ -176,8 +174,8 @@ def test_the_stage_writes_its_numbers_and_a_constant_stamp(monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark, "fix_computation", lambda threads: None)
     monkeypatch.setattr(benchmark.backbones, "load_backbone", lambda model, folder: Rgb())
-    monkeypatch.setattr(benchmark.models, "load_model", lambda *arguments: (network(Rgb().channels), {}))
-    monkeypatch.setattr(benchmark, "read_sample", lambda side, device: sample(side))
+    monkeypatch.setattr(benchmark.build, "load_model", lambda *arguments: (network(Rgb().channels), {}))
+    monkeypatch.setattr(benchmark, "read_views", lambda side, device: views(side))
     (tmp_path / "data/weights/backbone").mkdir(parents=True)
     (tmp_path / "data/weights/backbone/record.json").write_text('{"weights": "none"}')
     main(Settings())

@@ -1,7 +1,21 @@
+import subprocess
+import sys
+
 import pytest
 
-from src.config import FUSION_MODES, ConfigError, load_config, one_sentence
+from src.backbones.dinov2 import DINOV2_MODELS
+from src.benchmark import AUTOCAST
+from src.config import ConfigError, load_config, one_sentence
+from src.datasets.choices import SCANNETPP_IMAGES
+from src.datasets.scannetpp import FOLDERS
+from src.pretrained.choices import DINOV2_WIDTHS, LPIPS_TRUNKS
+from src.pretrained.trunks import TRUNKS
+from src.procedural.choices import SCENE_FAMILIES
+from src.procedural.scenes import LAYOUTS
+from src.splatt3r.choices import FUSION_MODES, OPTIMIZERS, PRECISIONS, SH_DEGREES
 from src.splatt3r.fusion import ADAPTERS
+from src.splatting.gaussians import SH_COEFFICIENTS
+from src.train import OPTIMIZER_CLASSES
 from tests.helpers.repository import ROOT
 
 
@@ -110,8 +124,17 @@ def test_one_sentence_follows_the_cause():
     assert one_sentence(outer) == "params.yaml or an override is wrong: inner."
 
 
-def test_the_accepted_fusion_modes_are_the_registered_ones():
+def test_every_choice_has_its_implementation():
     assert FUSION_MODES == tuple(ADAPTERS)
+    assert OPTIMIZERS == tuple(OPTIMIZER_CLASSES) and PRECISIONS == tuple(AUTOCAST)
+    assert set(LPIPS_TRUNKS) == set(TRUNKS) and list(DINOV2_WIDTHS) == list(DINOV2_MODELS)
+    assert SCENE_FAMILIES == tuple(LAYOUTS) and SCANNETPP_IMAGES == tuple(FOLDERS)
+    assert [(degree + 1) ** 2 for degree in SH_DEGREES] == list(SH_COEFFICIENTS)
+
+
+def test_parameters_are_checked_without_torch():
+    code = "import sys; from src.config import load_config; load_config(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_lpips_is_a_list_of_trunks_whatever_it_was_called():

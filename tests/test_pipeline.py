@@ -75,7 +75,7 @@ def held(fit):
         time.sleep(600)
     begin(fit)
 
-begin, train.Fit.on_train_epoch_start = train.Fit.on_train_epoch_start, held
+begin, train.TrainingModule.on_train_epoch_start = train.TrainingModule.on_train_epoch_start, held
 train.main(load_config([]))
 """
 

@@ -14,6 +14,7 @@ from src.renders.episode_file import Rendered, write_episode
 from src.renders.ply import read_ply, write_ply
 from src.scenes.scene import Scene
 from src.splatt3r.prediction import splat
+from src.splatt3r.samples import collate
 from src.splatting.render import render
 from tests.helpers.trained import SIZE, inside, samples, settings, train
 
@@ -54,12 +55,13 @@ def refusal(run, *words: str) -> str:
 def test_two_photographs_give_the_pipelines_gaussians_bit_for_bit(trained, run, tmp_path):
     folder, config = trained
     run("000.png", "001.png", "-o", tmp_path / "scene.ply")
-    reader, _ = samples(folder, ("000", "001"), (), "pair")
+    reader, _ = samples(folder, ("000", "001"), ("001",), "pair")
     with inside(folder), torch.inference_mode():
         network, _, _ = command.load_trained_model(config)
-        batch = {key: value[None] for key, value in reader[0].items()}
-        expected = splat(network, batch).gaussians[0]
-        found = command.predict_pair(config, batch["images"][0])[0].gaussians[0]
+        sample = reader[0]
+        batch = collate([sample])
+        expected = splat(network, batch.contexts.images, batch.tokens, batch.features).gaussians[0]
+        found = command.predict_pair(config, sample.contexts.images)[0].gaussians[0]
     assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in NAMES)
     written = read_ply(tmp_path / "scene.ply")
     assert len(written) == 2 * SIZE[0] * SIZE[1]
@@ -79,8 +81,8 @@ def test_the_exported_file_shows_the_scored_image_again(trained, tmp_path):
     rendered, sample = Rendered.read(tmp_path / "e.safetensors"), reader[0]
     assert len(PlyData.read(tmp_path / "e.ply")["vertex"]) == len(clouds["render"])
     for alignment, factor in (("raw", 1.0), ("aligned", rendered.tensors["scale"].item())):
-        cameras = camera_in_prediction(sample["c2w"][0], sample["c2w"][2:], factor)
-        again = render(read_ply(tmp_path / "e.ply"), cameras, sample["K"][2:], SIZE).images.clamp(0, 1).double()
+        cameras = camera_in_prediction(sample.contexts.c2w[0], sample.targets.c2w, factor)
+        again = render(read_ply(tmp_path / "e.ply"), cameras, sample.targets.K, SIZE).images.clamp(0, 1).double()
         scored = rendered.picture("render", alignment).clamp(0, 1).double()
         assert scored.std() > 0.05
         assert -10 * torch.log10((again - scored).square().mean()) >= 60

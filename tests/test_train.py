@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -142,7 +143,7 @@ def test_a_run_cut_short_after_its_last_step_is_not_trained_again(workspace, mon
         with pytest.raises(KeyError):
             train.main(config())
     shutil.rmtree("data/train")
-    monkeypatch.setattr(train.Fit, "training_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train.TrainingModule, "training_step", lambda *_: pytest.fail("trained again"))
     train.main(config())
     assert "resuming" in capsys.readouterr().out and results(workspace) == wanted
     assert not list(Path("scratch").glob("train-*"))
@@ -153,7 +154,7 @@ def test_ctrl_c_leaves_lightning_as_such_and_the_run_goes_on_at_its_step(workspa
     trained(workspace, *changes)
     wanted = results(workspace)
     capsys.readouterr()
-    step = train.Fit.training_step
+    step = train.TrainingModule.training_step
 
     def interrupted(fit, *arguments):
         if fit.trainer.global_step == 3:
@@ -161,7 +162,7 @@ def test_ctrl_c_leaves_lightning_as_such_and_the_run_goes_on_at_its_step(workspa
         return step(fit, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Fit, "training_step", interrupted)
+        patch.setattr(train.TrainingModule, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train.main(config(*changes))
     assert "3/4" in capsys.readouterr().err
@@ -190,18 +191,18 @@ CUT = """import sys
 from src import train
 from src.config import load_config
 
-begin, config = train.Fit.on_train_epoch_start, load_config(sys.argv[1:])
+begin, config = train.TrainingModule.on_train_epoch_start, load_config(sys.argv[1:])
 
 def cut(fit):
     if fit.trainer.global_step:
         raise KeyError("cut")
     begin(fit)
 
-train.Fit.on_train_epoch_start = cut
+train.TrainingModule.on_train_epoch_start = cut
 try:
     train.main(config)
 except KeyError:
-    train.Fit.on_train_epoch_start = begin
+    train.TrainingModule.on_train_epoch_start = begin
     train.main(config)
 """
 
@@ -327,7 +328,7 @@ def test_a_step_moves_each_part_by_its_own_rate_and_the_schedule_scales_all():
 
 
 def test_the_losses_lpips_follows_the_module_to_its_device(monkeypatch):
-    lpips = torch.nn.Conv2d(3, 1, 1)
+    lpips = torch.nn.Conv2d(3, 1, 1).requires_grad_(False)
     module = train.TrainingModule(
         network("feature_extraction"), config("loss.lpips_loss_weight=0.25"), None, True, lpips, None
     )
@@ -338,5 +339,8 @@ def test_the_losses_lpips_follows_the_module_to_its_device(monkeypatch):
         "photometric_loss",
         lambda *arguments: {"devices": [argument.weight.device.type for argument in arguments if argument is lpips]},
     )
-    assert module.training_step({"images": torch.empty(1, 3)}, 0) == {"devices": ["meta"]}
-    assert not any("lpips" in name for name in module.state_dict())
+    batch = SimpleNamespace(targets=SimpleNamespace(images=None))
+    assert module.training_step(batch, 0) == {"devices": ["meta"]}
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["state_dict"] and not any("lpips" in name for name in checkpoint["state_dict"])

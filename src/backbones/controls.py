@@ -3,7 +3,7 @@
 import hashlib
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
 from src.backbones.base import Backbone
@@ -81,11 +81,16 @@ class Shuffled(Backbone):
 
     def __init__(self, inner: Backbone, seed: int = 0):
         super().__init__()
-        self.network, self.inner, self.seed = inner.network, [inner], seed  # in a list: its weights are held once
+        self.inner, self.seed = inner, seed
         self.channels, self.patch_size = inner.channels, inner.patch_size
         self.mean, self.std, self.licence, self.source = inner.mean, inner.std, inner.licence, inner.source
         self.title = f"{inner.title}, places shuffled"
         self.freeze()
+
+    @property
+    def network(self) -> nn.Module:
+        """The inner backbone's: its weights are this one's."""
+        return self.inner.network
 
     def permutation(self, image: Tensor, cells: int) -> Tensor:
         """An order of `cells` places from image (3, H, W) in [0, 1]."""
@@ -100,7 +105,7 @@ class Shuffled(Backbone):
         return maps.flatten(2).gather(2, orders[:, None].expand(-1, self.channels, -1)).view_as(maps)
 
     def features(self, images: Tensor) -> Tensor:
-        return self.inner[0].features(images)
+        return self.inner.features(images)
 
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.inner[0].converted(state)
+        return self.inner.converted(state)

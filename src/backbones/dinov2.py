@@ -14,6 +14,7 @@ from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from src.backbones.blocks import chosen_blocks, with_blocks
 from src.mast3r.attention import Grid
 from src.mast3r.initialise import initialise
+from src.pretrained.choices import DINOV2_WIDTHS
 from src.pretrained.source import Source
 
 DINOV2_LICENCE = "Apache-2.0 (Meta)"
@@ -21,28 +22,28 @@ ADDRESS = "https://dl.fbaipublicfiles.com/dinov2"
 SIDE = 37  # cells per side of the position embedding: 518 px
 OFFSET = 0.1  # cells added to the wanted grid before the scale factor is computed, models without registers
 
-# per model: ViT name, timm's name, width, size of the weight file in MB
+# by DINOV2_WIDTHS: ViT name, timm's name, size of the weight file in MB
 DINOV2_MODELS = {
-    "dinov2_vits14": ("ViT-S/14", "vit_small_patch14_dinov2", 384, 88),
-    "dinov2_vitb14": ("ViT-B/14", "vit_base_patch14_dinov2", 768, 346),
-    "dinov2_vitl14": ("ViT-L/14", "vit_large_patch14_dinov2", 1024, 1218),
-    "dinov2_vitg14": ("ViT-g/14", "vit_giant_patch14_dinov2", 1536, 4546),
+    "dinov2_vits14": ("ViT-S/14", "vit_small_patch14_dinov2", 88),
+    "dinov2_vitb14": ("ViT-B/14", "vit_base_patch14_dinov2", 346),
+    "dinov2_vitl14": ("ViT-L/14", "vit_large_patch14_dinov2", 1218),
+    "dinov2_vitg14": ("ViT-g/14", "vit_giant_patch14_dinov2", 4546),
 }
 DINOV2_MODELS |= {
-    f"{name}_reg": (f"{title} with registers", timm_name.replace("patch14", "patch14_reg4"), width, megabytes)
-    for name, (title, timm_name, width, megabytes) in DINOV2_MODELS.items()
+    f"{name}_reg": (f"{title} with registers", timm_name.replace("patch14", "patch14_reg4"), megabytes)
+    for name, (title, timm_name, megabytes) in DINOV2_MODELS.items()
 }
 
 
 def source_of(model: str) -> Source:
     folder = model.removesuffix("_reg")
     file = f"{model}4" if model.endswith("_reg") else model
-    return Source(f"{ADDRESS}/{folder}/{file}_pretrain.pth", DINOV2_LICENCE, DINOV2_MODELS[model][3])
+    return Source(f"{ADDRESS}/{folder}/{file}_pretrain.pth", DINOV2_LICENCE, DINOV2_MODELS[model][2])
 
 
 def check_width(model: str, dinov2_dim: int | None) -> int:
     """Width of `model`; raises ValueError when model.dinov2_dim says another."""
-    width = DINOV2_MODELS[model][2]
+    width = DINOV2_WIDTHS[model]
     if dinov2_dim not in (None, width):
         raise ValueError(
             f"model.dinov2_dim is {dinov2_dim}, but {model} is {width} wide; set it to {width} or leave it empty."

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.backbones.blocks import chosen_blocks
-from src.config import DINOV2_DIMS, Model
+from src.config import Model
+from src.pretrained.choices import DINOV2_WIDTHS
 from src.reproducible.files import read_json
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def refuse_backbone(model: Model) -> None:
     family = family_of(model)
     if family.endswith(":"):
         build_backbone(model, None)
-    elif depth := DEPTHS.get(family, DINOV2_DEPTHS[DINOV2_DIMS[model.dinov2_model]]):
+    elif depth := DEPTHS.get(family, DINOV2_DEPTHS[DINOV2_WIDTHS[model.dinov2_model]]):
         chosen_blocks(model.backbone_layers, depth)
 
 
@@ -135,7 +136,7 @@ def fine_tuned(described: "Described", model: Model, seed: int | None) -> "Backb
     raises    ValueError  when the file names no network that has weights
     """
     name = described.architecture
-    if name in DINOV2_DIMS:
+    if name in DINOV2_WIDTHS:
         chosen = {"backbone": "dinov2", "dinov2_model": name, "dinov2_dim": None}
     elif name in FAMILIES or f"{name.partition(':')[0]}:" in FAMILIES:
         chosen = {"backbone": name}

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from src.datasets.choices import ON_BAD_FRAME
 from src.scenes.crop import OffCentre, symmetric_box
 from src.scenes.pixels import BadPixels, content_hash, depth_metres
 from src.scenes.scene import RELIABLE, Frame
 
-ON_BAD_FRAME = ("skip", "error")
 ROTATION_LIMIT, ROTATION_COUNTED, ROTATION_NOISE = 1e-3, 1e-5, 1e-9  # of max |R R^T - I|
 VIEW_ANGLES = 5.0, 170.0  # degrees
 FAR_FROM_ORIGIN, FAR_FROM_OTHERS = (

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from src.geometry.cameras import invert_se3, project, transform, unproject, visible
+from src.geometry.visibility import depth_tolerance
 from src.scenes.reconstruction import Points
 from src.scenes.scene import Scene, write_arrays
 
@@ -23,7 +24,6 @@ OVERLAP_SOURCES = ("depth", "sparse", "frustum", "gap")
 SAMPLES = 32  # per short side: 1/8 of a 256-pixel image
 MIN_VALID = 0.05  # share of a view's samples that must have depth
 MIN_DEPTH_FRACTION = 0.1  # share of a scene's frames that must have depth, or its depth is not used
-TOLERANCE = {"metre": (0.1, False), "scene": (0.05, True)}  # depth agreement: metres, or share of the depth
 FRUSTUM_DEPTHS = (0.5, 1.0, 2.0)
 MAX_SEEN = 2**28  # views * views * points; of more points, every so many-th is taken
 PARALLEL = 1e-4  # conditioning of the focus point below which optical axes count as parallel
@@ -112,7 +112,7 @@ def depth_covisibility(depths: Tensor, K: Tensor, c2w: Tensor, units: str, names
         ]
     )  # (V, n, 3)
     valid = (depths[:, rows[:, None], columns] > 0).flatten(1)
-    tolerance, relative = TOLERANCE[units]
+    tolerance, relative = depth_tolerance(units == "metre")
     seen = [visible(points.flatten(0, 1), *view, tolerance, relative).view(valid.shape) for view in zip(depths, K, c2w)]
     return from_samples("depth", names or tuple(map(str, range(len(K)))), valid.numpy(), torch.stack(seen).numpy())
 

@@ -56,7 +56,7 @@ def backbone_weights(config: Config, folder: Path) -> None:
             "set model.weights=random for the untrained control, or to the path of a weight file",
         )
         record |= about
-    tensors, inner = network.read(path), network.inner[0] if isinstance(network, Shuffled) else network
+    tensors, inner = network.read(path), network.inner if isinstance(network, Shuffled) else network
     if weights == "pretrained" and config.weights.dinov2_source == "torchhub" and isinstance(inner, DinoV2):
         torch_hub.load_through_hub(inner, tensors, config.weights.root, str(path))
         record |= {"source": f"{network.source.url}, by torch.hub {torch_hub.REPOSITORY}:{torch_hub.COMMIT}"}

@@ -4,8 +4,13 @@ import torch
 from torch import Tensor
 
 from src.geometry.cameras import invert_se3, project, transform, unproject, visible
+from src.geometry.choices import MASKS
 
-MODES = ("strict", "splatt3r")
+
+def depth_tolerance(in_metres: bool) -> tuple[float, bool]:
+    """How far two depths of one surface may differ, and whether that is a share of the depth: 0.1 m, or, in a scene that
+    is not in metres, 5 % of the depth."""
+    return (0.1, False) if in_metres else (0.05, True)
 
 
 @torch.no_grad()
@@ -35,8 +40,8 @@ def loss_mask(
     returns       (*B, T, H, W)  bool
     raises        ValueError     for an unknown mode, and for `relative` in mode splatt3r
     """
-    if mode not in MODES:
-        raise ValueError(f"masks is {mode!r}; choose one of {', '.join(MODES)}.")
+    if mode not in MASKS:
+        raise ValueError(f"masks is {mode!r}; choose one of {', '.join(MASKS)}.")
     if mode == "splatt3r" and relative:
         raise ValueError(
             "masks splatt3r is defined for an absolute tolerance only; use strict for scenes without metric scale."

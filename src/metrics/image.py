@@ -16,8 +16,6 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from src.config import LPIPS_TRUNKS
-
 if TYPE_CHECKING:
     from lpips import LPIPS
 
@@ -135,17 +133,17 @@ def load_lpips(folder: str | Path) -> Lpips:
             "and loss.lpips_loss_weight to 0, or let the stage weights provide it."
         )
     name = json.loads((Path(folder) / "record.json").read_text())["name"]
-    if name not in LPIPS_TRUNKS:
-        raise ValueError(
-            f"{folder}/record.json names the LPIPS trunk {name!r}; it must be one of {', '.join(LPIPS_TRUNKS)}."
-        )
     import lpips  # here, as it takes seconds and most runs have no trunk
+
+    calibrated = Path(lpips.__file__).parent / "weights/v0.1"
+    if name not in (known := sorted(file.stem for file in calibrated.glob("*.pth"))):
+        raise ValueError(f"{folder}/record.json names the LPIPS trunk {name!r}; it must be one of {', '.join(known)}.")
 
     # on device meta: without drawing or holding the weights of a whole classifier; it warns of its own old spelling
     with torch.device("meta"), warnings.catch_warnings(action="ignore", category=UserWarning):
         network = lpips.LPIPS(pretrained=False, net=name, pnet_rand=True, verbose=False)
     network.scaling_layer = lpips.ScalingLayer()
-    linear = torch.load(Path(lpips.__file__).parent / "weights" / "v0.1" / f"{name}.pth", "cpu", weights_only=True)
+    linear = torch.load(calibrated / f"{name}.pth", "cpu", weights_only=True)
     trunk = load_file(path)
     state = network.scaling_layer.state_dict(prefix="scaling_layer.") | linear
     state |= {key.replace("lin", "lins.", 1): value for key, value in linear.items()}

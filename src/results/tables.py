@@ -5,8 +5,8 @@ import io
 import math
 from pathlib import Path
 
-from src.config import LPIPS_TRUNKS
 from src.episodes.bins import OVERLAP_BINS
+from src.pretrained.choices import LPIPS_TRUNKS
 from src.reproducible.files import write_whole
 from src.results.statistics import mean_and_spread
 

@@ -6,6 +6,7 @@ A folder of scenes holds index.jsonl (one SceneRecord per line, sorted) and scen
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -355,6 +356,11 @@ def write_index(folder: str | Path, records: list[SceneRecord]) -> None:
     """index.jsonl of `folder`, sorted by id."""
     lines = [json.dumps(asdict(record), sort_keys=True) for record in sorted(records, key=lambda record: record.id)]
     (Path(folder) / INDEX).write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
+
+
+def all_in_metres(records: Iterable[SceneRecord]) -> bool:
+    """Whether all scenes are in metres; otherwise their scale means nothing."""
+    return all(record.units == "metre" for record in records)
 
 
 def read_index(folder: str | Path) -> list[SceneRecord]:

@@ -75,7 +75,7 @@ def scale_reference(network: Splatt3R, geometry: str | Path) -> Mast3r | None:
     """The frozen geometry network of folder `geometry`, from which scales are taken so that they are the same for every
     backbone; None where the model's own points cannot differ from its."""
     at_encoder = network.fusion_config is not None and network.fusion_config.site == "encoder"
-    if not at_encoder and not network.trained_groups & {"E", "D", "P"}:
+    if not at_encoder and not network.trained_groups & {"encoder", "decoder", "point_head"}:
         return None
     return load_geometry(Path(geometry))
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from src.mast3r.attention import NORM_EPS, CrossAttention, rope_angles, token_positions
 from src.mast3r.initialise import initialise
+from src.splatt3r.choices import FUSION_SITES
 
-SITES = ("head", "encoder")
 PARAMETER_TOLERANCE = 0.01  # of model.fusion_parameters
 
 
@@ -40,8 +40,8 @@ class FusionConfig:
                 f"Fusion needs backbone features with at least 1 channel; got {self.channels}. Without a "
                 "backbone, pass no fusion at all (model.backbone: none)."
             )
-        if self.site not in SITES:
-            raise ValueError(f"model.fusion_site is {self.site!r}; choose one of {', '.join(SITES)}.")
+        if self.site not in FUSION_SITES:
+            raise ValueError(f"model.fusion_site is {self.site!r}; choose one of {', '.join(FUSION_SITES)}.")
         if self.site == "encoder" and self.hooks is not None:
             raise ValueError("model.fusion_hooks belongs to fusion_site head; leave it empty for site encoder.")
 
@@ -264,7 +264,7 @@ class Film(Adapter):
         return scale * tokens + shift
 
 
-ADAPTERS: dict[str, type[Adapter]] = {
+ADAPTERS: dict[str, type[Adapter]] = {  # by FUSION_MODES
     "concat": Concat,
     "add": Add,
     "weighted_sum": WeightedSum,

@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from src.splatt3r.network import Splatt3R
 from src.splatt3r.prediction import predict
+from src.splatt3r.samples import Sample
 
 
 @torch.no_grad()
-def fusion_effects(network: Splatt3R, samples: Iterable[dict[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """Site of each adapter -> `Adapter.effect`, the mean over batches of samples (see `Samples`) and their two contexts;
+def fusion_effects(network: Splatt3R, batches: Iterable[Sample]) -> dict[str, dict[str, float]]:
+    """Site of each adapter -> `Adapter.effect`, the mean over batches of samples and their two contexts;
     empty without adapters."""
     if network.fusion_config is None:
         return {}
@@ -21,8 +21,8 @@ def fusion_effects(network: Splatt3R, samples: Iterable[dict[str, Tensor]]) -> d
         adapter.register_forward_pre_hook(lambda module, maps, found=seen[site]: found.append(module.effect(*maps)))
         for site, adapter in network.fusion.items()
     ]
-    for sample in samples:
-        predict(network, {name: tensor.to(device) for name, tensor in sample.items()})
+    for batch in batches:
+        predict(network, batch.to(device))
     for hook in hooks:
         hook.remove()
     return {

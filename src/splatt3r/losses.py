@@ -20,22 +20,23 @@ def average_distance(points: Tensor, valid: Tensor) -> Tensor:
 
 
 def point_errors(
-    predicted: Tensor, truth: Tensor, valid: Tensor, metric: Tensor | None = None, keep_truth: bool = False
+    predicted: Tensor, truth: Tensor, valid: Tensor, in_metres: Tensor | None = None, keep_truth: bool = False
 ) -> Tensor:
     """Euclidean distance of each predicted point from the true one after both pairs are brought to one scale.
 
     predicted, truth  (B, 2, H, W, 3)  in view 1's camera frame
     valid             (B, 2, H, W)     bool; the scale is taken over these pixels
-    metric            (B,) bool        pairs whose scale must be learned: their prediction is divided by the truth's
+    in_metres         (B,) bool        pairs whose scale must be learned: their prediction is divided by the truth's
                                        scale instead of its own. None = none (DUSt3R)
-    keep_truth        leave truth as it is; metric predictions then too
+    keep_truth        leave truth as it is; predictions in metres then too
     returns           (B, 2, H, W)     meaningful where valid
     """
     own, true = average_distance(predicted, valid), average_distance(truth, valid)
     if keep_truth:
         true = torch.ones_like(true)
-    metric = torch.zeros(len(own), dtype=torch.bool, device=own.device) if metric is None else metric
-    divisor = torch.where(metric, true, own)
+    if in_metres is None:
+        in_metres = torch.zeros(len(own), dtype=torch.bool, device=own.device)
+    divisor = torch.where(in_metres, true, own)
     return (predicted / divisor.view(-1, 1, 1, 1, 1) - truth / true.view(-1, 1, 1, 1, 1)).norm(dim=-1)
 
 
@@ -56,10 +57,10 @@ def with_sky(errors: Tensor, valid: Tensor, sky: Tensor, sky_error: float = SKY_
 
 
 def mast3r_loss(
-    predicted: Tensor, confidence: Tensor, truth: Tensor, valid: Tensor, sky: Tensor, metric: Tensor
+    predicted: Tensor, confidence: Tensor, truth: Tensor, valid: Tensor, sky: Tensor, in_metres: Tensor
 ) -> Tensor:
-    """MASt3R's confidence-weighted regression: metric pairs keep their scale, sky counts as an error of 2."""
-    errors, selected = with_sky(point_errors(predicted, truth, valid, metric), valid, sky)
+    """MASt3R's confidence-weighted regression: pairs in metres keep their scale, sky counts as an error of 2."""
+    errors, selected = with_sky(point_errors(predicted, truth, valid, in_metres), valid, sky)
     return confidence_loss(errors, confidence, selected)
 
 

@@ -12,21 +12,17 @@ from torch import Tensor, nn
 
 from src.mast3r.attention import Grid
 from src.mast3r.network import Mast3r, Mast3rConfig, PixelHead, PointMap, with_aliases
+from src.splatt3r.choices import SH_DEGREES, STRATEGIES
 from src.splatt3r.fusion import FusionAdapter, FusionConfig, inner_width, resize_features
 from src.splatt3r.gaussian_head import OFFICIAL_OPACITY, OFFICIAL_SCALE, GaussianHead, Limits, activate
 from src.splatting.gaussians import Gaussians
 
-STRATEGIES = {  # what each trains besides the Gaussian head and the adapter
-    "feature_extraction": {"freeze_encoder": True, "freeze_decoder": True},
-    "fusion_finetune": {"freeze_encoder": True, "freeze_decoder": False},
-    "full_finetune": {"freeze_encoder": False, "freeze_decoder": False},
-}
 GROUPS = {  # parameter groups by the start of their names; what is in none (mask_token) is never used
-    "E": ("patch_embed.", "enc_blocks.", "enc_norm."),
-    "D": ("decoder_embed.", "dec_blocks.", "dec_blocks2.", "dec_norm."),
-    "G": ("downstream_head1.gaussian_dpt.", "downstream_head2.gaussian_dpt."),
-    "P": ("downstream_head1.", "downstream_head2."),
-    "F": ("fusion.",),
+    "encoder": ("patch_embed.", "enc_blocks.", "enc_norm."),
+    "decoder": ("decoder_embed.", "dec_blocks.", "dec_blocks2.", "dec_norm."),
+    "gaussian_head": ("downstream_head1.gaussian_dpt.", "downstream_head2.gaussian_dpt."),
+    "point_head": ("downstream_head1.", "downstream_head2."),
+    "fusion": ("fusion.",),
 }
 # No loss reaches these: the coarsest refinement has no skip connection to process, and nothing reads descriptors.
 UNREACHED = ("refinenet4.resConfUnit1.", "head_local_features.")
@@ -71,8 +67,8 @@ class Splatt3R(Mast3r):
     ):
         super().__init__(mast3r)
         self.limits = limits or Limits()
-        if sh_degree not in (0, 1, 2, 3):
-            raise ValueError(f"model.sh_degree is {sh_degree}; choose 0, 1, 2 or 3.")
+        if sh_degree not in SH_DEGREES:
+            raise ValueError(f"model.sh_degree is {sh_degree}; choose one of {', '.join(map(str, SH_DEGREES))}.")
         self.use_offsets, self.fusion_config, self.head_loaded = use_offsets, fusion, False
         for head in (self.downstream_head1, self.downstream_head2):
             head.gaussian_dpt = GaussianHead(mast3r, sh_degree, generator, initial_scale, initial_opacity)
@@ -112,10 +108,10 @@ class Splatt3R(Mast3r):
         tokens2 = self._fuse("encoder", tokens2, features2, grid2)
         # Frozen parts keep no activations, unless a gradient must pass through them to what is trained before them.
         track = torch.is_grad_enabled()
-        through_decoder = "D" in self.trained_groups or tokens1.requires_grad or tokens2.requires_grad
+        through_decoder = "decoder" in self.trained_groups or tokens1.requires_grad or tokens2.requires_grad
         with torch.set_grad_enabled(track and through_decoder):
             list1, list2 = self.decode(tokens1, tokens2, grid1, grid2)
-        with torch.set_grad_enabled(track and "P" in self.trained_groups):
+        with torch.set_grad_enabled(track and "point_head" in self.trained_groups):
             points1 = self._points(self.downstream_head1, list1, grid1)
             points2 = self._points(self.downstream_head2, list2, grid2)
         gaussians1 = self._gaussians(self.downstream_head1, list1, points1, images1, features1, grid1)
@@ -125,10 +121,10 @@ class Splatt3R(Mast3r):
     @property
     def encoder_trainable(self) -> bool:
         """Whether tokens must be computed anew each step instead of read from a cache."""
-        return "E" in self.trained_groups
+        return "encoder" in self.trained_groups
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Parameters by name: E encoder, D decoder, G Gaussian heads, P point heads and descriptors, F adapters."""
+        """Group -> name -> parameter; point_head has the descriptors too, fusion is the adapters."""
         groups: dict[str, dict[str, nn.Parameter]] = {group: {} for group in GROUPS}
         for name, parameter in self.named_parameters():
             group = next((g for g, starts in GROUPS.items() if name.startswith(starts)), None)
@@ -176,11 +172,11 @@ class Splatt3R(Mast3r):
                 "the backbone: the baseline under another name; set freeze_fusion to false or empty."
             )
         trained = {
-            "E": not frozen["freeze_encoder"],
-            "D": not frozen["freeze_decoder"],
-            "G": not freeze_gaussian_head,
-            "P": train_points,
-            "F": fused and not freeze_fusion,
+            "encoder": not frozen["freeze_encoder"],
+            "decoder": not frozen["freeze_decoder"],
+            "gaussian_head": not freeze_gaussian_head,
+            "point_head": train_points,
+            "fusion": fused and not freeze_fusion,
         }
         if not any(trained.values()):
             raise ValueError(
@@ -207,7 +203,7 @@ class Splatt3R(Mast3r):
         """
         state = with_aliases(state)
         own = {name for name in self.state_dict() if not name.startswith("fusion.")}
-        heads = {name for name in own if name.startswith(GROUPS["G"])}
+        heads = {name for name in own if name.startswith(GROUPS["gaussian_head"])}
         wanted = own if heads & state.keys() else own - heads
         self._load(state, wanted, "the geometry network's weights")
         self.head_loaded = wanted == own
@@ -334,7 +330,7 @@ def load_trained(model: Splatt3R, state: Mapping[str, Tensor]) -> None:
            unless those came with the geometry weights
     """
     groups = {group: set(parameters) for group, parameters in model.reached_parameters().items() if parameters}
-    required = {"F"} & groups.keys() | (set() if model.head_loaded else {"G"})
+    required = {"fusion"} & groups.keys() | (set() if model.head_loaded else {"gaussian_head"})
     present = {group for group, names in groups.items() if names & state.keys()} | required
     model._load(state, set().union(*(groups[group] for group in present)), "the trained weights")
 

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from src.geometry.alignment import baseline_factor, camera_in_prediction, context_points, scale_factor
-from src.geometry.visibility import loss_mask
+from src.geometry.visibility import depth_tolerance, loss_mask
 from src.mast3r.network import Mast3r
 from src.splatt3r.network import SplatOutput, Splatt3R
+from src.splatt3r.samples import Sample, Views
 from src.splatting.gaussians import Gaussians
 from src.splatting.render import Rendering, render
-
-METRIC_TOLERANCE, RELATIVE_TOLERANCE = 0.1, 0.05  # of the loss mask: metres, or share of the depth without a metric
 
 
 @dataclass(frozen=True)
@@ -31,35 +30,33 @@ class Prediction:
     geometry_scales: Tensor
 
 
-def splat(network: Splatt3R, sample: dict[str, Tensor]) -> SplatOutput:
+def splat(network: Splatt3R, images: Tensor, tokens: Tensor, features: Tensor | None) -> SplatOutput:
     """Gaussians and points of a batch of pairs, in the frame of each first context; no cameras are needed.
 
-    sample    images (B, 2 or more, 3, H, W), tokens and, with a backbone, features as in `Samples`
+    images            (B, 2, 3, H, W)  in [0, 1]
+    tokens, features  as in a batch of `Sample`
     """
-    tokens, images, features = sample["tokens"], sample["images"], sample.get("features")
     if network.encoder_trainable:  # cached tokens are the frozen encoder's
         tokens = torch.stack([network.encode(images[:, v] * 2 - 1) for v in range(2)], 1)
     features1, features2 = (None, None) if features is None else (features[:, 0], features[:, 1])
     return network(tokens[:, 0], tokens[:, 1], images[:, 0], images[:, 1], features1, features2)
 
 
-def predict(
-    network: Splatt3R, sample: dict[str, Tensor], frozen: Mast3r | None = None, metric: bool = True
-) -> Prediction:
-    """Gaussians and points of a batch of samples (see `Samples`), in the frame of each first context.
+def predict(network: Splatt3R, batch: Sample, frozen: Mast3r | None = None, in_metres: bool = True) -> Prediction:
+    """Gaussians and points of a batch of samples, in the frame of each first context.
 
     frozen    the geometry network that scales are taken from, where the model's own points may differ from its
-    metric    whether the samples are in metres, in which true points then are; else these take the predicted size, since
-              the sizes of Gaussians are the network's metres
+    in_metres whether the samples are, and so their true points; else these take the predicted size, since the sizes of
+              Gaussians are the network's metres
     """
-    output = splat(network, sample)
-    points = [output.points1.pts3d, output.points2.pts3d] if frozen is None else frozen_points(frozen, sample)
-    points = torch.stack(points, 1).detach()
-    found = scales(points, sample)
-    if "true_points" not in sample:
+    output = splat(network, batch.contexts.images, batch.tokens, batch.features)
+    points = [output.points1.pts3d, output.points2.pts3d] if frozen is None else frozen_points(frozen, batch)
+    points = torch.stack(points, 1).detach()  # (B, 2, H, W, 3)
+    found = scales(points, batch.contexts)  # (B,)
+    if batch.true_points is None:
         return Prediction(output, found, points, found)
-    wanted = torch.ones_like(found) if metric else found
-    truth = sample["true_points"] * wanted[:, None, None, None, None]
+    wanted = torch.ones_like(found) if in_metres else found
+    truth = batch.true_points * wanted[:, None, None, None, None]
     return Prediction(with_true_points(output, truth, found / wanted), wanted, points, found)
 
 
@@ -80,17 +77,17 @@ def with_true_points(output: SplatOutput, truth: Tensor, scales: Tensor) -> Spla
 
 
 @torch.no_grad()
-def frozen_points(frozen: Mast3r, sample: dict[str, Tensor]) -> list[Tensor]:
+def frozen_points(frozen: Mast3r, batch: Sample) -> list[Tensor]:
     """The geometry network's points of both contexts, each (B, H, W, 3), from its cached tokens."""
-    tokens, grid = sample["tokens"].float(), frozen.grid(sample["images"][:, 0])
+    tokens, grid = batch.tokens.float(), frozen.grid(batch.contexts.images[:, 0])
     lists = frozen.decode(tokens[:, 0], tokens[:, 1], grid, grid)
     return [frozen.head(view, each, grid).pts3d for view, each in enumerate(lists, 1)]
 
 
-def scales(points: Tensor, sample: dict[str, Tensor]) -> Tensor:
+def scales(points: Tensor, contexts: Views) -> Tensor:
     """Predicted over true size (B,) of each pair: of the distances of its points (B, 2, H, W, 3) where the contexts have
     depth, else of the distance between its cameras."""
-    depth, K, c2w = (sample[key][:, :2] for key in ("depth", "K", "c2w"))
+    depth, K, c2w = contexts.depth, contexts.K, contexts.c2w
     truth, valid = context_points(depth, K, c2w), depth > 0
     return torch.stack(
         [
@@ -102,19 +99,18 @@ def scales(points: Tensor, sample: dict[str, Tensor]) -> Tensor:
     )
 
 
-def render_targets(gaussians: Gaussians, sample: dict[str, Tensor], index: int, scale: Tensor | float) -> Rendering:
-    """Targets of sample number `index` seen through one set of Gaussians in its first context's frame; `scale`
+def render_targets(gaussians: Gaussians, batch: Sample, index: int, scale: Tensor | float) -> Rendering:
+    """Targets of sample number `index` of the batch seen through one set of Gaussians in its first context's frame; `scale`
     multiplies the true camera translations (1 trusts the prediction's metres)."""
-    cameras = camera_in_prediction(sample["c2w"][index, 0], sample["c2w"][index, 2:], scale)
-    height, width = sample["images"].shape[-2:]
-    return render(gaussians, cameras, sample["K"][index, 2:], (width, height))
+    cameras = camera_in_prediction(batch.contexts.c2w[index, 0], batch.targets.c2w[index], scale)
+    return render(gaussians, cameras, batch.targets.K[index], batch.targets.size)
 
 
-def target_mask(sample: dict[str, Tensor], metric: bool, mode: str) -> Tensor:
+def target_mask(batch: Sample, in_metres: bool, mode: str) -> Tensor:
     """Target pixels that a context has seen, (B, T, H, W) bool; all valid ones where the contexts have no depth to tell.
-    `metric` says whether depths are metres."""
-    targets, contexts = ([sample[key][:, part] for key in ("depth", "K", "c2w")] for part in (slice(2, None), slice(2)))
-    tolerance = METRIC_TOLERANCE if metric else RELATIVE_TOLERANCE
-    mask = loss_mask(*targets, *contexts, mode=mode, tolerance=tolerance, relative=not metric)
-    unknown = ~(contexts[0] > 0).flatten(1).any(1)
-    return (mask | unknown[:, None, None, None]) & sample["valid"][:, 2:]
+    `in_metres` says whether depths are; `mode` is one of MASKS."""
+    targets, contexts = ((views.depth, views.K, views.c2w) for views in (batch.targets, batch.contexts))
+    tolerance, relative = depth_tolerance(in_metres)
+    mask = loss_mask(*targets, *contexts, mode=mode, tolerance=tolerance, relative=relative)
+    unknown = ~(batch.contexts.depth > 0).flatten(1).any(1)  # (B,)
+    return (mask | unknown[:, None, None, None]) & batch.targets.valid

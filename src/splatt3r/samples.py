@@ -1,8 +1,12 @@
-"""Episodes as tensors: the photographs, depths and cameras of their views, and the cached features of their contexts."""
+"""Episodes as tensors: images, depths and cameras of their views, and the cached features of their contexts."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,18 +15,83 @@ from torch.utils.data import Dataset, Sampler
 from src.episodes.episodes import Episode
 from src.geometry.alignment import context_points
 from src.scenes.features import Features
-from src.scenes.scene import Scene
+from src.scenes.scene import Scene, View
 
 OPEN_FILES = 64  # per process
+Tensors = TypeVar("Tensors", "Views", "Sample")
+
+
+def each_tensor(function: Callable[..., Tensor], *parts: Tensors) -> Tensors:
+    """Views or samples alike, made of function(tensors in the same place of all parts); None stays None."""
+
+    def joined(values: tuple) -> Tensor | Views | None:
+        if values[0] is None:
+            return None
+        return function(*values) if isinstance(values[0], Tensor) else each_tensor(function, *values)
+
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(**{name: joined(tuple(getattr(part, name) for part in parts)) for name in names})
+
+
+@dataclass(frozen=True)
+class Views:
+    """V views at one resolution; in a batch each tensor begins with B.
+
+    images  (V, 3, H, W)  float32 in [0, 1]
+    depth   (V, H, W)     float32 z-depth, scene units, 0 = invalid
+    valid   (V, H, W)     bool, photometrically valid
+    K       (V, 3, 3)     float32 pixels, first pixel centre at 0.5
+    c2w     (V, 4, 4)     float32, OpenCV axes
+    """
+
+    images: Tensor
+    depth: Tensor
+    valid: Tensor
+    K: Tensor
+    c2w: Tensor
+
+    @classmethod
+    def of(cls, views: Sequence[View]) -> Views:
+        """Views of a scene file, stacked."""
+        stacked = {
+            name: torch.stack([getattr(view, name) for view in views]) for name in ("depth", "valid", "K", "c2w")
+        }
+        return cls(images=torch.stack([view.image for view in views]), **stacked)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels"""
+        return self.images.shape[-1], self.images.shape[-2]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One episode; in a batch of episodes, see `collate`, each tensor begins with B.
+
+    contexts                    the two views that go in
+    targets                     the T views held out
+    tokens       (2, n, E)      float32, of the contexts, from the frozen geometry encoder
+    features     (2, C, gh, gw) float32, of the contexts, from the backbone; None without one
+    true_points  (2, H, W, 3)   of the contexts in the first one's camera frame, NaN without depth; for the oracle alone
+    """
+
+    contexts: Views
+    targets: Views
+    tokens: Tensor
+    features: Tensor | None = None
+    true_points: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Sample:
+        return each_tensor(lambda tensor: tensor.to(device), self)
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """A batch of samples alike in shape."""
+    return each_tensor(lambda *tensors: torch.stack(tensors), *samples)
 
 
 class Samples(Dataset):
-    """Episode number i as a dict of tensors, first the two contexts, then the T targets.
-
-    images (2+T, 3, H, W) [0, 1] · depth (2+T, H, W) 0 = invalid · valid (2+T, H, W) bool · K (2+T, 3, 3) ·
-    c2w (2+T, 4, 4) · tokens (2, n, E) of the contexts · features (2, C, gh, gw) of the contexts, absent without a backbone
-    · true_points (2, H, W, 3) of the contexts in the first one's frame, NaN without depth; for the oracle alone
-    """
+    """Episode number i as a `Sample`."""
 
     def __init__(
         self,
@@ -40,35 +109,34 @@ class Samples(Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> Sample:
         episode = self.episode(index)
         scene = self.open(episode.scene)
-        views = [scene.view(name, self.resolution) for name in (*episode.contexts, *episode.targets)]
-        sample = {
-            key: torch.stack([getattr(view, key) for view in views]) for key in ("image", "depth", "valid", "K", "c2w")
-        }
-        sample["images"] = sample.pop("image")
-        sample["tokens"] = self.geometry.read(scene, episode.contexts)
-        if self.backbone.channels:
-            sample["features"] = self.backbone.read(scene, episode.contexts)
-        if self.backbone.true_points:
-            sample["true_points"] = true_points(sample, scene.id)
-        return sample
+        contexts, targets = (
+            Views.of([scene.view(name, self.resolution) for name in names])
+            for names in (episode.contexts, episode.targets)
+        )
+        return Sample(
+            contexts,
+            targets,
+            self.geometry.read(scene, episode.contexts),
+            self.backbone.read(scene, episode.contexts) if self.backbone.channels else None,
+            true_points(contexts, scene.id) if self.backbone.true_points else None,
+        )
 
 
-def true_points(sample: dict[str, Tensor], scene: str) -> Tensor:
+def true_points(contexts: Views, scene: str) -> Tensor:
     """Points (2, H, W, 3) of both contexts in the first one's camera frame, NaN where a pixel has no depth.
 
     raises    ValueError  when a context has no depth at all
     """
-    depth, K, c2w = (sample[key][:2] for key in ("depth", "K", "c2w"))
-    known = depth > 0
+    known = contexts.depth > 0
     if not known.flatten(1).any(1).all():
         raise ValueError(
             f"model.backbone=oracle needs true points, but a context photograph of scene {scene} has no "
             "depth; choose a dataset with depth, or another backbone."
         )
-    return context_points(depth, K, c2w).where(known[..., None], torch.nan)
+    return context_points(contexts.depth, contexts.K, contexts.c2w).where(known[..., None], torch.nan)
 
 
 class StepSampler(Sampler):

@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 
 from src.backbones.dinov2 import DINOV2_MODELS, DinoV2
 from src.mast3r.weight_file import CheckpointError
+from src.pretrained.choices import DINOV2_WIDTHS
 from tests.helpers.dinov2 import KINDS, SMALL, TOLERANCE, as_map, meta_state, normalised, photographs, reference_tokens
 
 
@@ -38,7 +39,7 @@ def test_the_true_vits14_equals_metas(model, size):
     [("dinov2_vitb14", 12), ("dinov2_vitl14_reg", 16), ("dinov2_vitg14", 24), ("dinov2_vitg14_reg", 24)],
 )
 def test_one_block_of_true_width_equals_metas(model, heads):
-    width, giant = DINOV2_MODELS[model][2], "vitg" in model
+    width, giant = DINOV2_WIDTHS[model], "vitg" in model
     state = meta_state(width, 1, 4 if model.endswith("_reg") else 0, 4096 if giant else 0)
     backbone = DinoV2(model, depth=1)
     backbone.load(state, "test")
@@ -102,7 +103,8 @@ def published_size(width: int, depth: int, registers: int, hidden: int) -> int:
     ],
 )
 def test_architectures_are_the_published_ones(model, published):
-    _, timm_name, width, megabytes = DINOV2_MODELS[model]
+    _, timm_name, megabytes = DINOV2_MODELS[model]
+    width = DINOV2_WIDTHS[model]
     with torch.device("meta"):
         network = timm.create_model(timm_name, img_size=518)
     folded = width if model.endswith("_reg") else 0  # CLS and its position are one tensor

@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.config import FUSION_MODES
-from src.config import load_config as load_config
+from src.config import load_config
 from src.mast3r.network import Mast3r, Mast3rConfig
 from src.mast3r.weight_file import write_geometry
 from src.render import episode_renders
 from src.reproducible.files import write_json
 from src.splatt3r.build import build_model, load_model, save_trained, scale_reference
+from src.splatt3r.choices import FUSION_MODES, FUSION_SITES
 from src.splatt3r.fusion import resize_features
 from src.splatt3r.fusion_effects import fusion_effects
 from src.splatt3r.network import Splatt3R
 from src.splatt3r.prediction import predict, render_targets, target_mask
+from src.splatt3r.samples import Sample, Views, each_tensor
 from src.splatting.gaussians import Gaussians
 from src.splatting.sh import colours
 from tests.helpers.repository import ROOT
@@ -43,32 +44,29 @@ def geometry(tmp_path) -> Path:
     return tmp_path / "geometry"
 
 
-def sample(geometry: Path, channels: int = 0) -> dict[str, torch.Tensor]:
-    """Two contexts and a target, 1 m before a wall; the target stands where the first context does."""
+def sample(channels: int = 0) -> Sample:
+    """A batch of one: two contexts and a target, 1 m before a wall; the target stands where the first context does."""
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(1, 3, 3, 32, 32, generator=generator)
     c2w = torch.eye(4).repeat(1, 3, 1, 1)
     c2w[:, 1, 0, 3] = 0.1
     depth = torch.ones(1, 3, 32, 32)
     K = torch.tensor([[32.0, 0, 16], [0, 32, 16], [0, 0, 1]]).expand(1, 3, 3, 3)
-    found = {
-        "images": images,
-        "depth": depth,
-        "valid": depth > 0,
-        "K": K,
-        "c2w": c2w,
-        "tokens": torch.randn(1, 2, 4, 32, generator=generator),
-    }
-    return found | ({"features": torch.randn(1, 2, channels, 3, 3, generator=generator)} if channels else {})
+    contexts, targets = (
+        Views(images[:, p], depth[:, p], depth[:, p] > 0, K[:, p], c2w[:, p]) for p in (slice(2), slice(2, 3))
+    )
+    tokens = torch.randn(1, 2, 4, 32, generator=generator)
+    features = torch.randn(1, 2, channels, 3, 3, generator=generator) if channels else None
+    return Sample(contexts, targets, tokens, features)
 
 
 def test_step_0_with_features_is_the_baseline_bit_for_bit(geometry):
     config = load_config(root=ROOT)
     with torch.no_grad():
-        bare = predict(build_model(config, geometry, 0), sample(geometry))
-        for mode, site in product(FUSION_MODES, ("head", "encoder")):
+        bare = predict(build_model(config, geometry, 0), sample())
+        for mode, site in product(FUSION_MODES, FUSION_SITES):
             config.model.fusion_mode, config.model.fusion_site = mode, site
-            fused = predict(build_model(config, geometry, 24), sample(geometry, 24))
+            fused = predict(build_model(config, geometry, 24), sample(24))
             for name in ("means", "quats", "scales", "opacities", "sh"):
                 found, wanted = (getattr(each.output.gaussians, name) for each in (fused, bare))
                 assert torch.equal(found, wanted), (mode, site, name)
@@ -79,9 +77,9 @@ def test_backbones_of_any_width_get_as_many_parameters_as_asked(geometry):
     config = load_config(["model.fusion_parameters=100000"], ROOT)
     for mode, channels in product(FUSION_MODES, (24, 700)):
         config.model.fusion_mode = mode
-        adapters = build_model(config, geometry, channels).parameter_groups()["F"].values()
+        adapters = build_model(config, geometry, channels).parameter_groups()["fusion"].values()
         assert sum(p.numel() for p in adapters) == pytest.approx(100_000, rel=0.01), (mode, channels)
-    assert not build_model(config, geometry, 0).parameter_groups()["F"]
+    assert not build_model(config, geometry, 0).parameter_groups()["fusion"]
     config.model.fusion_parameters = 20
     with pytest.raises(ValueError, match="model.fusion_parameters is 20, which fusion_mode film"):
         build_model(config, geometry, 24)
@@ -89,28 +87,28 @@ def test_backbones_of_any_width_get_as_many_parameters_as_asked(geometry):
 
 def test_what_fusion_does_is_measured_on_what_the_network_shows_the_adapters(geometry):
     config = load_config(["model.fusion_hooks=[2,4]", "model.fusion_mode=weighted_sum"], ROOT)
-    network, batch = build_model(config, geometry, 24), sample(geometry, 24)
+    network, batch = build_model(config, geometry, 24), sample(24)
     with torch.no_grad():
         network.fusion["2"].weight += 0.25
         found = fusion_effects(network, [batch])
-        tokens = network.decode(*batch["tokens"].unbind(1), (2, 2), (2, 2))
+        tokens = network.decode(*batch.tokens.unbind(1), (2, 2), (2, 2))
         changes = []
         for view, listed in enumerate(tokens):
             x = listed[2].mT.unflatten(-1, (2, 2))
-            f = network.fusion["2"].project_features(resize_features(batch["features"][:, view], (2, 2)))
+            f = network.fusion["2"].project_features(resize_features(batch.features[:, view], (2, 2)))
             changes.append(0.25 * ((f - x).square().sum() / x.square().sum()).sqrt().item())
     assert found == {
         "2": {"relative_change": pytest.approx(sum(changes) / 2, rel=1e-4), "weight": 0.25},
         "4": {"relative_change": 0, "weight": 0},
     }
     assert not any(adapter._forward_pre_hooks for adapter in network.fusion.values())
-    assert fusion_effects(build_model(load_config(root=ROOT), geometry, 0), [sample(geometry)]) == {}
+    assert fusion_effects(build_model(load_config(root=ROOT), geometry, 0), [sample()]) == {}
 
 
 def test_the_untrained_heads_gaussians_start_as_the_parameters_say(geometry):
     config = load_config(["geometries.tiny.initial_scale=0.02", "geometries.tiny.initial_opacity=0.3"], ROOT)
     with torch.no_grad():
-        gaussians = predict(build_model(config, geometry, 0), sample(geometry)).output.gaussians
+        gaussians = predict(build_model(config, geometry, 0), sample()).output.gaussians
     assert gaussians.scales.median().item() == pytest.approx(0.02, rel=0.05)
     assert gaussians.opacities.median().item() == pytest.approx(0.3, abs=0.1)
 
@@ -128,15 +126,15 @@ def test_gaussian_heads_start_from_the_point_heads_where_asked(geometry):
         for layer in last:
             layer.register_forward_pre_hook(lambda layer, inputs, entered=entered: entered.update({layer: inputs[0]}))
         with torch.no_grad():
-            predict(network, sample(geometry))
-            predict(drawn, sample(geometry))
+            predict(network, sample())
+            predict(drawn, sample())
         points, gaussians, unlike = (entered[layer] for layer in last)
         assert torch.equal(points, gaussians) and not torch.allclose(points, unlike)
         assert torch.equal(last[1].weight[:10], last[2].weight[:10]) and torch.equal(last[1].bias, last[2].bias)
     with torch.no_grad():
-        first = predict(network, sample(geometry)).output.gaussians
+        first = predict(network, sample()).output.gaussians
     assert torch.allclose(first.opacities, torch.tensor(config.geometries["tiny"].initial_opacity))
-    pixels = sample(geometry)["images"][:, :2].movedim(2, -1).flatten(1, 3)
+    pixels = sample().contexts.images.movedim(2, -1).flatten(1, 3)
     assert torch.allclose(colours(first.sh[0], first.means[0], torch.zeros(1, 3)), pixels, atol=1e-6)
 
 
@@ -163,7 +161,7 @@ def test_trained_tensors_come_back(geometry, tmp_path):
 
 
 def test_scales_and_renders_follow_the_prediction(geometry):
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
     with torch.no_grad():
         prediction = predict(network, batch)
     lengths = torch.cat(
@@ -189,10 +187,9 @@ def test_scales_and_renders_follow_the_prediction(geometry):
 
 
 def test_the_mask_needs_a_valid_target_pixel(geometry):
-    batch = sample(geometry)
+    batch = sample()
     assert target_mask(batch, True, "strict").all()
-    batch["valid"] = batch["valid"].clone()
-    batch["valid"][0, 2, 5, 7] = False
+    batch.targets.valid[0, 0, 5, 7] = False
     mask = target_mask(batch, True, "strict")
     assert not mask[0, 0, 5, 7] and mask.sum() == 32 * 32 - 1
 
@@ -219,12 +216,12 @@ def test_trained_gaussian_heads_are_used_as_they_were_trained(geometry):
 
 
 def test_scales_stay_the_frozen_geometrys_whatever_is_trained(geometry):
-    batch = sample(geometry)
+    batch = sample()
     with torch.no_grad():
         expected = predict(build_model(load_config(root=ROOT), geometry, 0), batch).scales
         for overrides, channels in ((["model.strategy=fusion_finetune"], 0), (["model.fusion_site=encoder"], 24)):
             network = build_model(load_config(overrides, ROOT), geometry, channels)
-            frozen, given = scale_reference(network, geometry), sample(geometry, channels)
+            frozen, given = scale_reference(network, geometry), sample(channels)
             for parameter in network.parameters():
                 if parameter.requires_grad:
                     parameter += 0.05
@@ -235,25 +232,25 @@ def test_scales_stay_the_frozen_geometrys_whatever_is_trained(geometry):
 
 
 def test_pairs_without_depth_have_a_scale_and_all_valid_pixels(geometry):
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
-    batch["depth"] = torch.zeros_like(batch["depth"])
-    batch["valid"] = torch.ones_like(batch["valid"])
-    batch["valid"][0, 2, 3] = False
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
+    batch.contexts.depth.zero_()
+    batch.targets.depth.zero_()
+    batch.targets.valid[0, 0, 3] = False
     with torch.no_grad():
         scale = predict(network, batch).scales
     assert scale.shape == (1,) and scale.item() > 0
-    for metric in (True, False):
-        assert target_mask(batch, metric, "strict").sum() == 31 * 32
+    for in_metres in (True, False):
+        assert target_mask(batch, in_metres, "strict").sum() == 31 * 32
 
 
 @torch.no_grad()
 def test_true_points_take_the_place_of_predicted_ones(geometry):
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
     plain = predict(network, batch)
     generator = torch.Generator().manual_seed(4)
     truth = torch.randn(1, 2, 32, 32, 3, generator=generator)
     truth[0, 1, 7, 9] = torch.nan
-    oracle = predict(network, batch | {"true_points": truth})
+    oracle = predict(network, replace(batch, true_points=truth))
     assert torch.equal(oracle.scales, torch.ones(1))
     before, after = plain.output.gaussians, oracle.output.gaussians
     for name in ("quats", "scales", "opacities", "sh"):
@@ -270,18 +267,21 @@ def test_true_points_take_the_place_of_predicted_ones(geometry):
 @torch.no_grad()
 def test_true_points_of_scenes_without_a_metre_take_the_predicted_size(geometry):
     """Whatever the unit of depths and poses, the Gaussians stand in the same places and the scale makes up for it."""
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
     truth = torch.rand(1, 2, 32, 32, 3, generator=torch.Generator().manual_seed(4))
     truth[0, 0, 3, 5] = torch.nan
     own = predict(network, batch).output.points1.pts3d[0, 3, 5]
     means, scales = [], []
     for unit in (1, 10):
-        poses = batch["c2w"].clone()
+        poses = batch.contexts.c2w.clone()
         poses[..., :3, 3] *= unit
-        scaled = batch | {"depth": unit * batch["depth"], "c2w": poses, "true_points": unit * truth}
-        prediction = predict(network, scaled, metric=False)
+        contexts = replace(batch.contexts, depth=unit * batch.contexts.depth, c2w=poses)
+        scaled = replace(batch, contexts=contexts, true_points=unit * truth)
+        prediction = predict(network, scaled, in_metres=False)
         torch.testing.assert_close(prediction.output.points1.pts3d[0, 3, 5], own)
-        torch.testing.assert_close(prediction.scales, predict(network, scaled | {"true_points": truth}).geometry_scales)
+        torch.testing.assert_close(
+            prediction.scales, predict(network, replace(scaled, true_points=truth)).geometry_scales
+        )
         means.append(prediction.output.gaussians.means)
         scales.append(prediction.scales)
     torch.testing.assert_close(means[0], means[1])
@@ -298,10 +298,10 @@ def test_floors_show_the_frozen_geometrys_points_whatever_is_trained_or_given(ge
     write_geometry(geometry / "model.safetensors", SMALL, forwards.state_dict())
     network, given = (
         build_model(load_config(root=ROOT), geometry, 0),
-        {key: x[0] for key, x in sample(geometry).items()},
+        each_tensor(lambda x: x[0], sample()),
     )
     wanted, _ = episode_renders(network, given, True, "strict")
-    oracle, _ = episode_renders(network, given | {"true_points": torch.ones(2, 32, 32, 3)}, True, "strict")
+    oracle, _ = episode_renders(network, replace(given, true_points=torch.ones(2, 32, 32, 3)), True, "strict")
     tuned = build_model(load_config(["model.strategy=fusion_finetune"], ROOT), geometry, 0)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
@@ -315,8 +315,8 @@ def test_floors_show_the_frozen_geometrys_points_whatever_is_trained_or_given(ge
 
 
 def test_with_true_points_the_gaussian_head_still_learns(geometry):
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample(geometry)
-    prediction = predict(network, batch | {"true_points": torch.full((1, 2, 32, 32, 3), 0.5)})
+    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
+    prediction = predict(network, replace(batch, true_points=torch.full((1, 2, 32, 32, 3), 0.5)))
     prediction.output.gaussians.means.square().sum().backward()
     last = network.downstream_head1.gaussian_dpt.dpt.head[-1].bias.grad
     assert last[:3].abs().min() > 0 and last[3:].abs().max() == 0

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from src.mast3r.network import MAST3R, Mast3r, Mast3rConfig, PointMap
-from src.splatt3r.fusion import ADAPTERS, SITES, FusionConfig
+from src.splatt3r.choices import FUSION_SITES
+from src.splatt3r.fusion import ADAPTERS, FusionConfig
 from src.splatt3r.gaussian_head import GaussianHead, Limits, activate, offsets, wxyz
 from src.splatt3r.network import Splatt3R, load_trained, trained_state_dict
 from src.splatting.sh import rgb_to_dc
@@ -36,7 +37,7 @@ def tiny(fusion: FusionConfig | None = None, seed: int = 0, **options) -> Splatt
     model = Splatt3R(TINY, fusion=fusion, generator=generator(seed), **options)
     g = generator(7)
     with torch.no_grad():
-        for group in "EDP":
+        for group in ("encoder", "decoder", "point_head"):
             for p in model.parameter_groups()[group].values():
                 p.copy_(torch.randn(p.shape, generator=g) * (0.1 if p.ndim == 1 else p.shape[1:].numel() ** -0.5))
     return model
@@ -213,7 +214,13 @@ def test_full_size_keys_and_parameter_counts():
     new = {key for key in state if ".gaussian_dpt." in key}
     assert len(new) == 136 and all(key.split(".")[2] == "dpt" for key in new)
     counts = {group: sum(p.numel() for p in named.values()) for group, named in model.parameter_groups().items()}
-    assert counts == {"E": 303_098_880, "D": 227_668_224, "G": 40_405_916, "P": 157_870_984, "F": 0}
+    assert counts == {
+        "encoder": 303_098_880,
+        "decoder": 227_668_224,
+        "gaussian_head": 40_405_916,
+        "point_head": 157_870_984,
+        "fusion": 0,
+    }
     assert sum(counts.values()) + 768 == 729_044_772  # and the mask token
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trainable == 2 * 19_022_798
@@ -247,7 +254,7 @@ def test_fusion_adds_only_its_own_keys(fusion, added):
     assert sum(p.numel() for p in model.parameters()) == 729_044_772 + added
 
 
-FUSIONS = [FusionConfig(40, site, mode=mode) for site in SITES for mode in ADAPTERS]
+FUSIONS = [FusionConfig(40, site, mode=mode) for site in FUSION_SITES for mode in ADAPTERS]
 FUSIONS += [
     FusionConfig(40, hooks=(2, 3, 4)),
     FusionConfig(40, parameters=60_000),
@@ -366,23 +373,27 @@ def test_mixed_precision_still_gives_float32(head, follow):
 
 HEAD = FusionConfig(40, identity_init=False, hooks=(2, 4))
 ENCODER = FusionConfig(40, site="encoder", identity_init=False)
+HEADS, FUSED = {"gaussian_head"}, {"gaussian_head", "fusion"}
 CASES = [  # fusion, arguments, groups trained
-    (None, {}, "G"),
-    (HEAD, {"strategy": "feature_extraction"}, "FG"),
-    (ENCODER, {"strategy": "feature_extraction"}, "FG"),
-    (HEAD, {"strategy": "fusion_finetune"}, "FGD"),
-    (ENCODER, {"strategy": "full_finetune"}, "FGDE"),
-    (HEAD, {"freeze_decoder": False}, "FGD"),
-    (HEAD, {"strategy": "full_finetune", "freeze_decoder": True}, "FGE"),
-    (HEAD, {"freeze_fusion": True}, "G"),
-    (HEAD, {"train_points": True}, "FGP"),
-    (ENCODER, {"strategy": "full_finetune", "train_points": True}, "FGDEP"),
-    (HEAD, {"strategy": "full_finetune", "freeze_fusion": True}, "GDE"),
-    (None, {"strategy": "fusion_finetune", "freeze_encoder": False}, "GDE"),
+    (None, {}, HEADS),
+    (HEAD, {"strategy": "feature_extraction"}, FUSED),
+    (ENCODER, {"strategy": "feature_extraction"}, FUSED),
+    (HEAD, {"strategy": "fusion_finetune"}, FUSED | {"decoder"}),
+    (ENCODER, {"strategy": "full_finetune"}, FUSED | {"decoder", "encoder"}),
+    (HEAD, {"freeze_decoder": False}, FUSED | {"decoder"}),
+    (HEAD, {"strategy": "full_finetune", "freeze_decoder": True}, FUSED | {"encoder"}),
+    (HEAD, {"freeze_fusion": True}, HEADS),
+    (HEAD, {"train_points": True}, FUSED | {"point_head"}),
+    (ENCODER, {"strategy": "full_finetune", "train_points": True}, FUSED | {"decoder", "encoder", "point_head"}),
+    (HEAD, {"strategy": "full_finetune", "freeze_fusion": True}, HEADS | {"decoder", "encoder"}),
+    (None, {"strategy": "fusion_finetune", "freeze_encoder": False}, HEADS | {"decoder", "encoder"}),
     *(
         (FusionConfig(40, site, mode=mode, identity_init=False), {"strategy": strategy}, trained)
         for mode in ADAPTERS
-        for site, strategy, trained in (("head", "feature_extraction", "FG"), ("encoder", "full_finetune", "FGDE"))
+        for site, strategy, trained in (
+            ("head", "feature_extraction", FUSED),
+            ("encoder", "full_finetune", FUSED | {"decoder", "encoder"}),
+        )
     ),
 ]
 
@@ -403,7 +414,7 @@ def differentiate(model: Splatt3R, points: bool = False) -> None:
 def test_gradients_reach_exactly_what_the_strategy_names(fusion, arguments, trained):
     model = tiny(fusion).train()
     model.apply_strategy(**arguments)
-    differentiate(model, "P" in trained)
+    differentiate(model, "point_head" in trained)
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     assert all(p.grad.abs().max() > 0 for p in model.parameters() if p.grad is not None)
     wanted = {
@@ -428,7 +439,7 @@ def test_checkpointing_recomputes_activations_and_gives_the_same_gradients(fusio
         dpt = model.downstream_head1.gaussian_dpt.dpt
         forward = dpt.forward
         monkeypatch.setattr(dpt, "forward", lambda *given: (calls.append(1), forward(*given))[1])
-        differentiate(model, "P" in trained)
+        differentiate(model, "point_head" in trained)
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
         recomputed.append(len(calls))
     assert recomputed == [1, 2] and gradients[0].keys() == gradients[1].keys()
@@ -437,7 +448,7 @@ def test_checkpointing_recomputes_activations_and_gives_the_same_gradients(fusio
 
 
 @pytest.mark.parametrize("mode", ADAPTERS)
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", FUSION_SITES)
 def test_identity_adapters_learn(site, mode):
     model = tiny(FusionConfig(40, site=site, mode=mode)).train()
     before = trained_state_dict(model)
@@ -470,13 +481,22 @@ def test_impossible_strategies_are_refused(fusion, arguments, message):
 def test_every_flag_can_be_turned_against_its_strategy():
     """What `apply_strategy` says of strategies and flags, written as a table of its own."""
     names = {
-        "E": "enc_blocks.0.norm1.weight",
-        "D": "dec_blocks2.1.norm1.bias",
-        "G": "downstream_head2.gaussian_dpt.dpt.head.4.bias",
-        "F": "fusion.4.join.1.weight",
+        "encoder": "enc_blocks.0.norm1.weight",
+        "decoder": "dec_blocks2.1.norm1.bias",
+        "gaussian_head": "downstream_head2.gaussian_dpt.dpt.head.4.bias",
+        "fusion": "fusion.4.join.1.weight",
     }
-    strategies = {"feature_extraction": "GF", "fusion_finetune": "GFD", "full_finetune": "GFDE"}
-    flags = {"freeze_encoder": "E", "freeze_decoder": "D", "freeze_fusion": "F", "freeze_gaussian_head": "G"}
+    strategies = {
+        "feature_extraction": FUSED,
+        "fusion_finetune": FUSED | {"decoder"},
+        "full_finetune": FUSED | {"decoder", "encoder"},
+    }
+    flags = {
+        "freeze_encoder": "encoder",
+        "freeze_decoder": "decoder",
+        "freeze_fusion": "fusion",
+        "freeze_gaussian_head": "gaussian_head",
+    }
     model = Splatt3R(TINY, fusion=FusionConfig(40, identity_init=False), generator=generator())
     model.head_loaded = True
     parameters = dict(model.named_parameters())
@@ -485,7 +505,7 @@ def test_every_flag_can_be_turned_against_its_strategy():
             for frozen in (True, False):
                 model.apply_strategy(strategy, **{flag: frozen})
                 found = {group for group, name in names.items() if parameters[name].requires_grad}
-                assert found == (set(trained) - {group} if frozen else set(trained) | {group}), (strategy, flag, frozen)
+                assert found == (trained - {group} if frozen else trained | {group}), (strategy, flag, frozen)
 
 
 def test_a_loaded_gaussian_head_may_be_frozen_but_not_everything():

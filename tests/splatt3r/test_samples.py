@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from src.episodes.episodes import Episode
 from src.reproducible.files import write_json
 from src.scenes.features import Features
 from src.scenes.scene import Frame, write_scene
-from src.splatt3r.samples import Samples, StepSampler, true_points
+from src.splatt3r.samples import Samples, StepSampler, collate, true_points
 
 NAMES = tuple(f"v{i}" for i in range(5))
 
@@ -53,21 +55,33 @@ def tiny_dataset(folder, channels: int) -> Samples:
 
 def test_a_sample_holds_contexts_then_targets_in_the_episodes_order(tmp_path):
     sample = tiny_dataset(tmp_path, 6)[0]
-    assert [round(image.mean().item() * 255) for image in sample["images"]] == [30, 10, 20, 0]
-    torch.testing.assert_close(sample["depth"][:, 0, 0], torch.tensor([1.003, 1.001, 1.002, 1.0]))
-    assert sample["images"].shape == (4, 3, 16, 16) and sample["valid"].all()
-    assert sample["K"].shape == (4, 3, 3) and sample["c2w"].shape == (4, 4, 4)
+    for views, grey, depth in ((sample.contexts, [30, 10], [1.003, 1.001]), (sample.targets, [20, 0], [1.002, 1.0])):
+        assert [round(image.mean().item() * 255) for image in views.images] == grey
+        torch.testing.assert_close(views.depth[:, 0, 0], torch.tensor(depth))
+        assert views.images.shape == (2, 3, 16, 16) and views.size == (16, 16) and views.valid.all()
+        assert views.K.shape == (2, 3, 3) and views.c2w.shape == (2, 4, 4)
+
+
+def test_a_batch_holds_what_its_samples_hold(tmp_path):
+    sample = tiny_dataset(tmp_path, 6)[0]
+    one, other = (replace(sample, features=torch.full((2, 6, 2, 2), value)) for value in (1.0, 2.0))
+    batch = collate([one, other])
+    assert batch.contexts.images.shape == (2, 2, 3, 16, 16) and batch.targets.K.shape == (2, 2, 3, 3)
+    assert torch.equal(batch.features[1], other.features) and torch.equal(batch.tokens[0], one.tokens)
+    assert batch.true_points is None and collate([replace(one, features=None)]).features is None
+    moved = batch.to("meta")
+    assert moved.targets.depth.is_meta and moved.features.is_meta and moved.true_points is None
 
 
 def test_features_are_those_of_the_contexts_as_float32(tmp_path):
     sample = tiny_dataset(tmp_path, 6)[0]
-    assert sample["tokens"].dtype == sample["features"].dtype == torch.float32
-    assert sample["tokens"][:, 0, 0].tolist() == [3, 1] and sample["features"][:, 0, 0, 0].tolist() == [3, 1]
-    assert sample["features"].shape == (2, 6, 2, 2)
+    assert sample.tokens.dtype == sample.features.dtype == torch.float32
+    assert sample.tokens[:, 0, 0].tolist() == [3, 1] and sample.features[:, 0, 0, 0].tolist() == [3, 1]
+    assert sample.features.shape == (2, 6, 2, 2)
 
 
 def test_without_a_backbone_there_are_no_features(tmp_path):
-    assert "features" not in tiny_dataset(tmp_path, 0)[0]
+    assert tiny_dataset(tmp_path, 0)[0].features is None
 
 
 def test_missing_features_name_the_remedy(tmp_path):
@@ -104,22 +118,22 @@ def test_processes_share_out_what_one_of_a_larger_batch_sees_in_a_step(batch, pr
 
 def test_the_oracles_points_are_those_of_the_depth(tmp_path):
     samples = tiny_dataset(tmp_path, 0)
-    assert "true_points" not in samples[0]
+    assert samples[0].true_points is None
     write_json(tmp_path / "backbone" / "record.json", {"channels": 0, "true_points": True})
     samples = Samples(
         samples.scenes, samples.geometry, Features(tmp_path / "backbone", "features"), (16, 16), samples.episode, 3
     )
     sample = samples[0]
-    assert sample["true_points"].shape == (2, 16, 16, 3)
+    assert sample.true_points.shape == (2, 16, 16, 3)
     for row, column in ((0, 0), (5, 12)):
         for view, depth in ((0, 1.003), (1, 1.001)):
             expected = [(column + 0.5 - 8) / 16 * depth, (row + 0.5 - 8) / 16 * depth, depth]
-            torch.testing.assert_close(sample["true_points"][view, row, column], torch.tensor(expected))
-    sample["depth"][1, 3, 4] = 0
-    unknown = true_points(sample, "one").isnan()
+            torch.testing.assert_close(sample.true_points[view, row, column], torch.tensor(expected))
+    sample.contexts.depth[1, 3, 4] = 0
+    unknown = true_points(sample.contexts, "one").isnan()
     assert unknown[1, 3, 4].all() and unknown.sum() == 3
-    sample["depth"][1] = 0
+    sample.contexts.depth[1] = 0
     with pytest.raises(
         ValueError, match="oracle needs true points, but a context photograph of scene one has no depth"
     ):
-        true_points(sample, "one")
+        true_points(sample.contexts, "one")
