@@ -41,7 +41,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     return asked
 
 
-def opened(path: Path) -> Gaussians:
+def opened_splats(path: Path) -> Gaussians:
     """Gaussians of a file; those that cannot be drawn are left out, and their number is printed.
 
     raises    FileNotFoundError, ValueError  when there is no such file, or no Gaussian in it can be drawn
@@ -88,7 +88,7 @@ def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.G
     except ModuleNotFoundError:
         words = "viser is not installed; python -m pip install -r requirements-viewer.txt brings it."
         raise FileNotFoundError(words) from None
-    scenes = [opened(path) for path in paths]
+    scenes = [opened_splats(path) for path in paths]
     factor = enlargement(scenes)
     server = viser.ViserServer(HOST, port, label="Backsplat", verbose=False)
     server.scene.set_up_direction("-y")
