@@ -158,7 +158,9 @@ def test_a_report_says_of_a_student_that_its_teacher_was_untrained(repository):
         config = load_config([f"model.backbone=file:data/distilled/{name}/model.safetensors"])
         backbone_weights(config, repository / "weights")
         record = read_json(repository / "weights/record.json")
-        (said,) = cautions(ExperimentResult("run", {"backbone": record}, {}, [], {}, None), compared=True)
+        (said,) = cautions(
+            ExperimentResult("run", {"backbone": record}, rows=[], curves={}, benchmark=None), compared=True
+        )
         assert "distilled from an untrained teacher" in said
         assert backbones.load_backbone(config.model, repository / "weights").note == said
 

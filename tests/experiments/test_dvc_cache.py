@@ -49,9 +49,8 @@ def repository(tmp_path_factory) -> tuple[Path, list[str]]:
 
 
 def result(name: str, revision: str | None, backbone: str = "vit", steps: int = 3) -> ExperimentResult:
-    return ExperimentResult(
-        name, {"backbone": {"name": backbone}, "protocol": {"steps": steps, "seed": 0}}, {}, [], {}, None, revision
-    )
+    about = {"backbone": {"name": backbone}, "protocol": {"steps": steps, "seed": 0}}
+    return ExperimentResult(name, about, rows=[], curves={}, benchmark=None, revision=revision)
 
 
 def test_files_of_another_revision_come_from_the_cache(repository):

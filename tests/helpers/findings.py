@@ -20,7 +20,7 @@ def made_up_result(name: str, gain: float) -> ExperimentResult:
         }
         for i in range(10)
     ]
-    return ExperimentResult(name, {"protocol": {"seed": 0}}, {}, rows, {}, None)
+    return ExperimentResult(name, {"protocol": {"seed": 0}}, rows, curves={}, benchmark=None)
 
 
 def beside(

@@ -22,7 +22,7 @@ from tests.helpers.publishing import BENCHMARK
 
 def result(benchmark: dict | None, params: str = "p", resolution: str = "224x224") -> ExperimentResult:
     about = {"benchmark_params": params, "protocol": {"resolution": resolution, "seed": 0}}
-    return ExperimentResult("this run", about, {}, [], {}, benchmark)
+    return ExperimentResult("this run", about, rows=[], curves={}, benchmark=benchmark)
 
 
 def test_timings_of_another_configuration_are_not_shown():

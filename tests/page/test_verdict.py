@@ -14,9 +14,8 @@ from src.results.statistics import Comparison, Interval
 
 
 def result(name: str = "dinov2_vits14", weights: str = "pretrained", label: str = "DINOv2") -> ExperimentResult:
-    return ExperimentResult(
-        "this run", {"label": label, "backbone": {"name": name, "weights": weights}}, {}, [], {}, None
-    )
+    about = {"label": label, "backbone": {"name": name, "weights": weights}}
+    return ExperimentResult("this run", about, rows=[], curves={}, benchmark=None)
 
 
 def comparison(mean: float, low: float | None, high: float | None, p: float = 0.5) -> Comparison:
