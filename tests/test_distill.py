@@ -186,10 +186,10 @@ def test_mistakes_are_sentences(repository, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["distill", *words])
         with pytest.raises(SystemExit) as stop:
             runpy.run_module("src.distill", run_name="__main__")
-        return str(stop.value.code)
+        return f"{stop.value.code} {capsys.readouterr().err}"
 
     write_params({})
-    assert "say which student" in complaint()
+    assert "required: NAME" in complaint()
     assert "vits14 is no entry of students" in complaint("vits14") and "has none" in complaint("vits14")
     write_params({"same": TINY | {"student": "timm:test_vit2"}, "far": TINY | {"teacher": "dinov3"}})
     assert "there is nothing to learn" in complaint("same")

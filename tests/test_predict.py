@@ -157,10 +157,3 @@ def test_a_compressed_file_and_a_preview_are_written(run, tmp_path, monkeypatch)
         first, second = (np.asarray(sheet.crop((x, 0, x + side, side))) for x in (0, 4 * side))
     assert np.array_equal(first, np.asarray(Image.open(photographs[0])))
     assert np.array_equal(second, np.asarray(Image.open(photographs[1])))
-
-
-def test_the_command_explains_itself(capsys):
-    with pytest.raises(SystemExit) as stop:
-        command.main(["--help"])
-    shown = capsys.readouterr().out
-    assert stop.value.code == 0 and "photographs" in shown and "--force" in shown

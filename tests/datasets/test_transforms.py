@@ -159,6 +159,7 @@ def test_the_instant_ngp_dialect(monkeypatch, tmp_path):
         "skipped": {"missing_image": ["images/03.jpg", "images/07.jpg"]},
         "counts": {"depth_missing": 12, "reordered": 1},
         "overlap_source": "frustum",
+        "examples": {"missing_image": "images/03.jpg: there is no file my capture/images/03.jpg"},
     }
     assert scene.metadata["frames"][3]["sharpness"] == 23.0
     for name, frame in zip(scene.names, rendered(), strict=True):

@@ -287,6 +287,10 @@ def test_values_without_scenes_or_without_numbers_are_refused():
         bootstrap_interval(np.array([0, np.nan]), ["a", "b"], rng())
 
 
-def test_the_full_simulation_is_asked_for_by_name():
-    result = subprocess.run([sys.executable, "-m", "src.results.statistics"], capture_output=True, text=True)
-    assert result.returncode != 0 and "--simulate" in result.stderr
+def test_the_full_simulation_takes_no_words_and_the_old_name_says_the_new_one():
+    for words, said in (
+        (["src.results.simulate", "x"], "simulate"),
+        (["src.statistics"], "python -m src.results.simulate"),
+    ):
+        result = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
+        assert result.returncode != 0 and said in result.stderr
