@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.config import Config, load_config
-from src.experiments.comparisons import against_reference, control_of, gather, generalisation, ranks, reference_of
+from src.experiments.comparisons import Verdicts, control_of, gather, generalisation, judge, reference_of
 from src.experiments.result import (
     METRIC,
     REPORTS,
@@ -30,26 +30,23 @@ from src.page.templates import fill_template
 from src.page.tradeoffs import COSTS, costs, pareto_charts, timed_alike
 from src.page.verdict import CONTROL, cautions, difference_words
 from src.reproducible.files import fresh_folder, write_json
-from src.results.statistics import Comparison, mean_and_spread
-from src.results.tables import METRIC_TITLES, column, select_rows, write_rows
+from src.results.tables import METRIC_TITLES, images, select_rows, summarise_scenes, write_rows
 from src.run import Words, mistakes_explained
 
 COMPARISON = REPORTS / "comparison"
 LIMITS = ("difference", "low", "high")
-NUMBERS = ("mean", "std", "n", "scenes", "seeds", *LIMITS, "p_holm", "rank_best", "rank_worst")
+NUMBERS = ("mean", "std", "n", "images", "scenes", "seeds", *LIMITS, "p_holm", "rank_best", "rank_worst")
 
 
 @dataclass(frozen=True)
 class Table:
-    """results: comparable ones; refused: name -> what differs; reference: what differences are taken from; differences:
-    metric -> name -> comparison with the reference; controlled: name -> comparison with constant features, if there;
-    confidence: of the intervals."""
+    """results: comparable ones; refused: name -> what differs; reference: what differences are taken from; verdicts: on
+    differences from it and from constant features, if there; confidence: of the intervals."""
 
     results: list[ExperimentResult]
     refused: dict[str, list[str]]
     reference: ExperimentResult
-    differences: dict[str, dict[str, Comparison]]
-    controlled: dict[str, Comparison]
+    verdicts: Verdicts
     confidence: float
 
     @property
@@ -85,30 +82,29 @@ def tabulate(results: list[ExperimentResult], config: Config) -> Table:
     refused = {each.name: words for each in results if (words := protocol_differences(results[0], each))}
     kept = [each for each in results if each.name not in refused]
     reference = reference_of(kept) or kept[0]
-    bootstrap, control = config.eval.bootstrap, control_of(kept)
-    settings = bootstrap.resamples, bootstrap.confidence, config.seed
-    differences = {metric: against_reference(kept, *settings, metric, reference) for metric in METRIC_TITLES}
-    controlled = against_reference(kept, *settings, reference=control) if control and control is not reference else {}
-    return Table(kept, refused, reference, differences, controlled, bootstrap.confidence)
+    priors, confidence, control = config.dataset.seed_sd, config.eval.confidence, control_of(kept)
+    verdicts = judge(kept, reference, control, priors, confidence, tuple(METRIC_TITLES))
+    return Table(kept, refused, reference, verdicts, confidence)
 
 
 def score_rows(table: Table) -> list[dict]:
-    """A row per result and metric: mean, std and n over targets (several seeds are averaged first), difference from the
-    reference, its limits, p after Holm's correction, of the metric that decides the best and worst rank left open among
-    three or more, verdict. What was not measured has no numbers."""
-    rows, ranked = [], ranks(table.results)
+    """A row per result and metric: mean and std over scenes, which weigh the same, n of targets (several seeds are
+    averaged first), difference from the reference, its limits, p after Holm's correction, of the metric that ranks the
+    best and worst rank left open among three or more, verdict. What was not measured has no numbers."""
+    rows, ranked = [], table.verdicts.ranks
     for each in table.results:
+        aligned = select_rows(each.rows, alignment="aligned")
+        measured = summarise_scenes(aligned)
         for metric in METRIC_TITLES:
-            values, scenes = column(select_rows(each.rows, alignment="aligned"), metric)
             row = {
                 "run": each.name,
                 "backbone": each.label,
                 "weights": each.about["backbone"]["weights"],
                 "metric": metric,
             } | dict.fromkeys(NUMBERS)
-            if values:
-                row |= mean_and_spread(values) | {"scenes": len(set(scenes)), "seeds": len(each.runs)}
-            if compared := table.differences[metric].get(each.name):
+            if metric in measured:
+                row |= measured[metric] | {"images": images(aligned), "seeds": len(each.runs)}
+            if compared := table.verdicts.differences[metric].get(each.name):
                 interval = compared.interval
                 row |= {
                     "difference": interval.mean,
@@ -118,18 +114,8 @@ def score_rows(table: Table) -> list[dict]:
                 }
             if metric == METRIC and each.name in ranked:
                 row["rank_best"], row["rank_worst"] = ranked[each.name]
-            judged = compared and compared.interval.low is not None
-            row["verdict"] = (
-                "reference"
-                if values and each is table.reference
-                else NOT_MEASURED
-                if not compared
-                else "too few scenes"
-                if not judged
-                else "distinguishable"
-                if compared.distinguishable
-                else "not distinguishable"
-            )
+            itself = metric in measured and each is table.reference
+            row["verdict"] = "reference" if itself else compared.verdict if compared else NOT_MEASURED
             rows.append(row)
     return rows
 
@@ -158,7 +144,7 @@ def board(table: Table, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
         "M parameters",
         "MB",
     ]
-    cells, ranked, others = [], ranks(table.results), table.costs_unlike
+    cells, ranked, others = [], table.verdicts.ranks, table.costs_unlike
     for each in table.results:
         own = {row["metric"]: row for row in rows if row["run"] == each.name}
         price, note = costs(each), bracketed(others.get(each.name, []))
@@ -187,16 +173,16 @@ def markdown(head: list[str], cells: list[list[str]]) -> str:
 
 def sentences(table: Table) -> list[str]:
     """What the table says, a sentence per result, and what a reader must know of it before quoting it."""
-    compared = table.differences[METRIC]
+    compared = table.verdicts.differences[METRIC]
     words = [
         f"{each.name}: {difference_words(each.label, table.reference.label, compared[each.name])}"
         for each in table.results
         if each.name in compared
     ]
     words += [
-        f"{each.name}: {difference_words(each.label, CONTROL, table.controlled[each.name])}"
+        f"{each.name}: {difference_words(each.label, CONTROL, table.verdicts.controlled[each.name])}"
         for each in table.results
-        if each.name in table.controlled and each is not table.reference
+        if each.name in table.verdicts.controlled and each is not table.reference
     ]
     words += [f"{each.name}: {caution}" for each in table.results for caution in cautions(each, compared=True)]
     return words + [
@@ -207,7 +193,7 @@ def sentences(table: Table) -> list[str]:
 def drawings(table: Table) -> dict[str, str]:
     """SVG by file name; only what can be drawn."""
     drawn = {}
-    found = table.differences[METRIC]
+    found = table.verdicts.differences[METRIC]
     if found:
         intervals = {name: each.interval for name, each in found.items()}
         title = f"masked PSNR minus that of {table.reference.name} (dB)"

@@ -124,6 +124,7 @@ class Dataset:
     train_category: str | None = MISSING
     test_category: str | None = MISSING
     episodes: Episodes = MISSING
+    seed_sd: dict[str, dict[str, float]] = MISSING
 
     def __post_init__(self):
         require(len(self.resolution) == 2, f"resolution is {self.resolution}; it must be [width, height].")
@@ -133,6 +134,12 @@ class Dataset:
                 f"resolution {self.resolution} (a key of the chosen datasets block) is not divisible: each side "
                 f"must be a multiple of the geometry network's patch size {PATCH}, for example "
                 f"{max(1, round(side / PATCH)) * PATCH} instead of {side}.",
+            )
+        for metric, found in self.seed_sd.items():
+            require(
+                found.keys() == {"own", "shared"} and min(found.values()) >= 0,
+                f"seed_sd.{metric} (of the chosen datasets block) is {found}; it must be {{own: ..., shared: ...}}, two "
+                "standard deviations that are not negative.",
             )
 
 
@@ -377,16 +384,6 @@ class Loss:
 
 
 @dataclass
-class Bootstrap:
-    resamples: int = MISSING
-    confidence: float = MISSING
-
-    def __post_init__(self):
-        require(self.resamples >= 100, f"eval.bootstrap.resamples is {self.resamples}; use at least 100.")
-        require(0.5 < self.confidence < 1, f"eval.bootstrap.confidence is {self.confidence}; use 0.9 or 0.95.")
-
-
-@dataclass
 class Eval:
     masks: str = MISSING
     lpips: Any = MISSING  # none, a trunk or a list of them; afterwards a list
@@ -394,7 +391,7 @@ class Eval:
     lpips_as_trained: bool = MISSING
     fscore_tau: list[float] = MISSING
     num_plys: int = MISSING
-    bootstrap: Bootstrap = MISSING
+    confidence: float = MISSING
 
     def __post_init__(self):
         require_choice("eval.masks", self.masks, MASKS)
@@ -408,6 +405,7 @@ class Eval:
         for tau in self.fscore_tau:
             require_positive("eval.fscore_tau", tau)
         require(self.num_plys >= 0, f"eval.num_plys is {self.num_plys}; it must not be negative.")
+        require(0.5 < self.confidence < 1, f"eval.confidence is {self.confidence}; use 0.9 or 0.95.")
 
 
 @dataclass

@@ -10,12 +10,13 @@ which shows other experiments and timings too
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from src.config import Config
-from src.experiments.comparisons import against_reference, control_of, gather
+from src.experiments.comparisons import control_of, gather, judge, reference_of, scores_and_spread
 from src.experiments.dvc_cache import second_experiment
 from src.experiments.publish import (
     against_baselines,
@@ -24,9 +25,10 @@ from src.experiments.publish import (
     headline_metrics,
     intervals_by_bin,
     score_interval,
+    weigh_scenes,
     write_plots,
 )
-from src.experiments.result import METRIC, REPORTS, write_result
+from src.experiments.result import METRIC, REPORTS, protocol_differences, write_result
 from src.page.findings import Experiments, Findings, Origin, Pictures, Scores
 from src.page.page import page
 from src.page.pictures import Chosen, choose, panels, second_renders, strip
@@ -35,7 +37,7 @@ from src.page.viewer import viewer_scenes
 from src.reproducible.files import fresh_folder
 from src.reproducible.seeds import fix_computation
 from src.results.evaluation import read_evaluation
-from src.results.tables import Row, column, select_rows
+from src.results.tables import Row, select_rows
 from src.run import run, stage_times
 from src.scenes.scene import Scene, SceneRecord, read_index
 
@@ -46,14 +48,13 @@ Targets = list[tuple[Chosen, dict[str, np.ndarray]]]  # chosen targets and their
 
 
 def score_findings(summary: dict, rows: list[Row], config: Config) -> Scores:
-    """What was measured of this run, with its intervals."""
-    values, scenes = column(select_rows(rows, method="render", alignment="aligned"), METRIC)
+    """What was measured of this run, with its intervals over scenes; over_baselines needs other experiments too."""
     return Scores(
         summary=summary,
         rows=rows,
-        mean=score_interval(values, scenes, config, "score") if values else None,
+        mean=score_interval(select_rows(rows, method="render"), config.eval.confidence),
         by_bin=intervals_by_bin(rows, config),
-        over_baselines=against_baselines(rows, config),
+        over_baselines={},
     )
 
 
@@ -80,16 +81,18 @@ def gather_findings(
     """What the page shows: this run, read back as it was published, beside the experiments that Git knows."""
     root = os.environ.get("DVC_ROOT", ".")
     results = gather(root)
-    second, control = second_experiment(root, results, RENDERS.as_posix()), control_of(results)
-    settings = config.eval.bootstrap.resamples, config.eval.bootstrap.confidence, config.seed
+    second = second_experiment(root, results, RENDERS.as_posix())
+    priors, confidence, reference = config.dataset.seed_sd, config.eval.confidence, reference_of(results)
+    comparable = [each for each in results if not protocol_differences(results[0], each)]
+    claimed = [each for each in comparable if each is reference or not each.is_mast3r_only]
+    seeds = scores_and_spread(comparable, METRIC, priors)[1]
     licences = {Scene.open(SCENES / each.file).metadata["license"] for each in index.values() if each.split == "test"}
     return Findings(
-        scores=scores,
+        scores=replace(scores, over_baselines=against_baselines(scores.rows, config, seeds)),
         experiments=Experiments(
             results=results,
-            against_reference=against_reference(results, *settings),
-            against_control=against_reference(results, *settings, reference=control) if control else {},
-            confidence=config.eval.bootstrap.confidence,
+            verdicts=judge(claimed, reference, control_of(claimed), priors, confidence),
+            confidence=confidence,
         ),
         pictures=Pictures(
             targets=targets,
@@ -105,7 +108,8 @@ def gather_findings(
 
 def main(config: Config) -> None:
     fix_computation(config.threads)
-    summary, rows = read_evaluation(EVAL)
+    summary, rows, clouds = read_evaluation(EVAL)
+    summary = weigh_scenes(summary, rows, clouds)
     index = {record.id: record for record in read_index(SCENES)}
     scores, record = score_findings(summary, rows, config), experiment_record(config, summary)
     targets = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]

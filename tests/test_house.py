@@ -176,7 +176,7 @@ def test_each_parameter_is_read_by_some_stage():
 
 
 def test_titles_of_plots_name_no_confidence():
-    """They are fixed, eval.bootstrap.confidence is not."""
+    """They are fixed, eval.confidence is not."""
     plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
     titles = [plot["title"] for entry in plots if isinstance(entry, dict) for plot in entry.values()]
     assert titles and not any(re.search(r"\d %.*interval", title) for title in titles)

@@ -25,7 +25,6 @@ MINIATURE = [
     "opt.val_every=2",
     "opt.log_every=1",
     "eval.num_plys=1",
-    "eval.bootstrap.resamples=100",
     "benchmark.resolutions=[64]",
     "benchmark.repeats=3",
     "benchmark.warmup=1",

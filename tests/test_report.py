@@ -89,7 +89,8 @@ def test_headline_numbers_agree_with_the_records(reported):
             assert value == pytest.approx(mean("psnr_masked", **wanted), abs=2e-6)
     for name, value in found["baselines"].items():
         assert value == pytest.approx(mean("psnr_masked", method=name, alignment="aligned"), abs=2e-6)
-    assert (found["targets"], found["scenes"], found["trainable_parameters"]) == (24, 6, 123456)
+    counts = [found[name] for name in ("targets", "images", "scenes", "trainable_parameters")]
+    assert counts == [24, 12, 6, 123456]
     flat = [value for entry in found.values() for value in (entry.values() if isinstance(entry, dict) else [entry])]
     assert len(flat) >= 12 and all(math.isfinite(value) for value in [*flat, *metrics.values()])
     assert not metrics.keys() & found.keys() and "lpips" not in metrics
@@ -102,7 +103,7 @@ def test_one_target_has_no_standard_deviation():
         "cloud": {"aligned": {}},
         "bins": {},
         "categories": {},
-        "counts": {"targets": 1, "scenes": 1},
+        "counts": {"targets": 1, "images": 1, "scenes": 1},
     }
     assert report.headline_metrics(summary) == {"psnr_masked": 20}
     assert "psnr_masked_std" not in report.detailed_metrics(summary, 5, {"sites": {}})
@@ -242,7 +243,7 @@ def test_the_chamfer_distance_has_its_own_number_of_pairs(reported, html):
     clouds = read_rows((reported / "data/eval/cloud.csv").read_text())
     pairs = len(select_rows(clouds, alignment="aligned"))
     assert pairs == 12 and f"Chamfer distance (m), by pair, n = {pairs} " in words_of(html)
-    assert "over 24 target views" in words_of(html)
+    assert "24 renders of 12 different target images" in words_of(html)
 
 
 def test_the_page_lists_the_licences_of_data_and_of_every_experiment_s_weights(html):
@@ -308,10 +309,10 @@ def test_hashes_say_whether_runs_share_recipe_training_scenes_and_seed(tmp_path,
 
 
 def test_a_run_alone_is_reported_without_a_reference_and_without_git(tmp_path):
-    run(tmp_path, "eval.bootstrap.confidence=0.9", scenes_per_family=1, weights="pretrained")
+    run(tmp_path, "eval.confidence=0.9", scenes_per_family=1, weights="pretrained")
     html = (tmp_path / "reports/summary/index.html").read_text("utf8")
     words = words_of(html)
-    assert "several seeds" not in words
+    assert "Rows that name several seeds" not in words
     assert "Brackets are 90 % intervals" in words and "; 90 % intervals" in words and "Bars: 90 % intervals" in words
     assert "there is no run without a backbone to compare it with yet" in words and "not in a Git repository" in words
     assert "dvc exp run -n base -S model.backbone=none" in words

@@ -1,7 +1,7 @@
 """Results of other revisions and experiments, read through Git alone: no checkout, no DVC remote."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -19,10 +19,20 @@ from src.experiments.result import (
     read_revision,
     scored,
 )
-from src.reproducible.seeds import numpy_generator
 from src.reproducible.versions import git_output
-from src.results.statistics import Comparison, compare_paired, rank_intervals
-from src.results.tables import column, groups, select_rows
+from src.results.statistics import (
+    Claim,
+    Comparison,
+    SceneScores,
+    SeedSd,
+    SeedSpread,
+    compare_paired,
+    rank_intervals,
+    scores_of,
+    seed_spread,
+    without_verdict,
+)
+from src.results.tables import HEADLINE, groups, scene_weighted, select_rows
 
 
 def gather(root: str | Path, folder: str | Path = REPORTS) -> list[ExperimentResult]:
@@ -68,61 +78,82 @@ def control_of(results: list[ExperimentResult]) -> ExperimentResult | None:
     )
 
 
-def paired(result: ExperimentResult, reference: ExperimentResult, metric: str) -> np.ndarray | None:
-    """Differences (K, n) in an aligned metric for the K seeds that both were trained with, targets in the order of their
-    names; None where a run has no score of some target, or there is none at all."""
-    keys = sorted(reference.scores(metric))
-    rows = []
-    for seed in sorted(result.runs.keys() & reference.runs.keys()):
-        ours, theirs = (scored(each.runs[seed], metric) for each in (result, reference))
-        if sorted(ours) != keys or sorted(theirs) != keys:
-            return None
-        rows.append([ours[key][metric] - theirs[key][metric] for key in keys])
-    return np.array(rows) if keys and rows else None
+def scene_scores(result: ExperimentResult, metric: str, targets: list[tuple[str, str]]) -> SceneScores | None:
+    """Aligned scores of all trainings of a result on named (episode, target)s; None where one has other targets, or
+    there are none."""
+    runs = {seed: scored(rows, metric) for seed, rows in result.runs.items()}
+    if not targets or any(sorted(run) != targets for run in runs.values()):
+        return None
+    values = np.array([[run[target][metric] for target in targets] for run in runs.values()])
+    return scores_of(values, [result.scores(metric)[target]["scene"] for target in targets], tuple(runs))
 
 
-def scenes_of(result: ExperimentResult, metric: str) -> list[str]:
-    """Scenes of the targets, in the order of `paired`."""
-    found = result.scores(metric)
-    return [found[key]["scene"] for key in sorted(found)]
+def scores_and_spread(
+    results: list[ExperimentResult], metric: str, priors: dict[str, dict[str, float]]
+) -> tuple[dict[str, SceneScores], SeedSpread]:
+    """SceneScores by name, of those with the targets of the first that has any, and what seeds change: pooled over all."""
+    targets = next((sorted(found) for each in results if (found := each.scores(metric))), [])
+    found = {each.name: own for each in results if (own := scene_scores(each, metric, targets))}
+    prior = SeedSd(**priors[metric]) if metric in priors else None
+    return found, seed_spread(list(found.values()), prior)
 
 
-def against_reference(
+@dataclass(frozen=True)
+class Verdicts:
+    """All that is claimed of some results together.
+
+    differences   metric -> name -> comparison with the reference
+    controlled    name -> comparison with the control in METRIC
+    ranks         name -> best and worst rank by METRIC that pairwise tests leave open, among three or more
+    """
+
+    differences: dict[str, dict[str, Comparison]]
+    controlled: dict[str, Comparison]
+    ranks: dict[str, tuple[int, int]]
+
+
+def judge(
     results: list[ExperimentResult],
-    resamples: int,
+    reference: ExperimentResult | None,
+    control: ExperimentResult | None,
+    priors: dict[str, dict[str, float]],
     confidence: float,
-    seed: int,
-    metric: str = METRIC,
-    reference: ExperimentResult | None = None,
-) -> dict[str, Comparison]:
-    """Paired differences in an aligned metric of each comparable result from `reference`, or else from the first
-    MASt3R-only one among them, by name; empty without one, or where a target has no score. The first result decides
-    what is comparable; other MASt3R-only results are not compared unless the reference is given."""
-    comparable = [each for each in results if not protocol_differences(results[0], each)]
-    against = reference or reference_of(results)
-    compared = [each for each in comparable if each is not against and (reference or not each.is_mast3r_only)]
-    if not against:
-        return {}
-    found = {each.name: values for each in compared if (values := paired(each, against, metric)) is not None}
-    if not found:
-        return {}
-    return compare_paired(
-        found, scenes_of(against, metric), numpy_generator(seed, "experiments"), resamples, confidence
-    )
+    metrics: tuple[str, ...] = HEADLINE,
+) -> Verdicts:
+    """Differences of comparable results from a reference and from a control, where there are these.
 
+    Everything that gets a verdict is corrected together: all results in all HEADLINE metrics against the reference, and
+    in the first against the control. Further `metrics` get differences without a verdict. Ranks are corrected among
+    themselves: they hold all at once with 95 %.
 
-def ranks(results: list[ExperimentResult]) -> dict[str, tuple[int, int]]:
-    """Best and worst rank by masked PSNR that the pairwise tests leave open, where three or more results are given; all
-    of them must be comparable with the first. Two without a common seed are left undecided."""
-    scored_ones = [each for each in results if each.scores()]
-    if len(scored_ones) < 3:
-        return {}
-    pairs = {
-        (a.name, b.name): values
-        for a, b in combinations(scored_ones, 2)
-        if (values := paired(a, b, METRIC)) is not None
-    }
-    return rank_intervals(pairs, scenes_of(scored_ones[0], METRIC), np.random.default_rng(0))
+    priors   metric -> what seeds change, where no result has several (datasets.<name>.seed_sd)
+    """
+    measured = {metric: scores_and_spread(results, metric, priors) for metric in dict.fromkeys((*metrics, *HEADLINE))}
+
+    def claims(metric: str, second: ExperimentResult | None) -> dict[str, Claim]:
+        found, spread = measured[metric]
+        if second is None or second.name not in found:
+            return {}
+        return {name: (own, found[second.name], spread) for name, own in found.items() if name != second.name}
+
+    together = {(metric, name): claim for metric in HEADLINE for name, claim in claims(metric, reference).items()}
+    if control is not reference:
+        beside = {
+            name: claim for name, claim in claims(METRIC, control).items() if not reference or name != reference.name
+        }
+        together |= {(None, name): claim for name, claim in beside.items()}
+    tested = compare_paired(together, confidence)
+    differences = {}
+    for metric in measured:
+        if metric in HEADLINE:
+            differences[metric] = {name: each for (of, name), each in tested.items() if of == metric}
+        else:
+            shown = compare_paired(claims(metric, reference), confidence)
+            differences[metric] = {name: without_verdict(each) for name, each in shown.items()}
+    found, spread = measured[METRIC]
+    pairs = {(a, b): (found[a], found[b], spread) for a, b in combinations(found, 2)} if len(found) > 2 else {}
+    controlled = {name: each for (of, name), each in tested.items() if of is None}
+    return Verdicts(differences, controlled, rank_intervals(pairs))
 
 
 def generalisation(results: list[ExperimentResult], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:
@@ -145,7 +176,7 @@ def generalisation(results: list[ExperimentResult], metric: str = METRIC) -> dic
 
 
 def family_means(result: ExperimentResult, metric: str) -> dict[str, float]:
-    """Mean aligned score by family of scenes."""
+    """Mean aligned score by family of scenes, each scene with the same weight."""
     rows = select_rows(result.rows, alignment="aligned")
-    scores = {family: column(select_rows(rows, category=family), metric)[0] for family in groups(rows, "category")}
-    return {family: float(np.mean(values)) for family, values in scores.items() if values}
+    means = {family: scene_weighted(select_rows(rows, category=family), metric) for family in groups(rows, "category")}
+    return {family: mean for family, mean in means.items() if mean is not None}

@@ -5,13 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.config import Config
-from src.experiments.result import METRIC
+from src.experiments.result import METRIC, scored
 from src.reproducible.files import read_json
 from src.reproducible.hashes import file_hash, params_hash
-from src.reproducible.seeds import numpy_generator
 from src.reproducible.versions import versions
-from src.results.statistics import Comparison, Interval, bootstrap_interval, compare_paired
-from src.results.tables import BASELINES, METHODS, METRIC_TITLES, Row, column, groups, select_rows, write_rows
+from src.results.statistics import Comparison, Interval, SceneScores, SeedSpread, compare_paired, measured, scores_of
+from src.results.tables import (
+    ALIGNMENTS,
+    BASELINES,
+    METHODS,
+    METRIC_TITLES,
+    Row,
+    column,
+    groups,
+    images,
+    present_scores,
+    scene_weighted,
+    select_rows,
+    summarise_scenes,
+    write_rows,
+)
 
 SCENES, MODEL, TRAIN = Path("data/scenes"), Path("data/model"), Path("data/train")
 # keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
@@ -69,7 +82,7 @@ def experiment_record(config: Config, summary: dict) -> dict:
     category = config.dataset.train_category
     recipe = (
         config.data,
-        replace(config.dataset, train_category=None),
+        replace(config.dataset, train_category=None, seed_sd={}),
         model,
         config.geometries[model.geometry],
         config.opt,
@@ -96,22 +109,53 @@ def experiment_record(config: Config, summary: dict) -> dict:
     }
 
 
+def weigh_scenes(summary: dict, rows: list[Row], clouds: list[Row]) -> dict:
+    """data/eval/summary.json with means over scenes that weigh the same, as intervals and differences have them, in place
+    of means over targets; scores of Splatt3R's definitions stay pooled as published. counts gets the number of different
+    target images."""
+
+    def by_method(own: list[Row], found: dict) -> dict:
+        return {
+            method: {
+                alignment: found[method][alignment]
+                | {
+                    metric: entry
+                    for metric, entry in summarise_scenes(select_rows(own, method=method, alignment=alignment)).items()
+                    if "splatt3r" not in metric
+                }
+                for alignment in ALIGNMENTS
+            }
+            for method in METHODS
+        }
+
+    return summary | {
+        "methods": by_method(rows, summary["methods"]),
+        "bins": {name: by_method(select_rows(rows, bin=name), each) for name, each in summary["bins"].items()},
+        "categories": {
+            name: by_method(select_rows(rows, category=name), each) for name, each in summary["categories"].items()
+        },
+        "cloud": {alignment: summarise_scenes(select_rows(clouds, alignment=alignment)) for alignment in ALIGNMENTS},
+        "counts": summary["counts"] | {"images": images(rows)},
+    }
+
+
 def rounded(value: float) -> float:
     return round(value, 6)
 
 
 def headline_metrics(summary: dict) -> dict:
-    """reports/metrics.json, the few numbers that `dvc exp show` has room for: means over targets, aligned; absent ones
-    are left out. The other numbers are those of `detailed_metrics`."""
+    """reports/metrics.json, the few numbers that `dvc exp show` has room for: means over scenes that weigh the same,
+    aligned; absent ones are left out. The other numbers are those of `detailed_metrics`."""
     aligned, cloud = summary["methods"]["render"]["aligned"], summary["cloud"]["aligned"]
     metrics = {name: rounded(aligned[name]["mean"]) for name in METRIC_TITLES if name in aligned}
     return metrics | {name: rounded(cloud[name]["mean"]) for name in ("chamfer", "scale_error") if name in cloud}
 
 
 def detailed_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
-    """reports/details.json: means over targets, aligned unless named raw (Splatt3R's own score is never aligned); absent
-    ones are left out.
+    """reports/details.json: means over scenes that weigh the same, aligned unless named raw (Splatt3R's own score is never
+    aligned, and pooled as published); absent ones are left out.
 
+    summary     of `weigh_scenes`
     parameters  how many were trained
     fusion      of data/model/record.json, where there is an adapter: its parameters, and per site what it came to do
     """
@@ -128,7 +172,8 @@ def detailed_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
     for heading in ("bins", "categories"):
         entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
         found[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
-    found |= {name: summary["counts"][name] for name in ("targets", "scenes")} | {"trainable_parameters": parameters}
+    found |= {name: summary["counts"][name] for name in ("targets", "images", "scenes")}
+    found["trainable_parameters"] = parameters
     if fusion["sites"]:
         found["fusion"] = {"parameters": fusion["parameters"]} | {
             f"{name}_{site}": rounded(value) for site, sizes in fusion["sites"].items() for name, value in sizes.items()
@@ -148,56 +193,46 @@ def published_curves(folder: Path, model: str) -> list[str]:
 
 
 def wide_table(groups_of: dict[str, list[Row]], heading: str, model: str) -> list[Row]:
-    """Mean aligned masked PSNR, a row per group and a column per method, with the number of targets and the model."""
+    """Mean aligned masked PSNR over scenes that weigh the same, a row per group and a column per method, with the number
+    of targets and the model."""
     table = []
     for name, rows in groups_of.items():
-        values = {
-            method: column(select_rows(rows, method=method, alignment="aligned"), METRIC)[0] for method in METHODS
-        }
-        means = {method: sum(scores) / len(scores) if scores else None for method, scores in values.items()}
-        table.append({heading: name} | means | {"n": len(values["render"]), "model": model})
+        aligned = {method: select_rows(rows, method=method, alignment="aligned") for method in METHODS}
+        means = {method: scene_weighted(own, METRIC) for method, own in aligned.items()}
+        table.append({heading: name} | means | {"n": len(present_scores(aligned["render"], METRIC)), "model": model})
     return table
 
 
 def intervals_by_bin(rows: list[Row], config: Config) -> dict[str, dict[str, Interval | None]]:
     """Overlap bin -> method -> interval of the mean aligned masked PSNR."""
-    found = {}
-    for name in groups(rows, "bin"):
-        found[name] = {}
-        for method in METHODS:
-            values, scenes = column(select_rows(rows, bin=name, method=method, alignment="aligned"), METRIC)
-            found[name][method] = score_interval(values, scenes, config, name, method) if values else None
-    return found
-
-
-def score_interval(values: list[float], scenes: list[str], config: Config, *purpose: str) -> Interval:
-    settings = config.eval.bootstrap
-    rng = numpy_generator(config.seed, "interval", *purpose)
-    return bootstrap_interval(values, scenes, rng, settings.resamples, settings.confidence)
-
-
-def against_baselines(rows: list[Row], config: Config) -> dict[str, Comparison]:
-    """This run's renders minus each baseline that needs no training, paired by target."""
-    tables = {
-        method: {
-            (row["episode"], row["target"]): row
-            for row in select_rows(rows, method=method, alignment="aligned")
-            if row[METRIC] is not None
+    return {
+        name: {
+            method: score_interval(select_rows(rows, bin=name, method=method), config.eval.confidence)
+            for method in METHODS
         }
-        for method in METHODS
+        for name in groups(rows, "bin")
     }
+
+
+def score_interval(rows: list[Row], confidence: float) -> Interval | None:
+    """Interval over scenes of the mean aligned masked PSNR; None without scores."""
+    values, scenes = column(select_rows(rows, alignment="aligned"), METRIC)
+    return measured(scores_of(values, scenes, ()), None, SeedSpread(None, None), confidence)[0] if values else None
+
+
+def against_baselines(rows: list[Row], config: Config, spread: SeedSpread) -> dict[str, Comparison]:
+    """This run's renders minus each baseline that needs no training, paired by target; spread: of the run's seed."""
+    tables = {method: scored(select_rows(rows, method=method), METRIC) for method in METHODS}
     keys = sorted(tables["render"])
     if not keys:
         return {}
-    gains = {name: [tables["render"][key][METRIC] - tables[name][key][METRIC] for key in keys] for name in BASELINES}
-    settings = config.eval.bootstrap
-    return compare_paired(
-        gains,
-        [tables["render"][key]["scene"] for key in keys],
-        numpy_generator(config.seed, "floors"),
-        settings.resamples,
-        settings.confidence,
-    )
+    scenes = [tables["render"][key]["scene"] for key in keys]
+
+    def of(method: str, *seeds: int) -> SceneScores:
+        return scores_of([tables[method][key][METRIC] for key in keys], scenes, seeds)
+
+    render = of("render", config.seed)
+    return compare_paired({name: (render, of(name), spread) for name in BASELINES}, config.eval.confidence)
 
 
 def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interval | None]], model: str) -> list[str]:

@@ -9,11 +9,11 @@ import numpy as np
 
 from src.reproducible.files import write_json
 from src.reproducible.versions import git_output
-from src.results.tables import Row, metrics_of, read_rows, select_rows, write_rows
+from src.results.tables import HEADLINE, Row, metrics_of, read_rows, select_rows, write_rows
 
 REPORTS = Path("reports")
 
-METRIC = "psnr_masked"  # what backbones are compared by, with aligned scale
+METRIC = HEADLINE[0]  # what experiments are ranked by, with aligned scale
 
 EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE = "experiment.json", "records.csv", "benchmark.json"  # there
 METRICS_FILE, DETAILS_FILE = "metrics.json", "details.json"
@@ -176,9 +176,7 @@ def protocol_differences(first: ExperimentResult, second: ExperimentResult, free
     """What was not held still between two results, `free` settings apart, in words; empty when their scores may be
     compared."""
     ours, theirs = (flat(each.about["protocol"]) for each in (first, second))
-    ignored, words = set(free), []
-    if first.runs.keys() & second.runs.keys():  # which are what is compared
-        ignored.add("seed")
+    ignored, words = {*free, "seed"}, []  # what another seed changes is for the statistics to say
     for key in sorted((ours.keys() | theirs.keys()) - ignored):
         here, there = ours.get(key), theirs.get(key)
         if here != there:

@@ -182,15 +182,16 @@ def bar_chart(rows: dict[str, dict[str, Spread]], label: str, description: str) 
 
 
 def forest_chart(intervals: dict[str, Interval], label: str, description: str) -> str:
-    """Differences with intervals around a line at zero."""
+    """Differences with intervals around a line at zero; hollow and dashed where an interval is over scenes only."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 0.95 + 0.34 * len(intervals)))
         axes.axvline(0, color=MUTED, lw=1)
         for place, interval in enumerate(intervals.values()):
+            hollow = interval.source is None
             if interval.low is not None:
-                ends = [interval.low, interval.high]
-                axes.plot(ends, [-place, -place], color=ACCENT, lw=2, solid_capstyle="round")
-            axes.plot([interval.mean], [-place], "o", color=ACCENT, ms=6)
+                line = {"lw": 1.2, "dashes": (4, 2)} if hollow else {"lw": 2, "solid_capstyle": "round"}
+                axes.plot([interval.low, interval.high], [-place, -place], color=ACCENT, **line)
+            axes.plot([interval.mean], [-place], "o", color=ACCENT, ms=6, fillstyle="none" if hollow else "full")
         axes.set_yticks([-place for place in range(len(intervals))], list(intervals))
         axes.set_ylim(0.6 - len(intervals), 0.6)
         axes.grid(axis="y", visible=False)

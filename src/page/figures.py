@@ -149,5 +149,5 @@ def differences_chart(experiments: Experiments, over_baselines: dict[str, Compar
     return {
         "svg": charts.forest_chart(intervals, title, f"{current.label}: {title}"),
         "caption": f"Paired differences; {experiments.level} intervals over scenes, where there are enough, and over "
-        f"seeds, where there are several. {run_names(shown)}",
+        f"seeds; hollow: over scenes only. {run_names(shown)}",
     }

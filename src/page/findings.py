@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.experiments.result import ExperimentResult, protocol_differences
+from src.experiments.comparisons import Verdicts
+from src.experiments.result import METRIC, ExperimentResult, protocol_differences
 from src.page.numbers import level_words
 from src.page.pictures import Chosen, SecondRenders
 from src.page.viewer import ViewerScene
@@ -35,16 +36,24 @@ class Scores:
 class Experiments:
     """This run beside others.
 
-    results            this run first
-    against_reference  results against the MASt3R-only one, by name
-    against_control    results against constant features, by name; empty where no such result is there
-    confidence         of all intervals, eval.bootstrap.confidence
+    results     this run first
+    verdicts    on results against the MASt3R-only one and against constant features, where these are there
+    confidence  of all intervals, eval.confidence
     """
 
     results: list[ExperimentResult]
-    against_reference: dict[str, Comparison]
-    against_control: dict[str, Comparison]
+    verdicts: Verdicts
     confidence: float
+
+    @property
+    def against_reference(self) -> dict[str, Comparison]:
+        """Results against the MASt3R-only one in masked PSNR, by name."""
+        return self.verdicts.differences[METRIC]
+
+    @property
+    def against_control(self) -> dict[str, Comparison]:
+        """Results against constant features in masked PSNR, by name."""
+        return self.verdicts.controlled
 
     @property
     def current(self) -> ExperimentResult:

@@ -24,17 +24,15 @@ from src.page.verdict import (
     power_words,
 )
 from src.page.viewer import viewer_library, viewer_payload
-from src.results.statistics import MIN_SCENES
-from src.results.tables import METRIC_TITLES
-
-KEY_METRICS = ("psnr_masked", "ssim_masked", "lpips_masked")  # large, at the top
+from src.results.errors import MIN_SCENES
+from src.results.tables import HEADLINE, METRIC_TITLES
 
 
 def brackets(experiments: Experiments) -> str:
-    """What the intervals at the top of the page are: 95 % intervals over scenes. Those over seeds name how many."""
+    """What the intervals at the top of the page are."""
     shown = [*experiments.against_reference.values(), experiments.against_control.get(experiments.current.name)]
-    seeds = any(each and each.interval.low is not None and each.interval.seeds > 1 for each in shown)
-    return f"{experiments.level} intervals over scenes" + (", and over seeds where these are named" if seeds else "")
+    seeds = any(each and each.interval.low is not None and each.interval.source for each in shown)
+    return f"{experiments.level} intervals over scenes" + (", those of differences over seeds too" if seeds else "")
 
 
 def unmeasured(findings: Findings) -> dict[str, str]:
@@ -58,7 +56,7 @@ def unmeasured(findings: Findings) -> dict[str, str]:
 def key_figures(summary: dict) -> list[tuple[str, str]]:
     """Names and values of the numbers at the top of the page."""
     scores, cloud = summary["methods"]["render"]["aligned"], summary["cloud"]["aligned"]
-    figures = [(METRIC_TITLES[name], plus_minus(scores[name], name)) for name in KEY_METRICS if name in scores]
+    figures = [(METRIC_TITLES[name], plus_minus(scores[name], name)) for name in HEADLINE if name in scores]
     if "chamfer" in cloud:
         title = f"Chamfer distance (m), by pair, n = {cloud['chamfer']['n']}"
         figures.append((title, plus_minus(cloud["chamfer"], "chamfer")))

@@ -1,12 +1,11 @@
 """Tables of the page: head and rows of words."""
 
-from src.experiments.comparisons import ranks
 from src.experiments.result import METRIC, protocol_differences
 from src.page.findings import Experiments
 from src.page.numbers import NOT_MEASURED, plus_minus, rank_words, with_limits
 from src.page.speed import fps_and_memory
 from src.page.verdict import BASELINE_NAMES
-from src.results.tables import ALIGNMENTS, BASELINES, BINS, METHODS, select_rows, summarise
+from src.results.tables import ALIGNMENTS, BASELINES, BINS, METHODS, select_rows, summarise_scenes
 
 METHOD_NAMES = {"render": "this model's renders"} | BASELINE_NAMES
 BOARD_METRICS = ("psnr", "ssim", "lpips")  # masked, of the leaderboard
@@ -35,7 +34,7 @@ def board_scores(scores: dict) -> dict[str, str]:
 def leaderboard(experiments: Experiments) -> list[dict]:
     """A row per result: run, backbone, detail, psnr, ssim, lpips, fps, memory, difference, rank, refused."""
     current = experiments.current
-    ranked, rows = ranks(experiments.comparable), []
+    ranked, rows = experiments.verdicts.ranks, []
     for each in experiments.results:
         refused = protocol_differences(current, each)
         compared = experiments.against_reference.get(each.name)
@@ -53,7 +52,7 @@ def leaderboard(experiments: Experiments) -> list[dict]:
                 "fps": fps,
                 "memory": memory,
             }
-            | board_scores(summarise(select_rows(each.rows, alignment="aligned")))
+            | board_scores(summarise_scenes(select_rows(each.rows, alignment="aligned")))
         )
     return rows
 

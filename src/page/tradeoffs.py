@@ -3,8 +3,7 @@
 from src.experiments.result import METRIC, ExperimentResult
 from src.page import charts
 from src.page.speed import at_resolution, timings, unlike
-from src.results.statistics import mean_and_spread
-from src.results.tables import METRIC_TITLES, column, select_rows
+from src.results.tables import METRIC_TITLES, scene_weighted, select_rows
 
 COSTS = {
     "milliseconds": "milliseconds per pair, median",
@@ -46,8 +45,8 @@ def pareto_charts(results: list[ExperimentResult]) -> dict[str, str]:
     """cost -> SVG of quality against it, for two or more results measured alike."""
     prices, quality = {}, {}
     for each in timed_alike(results)[0]:
-        if values := column(select_rows(each.rows, alignment="aligned"), METRIC)[0]:
-            prices[each.name], quality[each.name] = costs(each), mean_and_spread(values)["mean"]
+        if (mean := scene_weighted(select_rows(each.rows, alignment="aligned"), METRIC)) is not None:
+            prices[each.name], quality[each.name] = costs(each), mean
     if len(quality) < 2:
         return {}
     drawn = {}

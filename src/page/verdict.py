@@ -2,7 +2,18 @@
 
 from src.experiments.result import ExperimentResult
 from src.page.numbers import listed, number, with_limits
-from src.results.statistics import ALPHA, MIN_SCENES, Comparison, Interval
+from src.results.errors import ALPHA, MIN_SCENES
+from src.results.statistics import (
+    DISTINGUISHABLE,
+    NO_VERDICT,
+    NOT_DISTINGUISHABLE,
+    POOLED,
+    PRIOR,
+    TOO_FEW_SCENES,
+    UNDECIDABLE,
+    Comparison,
+    Interval,
+)
 
 BASELINE_NAMES = {
     "copy_nearest": "nearest context image copied",
@@ -13,25 +24,45 @@ REFERENCE, CONTROL = "MASt3R only", "constant features"  # what the other experi
 
 
 def interval_words(interval: Interval, sign: bool = False) -> str:
-    """+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes, 3 seeds"""
+    """+0.04 dB [−0.09, +0.17], n = 96 in 12 scenes"""
     words = with_limits(interval.mean, interval.low, interval.high, sign=sign, unit="dB")
-    scenes = f"{interval.scenes} scene{'' if interval.scenes == 1 else 's'}"
-    seeds = f", {interval.seeds} seeds" if interval.seeds > 1 else ""
-    return f"{words}, n = {interval.n} in {scenes}{seeds}"
+    return f"{words}, n = {interval.n} in {interval.scenes} scene{'' if interval.scenes == 1 else 's'}"
+
+
+def seed_counts(interval: Interval) -> str:
+    """3 seeds, or 3 seeds against 1"""
+    counts = list(dict.fromkeys(interval.seeds))  # one number where both sides have as many
+    return f"{counts[0]} seed{'' if counts[0] == 1 else 's'}" + "".join(f" against {count}" for count in counts[1:])
+
+
+def seed_words(interval: Interval) -> str:
+    """How many seeds, and where these do not tell what others would change, what does."""
+    words = seed_counts(interval)
+    if interval.low is None:
+        return words
+    if interval.source is None:
+        return f"{words}, over scenes only"
+    if interval.source == PRIOR:
+        return f"{words}, what others would change as measured before"
+    once = set(interval.seeds) == {1}
+    return f"{words}, what others would change as in the other experiments" if once else words
 
 
 def difference_words(label: str, other: str, comparison: Comparison) -> str:
-    """One experiment against another, as a sentence."""
-    interval = comparison.interval
-    words = interval_words(interval, sign=True) + (", 1 seed" if interval.seeds == 1 else "")
-    if interval.low is None:
-        return (
-            f"{label} differs from {other} by {words}: fewer than {MIN_SCENES} scenes cannot tell whether that is "
-            "more than chance."
-        )
-    if not comparison.distinguishable:
+    """One experiment against another, as a sentence: the comparison's verdict and no more."""
+    interval, verdict = comparison.interval, comparison.verdict
+    words = f"{interval_words(interval, sign=True)}, {seed_words(interval)}"
+    if verdict == DISTINGUISHABLE:
+        return f"{label} is {'better' if interval.mean > 0 else 'worse'} than {other}: {words}."
+    if verdict == NOT_DISTINGUISHABLE:
         return f"{label} is not distinguishable from {other}: {words}."
-    return f"{label} is {'better' if interval.mean > 0 else 'worse'} than {other}: {words}."
+    trainings = "one training each" if set(interval.seeds) == {1} else "so few trainings"
+    reason = {
+        TOO_FEW_SCENES: f"fewer than {MIN_SCENES} scenes cannot tell whether that is more than chance",
+        UNDECIDABLE: f"not decidable from {trainings}, since nothing says what other seeds would change",
+        NO_VERDICT: "no verdict is given in this metric",
+    }[verdict]
+    return f"{label} differs from {other} by {words}: {reason}."
 
 
 def headline(current: ExperimentResult, score: Interval | None, comparison: Comparison | None) -> str:
@@ -53,33 +84,25 @@ def control_words(label: str, comparison: Comparison | None) -> str | None:
 
 
 def power_words(comparison: Comparison) -> str | None:
-    """What the test set could have shown, and what no test set can; None when it has too few scenes for an interval."""
-    scenes, seeds, found = comparison.interval.scenes, comparison.interval.seeds, comparison.detectable
-    if scenes < MIN_SCENES:
+    """What the test set could have shown, and what no test set can; None where nothing is claimed."""
+    interval, found, tenth = comparison.interval, comparison.detectable, comparison.scenes_for_tenth
+    if found is None:
         return None
-    several = [
-        f"{count} {what}" for count, what in ((seeds, "seeds"), (comparison.arms, "compared experiments")) if count > 1
-    ]
-    could = (
-        "no true difference, however large, could be called one"
-        if found is None
-        else f"a true difference of {number(found, 2 if found >= 0.1 else 3)} dB would be found about four times out of "
-        "five"
-    )
-    tenth = (
-        f"finding 0.1 dB would take {comparison.scenes_for_tenth} scenes"
-        if comparison.scenes_for_tenth
+    claims = [f"{comparison.claims} claims"] if comparison.claims > 1 else []
+    needed = (
+        f"finding 0.1 dB would take {tenth} scenes"
+        if tenth
         else "with these seeds no number of scenes is sure to find 0.1 dB"
     )
-    once = (
-        "The two were trained once: what another seed would change is in none of these numbers."
-        if seeds == 1
-        else f"The two were trained with the same {seeds} seeds: what other ones would change is in these numbers."
-    )
+    others = {
+        PRIOR: "What other seeds would change is taken from earlier measurements (datasets.<name>.seed_sd)",
+        POOLED: "What other seeds would change is estimated from all experiments here that have several",
+    }[interval.source]
     return (
-        f"With these {listed([f'{scenes} scenes', *several])} {could}; {tenth}. Test over "
-        f"scenes{'' if seeds == 1 else ' and seeds'}: p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's "
-        f"correction (called different below {ALPHA}). {once}"
+        f"With these {listed([f'{interval.scenes} scenes', seed_counts(interval), *claims])} a "
+        f"true difference of {number(found, 2 if found >= 0.1 else 3)} dB would be found about four times out of five; "
+        f"{needed}. Test over scenes and seeds: p = {comparison.p:.3g}, {comparison.p_holm:.3g} after Holm's "
+        f"correction (called different below {ALPHA}). {others}."
     )
 
 
@@ -89,8 +112,10 @@ def baseline_words(compared: dict[str, Comparison]) -> str:
     for name, comparison in compared.items():
         interval = comparison.interval
         difference = with_limits(interval.mean, interval.low, interval.high, sign=True, unit="dB")
-        unsure = interval.low is not None and not comparison.distinguishable
-        parts.append(f"{difference} against {BASELINE_NAMES[name]}{', not distinguishable' if unsure else ''}")
+        word = {NOT_DISTINGUISHABLE: ", not distinguishable", UNDECIDABLE: ", over scenes only"}.get(
+            comparison.verdict, ""
+        )
+        parts.append(f"{difference} against {BASELINE_NAMES[name]}{word}")
     return "Against baselines that need no training, measured in the same run: " + "; ".join(parts) + "."
 
 

@@ -19,7 +19,9 @@ def write_evaluation(folder: str | Path, summary: dict[str, object], rows: list[
         write_json(fresh / SUMMARY_FILE, summary)
 
 
-def read_evaluation(folder: str | Path) -> tuple[dict[str, Any], list[Row]]:
-    """The summary, and the rows of records.csv."""
+def read_evaluation(folder: str | Path) -> tuple[dict[str, Any], list[Row], list[Row]]:
+    """The summary, the rows of records.csv, and those of cloud.csv, none where it is absent."""
     folder = Path(folder)
-    return read_json(folder / SUMMARY_FILE), read_rows((folder / SCORES_FILE).read_text("utf8"))
+    scores, clouds = folder / SCORES_FILE, folder / CLOUDS_FILE
+    cloud_rows = read_rows(clouds.read_text("utf8")) if clouds.exists() else []
+    return read_json(folder / SUMMARY_FILE), read_rows(scores.read_text("utf8")), cloud_rows

@@ -1,322 +1,293 @@
-"""How sure a mean or a difference is. Targets of one scene resemble each other: scenes are what is resampled. Where arms
-were trained with several seeds, what another choice of seeds would change counts as well.
+"""How sure a mean or a difference is, and which differences may be called one.
+
+The steps, from scores to a verdict:
+
+1. A scene's scores are averaged: its targets resemble each other, and every scene weighs the same (`SceneScores`).
+2. What another choice of scenes would change: the variance of the scene means over their number (`scene_part`).
+3. What another seed would change: pooled over all experiments of the comparison that have several seeds, or else a
+   stated prior, or else unknown (`seed_spread`). Experiments with the same seed share a part of its effect.
+4. Both add up to a half-width (`Errors.reach`), from which interval and p value come alike.
+5. p values are corrected for the number of claims (`holm`); below ALPHA a difference is called one.
+
+`python -m src.results.simulate` measures whether this keeps its word.
 """
 
 import math
-from collections.abc import Hashable
-from copy import deepcopy
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
-from numpy.random import Generator
-from scipy.optimize import brentq
-from scipy.stats import chi2, norm
-from scipy.stats import t as student
 
-MIN_SCENES = 5  # below, no interval: the spread between scenes cannot be told from so few
-MOST_SCENES = 100_000  # where the search for the needed number ends
-EXACT_SCENES = 14  # up to 2^14 sign patterns are enumerated, above they are drawn
-POWER, ALPHA = 0.8, 0.05
-Arm = TypeVar("Arm", bound=Hashable)
+from src.results.errors import ALPHA, MIN_SCENES, Errors, VariancePart
+
+MIN_FREEDOM = 2  # of a pooled seed variance; with one degree of freedom Student's factor is 12.7 and the truth anywhere
+POOLED, PRIOR = "pooled", "prior"  # where a seed variance is from
+VERDICTS = ("distinguishable", "not distinguishable", "too few scenes", "not decidable", "no verdict")
+DISTINGUISHABLE, NOT_DISTINGUISHABLE, TOO_FEW_SCENES, UNDECIDABLE, NO_VERDICT = VERDICTS
+
+
+@dataclass(frozen=True)
+class SeedSd:
+    """Standard deviations of an experiment's mean score between seeds.
+
+    own      what experiments trained with the same seed do not share
+    shared   what they share, since the seed draws the same training episodes for all; differences cancel it
+    """
+
+    own: float
+    shared: float
+
+
+@dataclass(frozen=True)
+class SceneScores:
+    """Scene means of one experiment in one metric.
+
+    means   (..., K, S), a row per training; leading axes are repetitions of a simulation
+    seeds   of the K trainings; empty for what needs no training (K is then 1)
+    n       number of targets behind them
+    """
+
+    means: np.ndarray
+    seeds: tuple[int, ...]
+    n: int
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """Variance of one training's mean score over seeds: own is what experiments with the same seed do not share, whole
+    is all of it; source is POOLED or PRIOR. None where nothing tells."""
+
+    own: tuple[VariancePart, str] | None
+    whole: tuple[VariancePart, str] | None
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n targets in a number of scenes, and over training runs with as many seeds; low and high are None with
-    fewer than MIN_SCENES scenes."""
+    """A mean, or a difference of means, over scenes that weigh the same.
+
+    low, high   None with fewer than MIN_SCENES scenes
+    n           targets
+    seeds       number of trainings of each side that was trained
+    source      where the variance over seeds is from; None: the interval is over scenes only
+    """
 
     mean: float
     low: float | None
     high: float | None
     n: int
     scenes: int
-    seeds: int = 1
+    seeds: tuple[int, ...] = (1,)
+    source: str | None = None
 
-    def holds(self, value: float) -> bool:
-        """Whether the bounds are known and `value` lies between them."""
-        return self.low is not None and self.high is not None and self.low <= value <= self.high
+    def holds(self, value: float) -> bool | np.ndarray:
+        """Whether there are bounds and `value` lies between them."""
+        return self.low is not None and (self.low <= value) & (value <= self.high)
+
+
+def means_by_scene(values: np.ndarray, scenes: Sequence[str]) -> np.ndarray:
+    """Means (..., S) of values (..., n) by scene; scenes in alphabetical order."""
+    values = np.asarray(values, np.float64)
+    if values.shape[-1] != len(scenes) or len(scenes) == 0:
+        raise ValueError(
+            f"Each value needs the name of its scene; got {values.shape[-1]} values and {len(scenes)} names."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("Statistics were asked of values that are not finite; leave absent metrics out instead.")
+    _, index = np.unique(scenes, return_inverse=True)
+    members = index == np.arange(index.max() + 1)[:, None]  # (S, n)
+    return values @ (members / members.sum(1, keepdims=True)).T
+
+
+def scores_of(values: np.ndarray, scenes: Sequence[str], seeds: tuple[int, ...]) -> SceneScores:
+    """Scene means of values (K, n) for K trainings and n targets, and the name of each target's scene."""
+    return SceneScores(means_by_scene(np.atleast_2d(values), scenes), seeds, len(scenes))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against another on the same targets and seeds. p as of `difference_test`, p_holm corrected for the number
-    of arms that were tested together; detectable: the smallest true difference found with a power of about 0.8 among so
-    many, None where these scenes cannot show any; scenes_for_tenth: scenes that 0.1 would need, None where with these
-    seeds no number of them is sure to be enough."""
+    """One experiment against another on the same targets.
+
+    errors     None with fewer than MIN_SCENES scenes
+    p, p_holm  of "no difference", alone and corrected for the number of claims tested together; None where nothing is
+               claimed: too few scenes, no variance over seeds, or no headline metric
+    claims     how many were tested together
+    """
 
     interval: Interval
-    p: float
-    p_holm: float
-    arms: int
-    detectable: float | None
-    scenes_for_tenth: int | None
+    errors: Errors | None
+    p: float | None
+    p_holm: float | None
+    claims: int
 
     @property
-    def distinguishable(self) -> bool:
-        """Whether the corrected test and the interval both exclude no difference."""
-        return self.interval.low is not None and self.p_holm < ALPHA and not self.interval.holds(0)
+    def distinguishable(self) -> bool | np.ndarray:
+        """Whether the corrected test excludes no difference."""
+        return self.p_holm is not None and self.p_holm < ALPHA
+
+    @property
+    def verdict(self) -> str:
+        """What may be said, one of VERDICTS."""
+        if self.errors is None:
+            return TOO_FEW_SCENES
+        if self.interval.source is None:
+            return UNDECIDABLE
+        if self.p_holm is None:
+            return NO_VERDICT
+        return DISTINGUISHABLE if self.distinguishable else NOT_DISTINGUISHABLE
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest true difference that a repetition would find four times out of five, were it the first to pass
+        Holm's correction; None where nothing is claimed."""
+        return None if self.p is None else self.errors.detectable(ALPHA / self.claims)
+
+    @property
+    def scenes_for_tenth(self) -> int | None:
+        """Scenes that finding 0.1 would take; None where with these seeds no number of them is enough."""
+        return None if self.p is None else self.errors.scenes_needed(0.1, ALPHA / self.claims)
 
 
-def mean_and_spread(values: np.ndarray | list[float]) -> dict[str, float | int]:
-    """mean, std (of a sample, n - 1; absent for one value) and n."""
-    values = np.asarray(values, np.float64)
-    if len(values) == 0:
-        raise ValueError("The mean of no values was asked for; leave the metric out instead.")
-    return {"mean": float(values.mean()), "n": len(values)} | (
-        {"std": float(values.std(ddof=1))} if len(values) > 1 else {}
-    )
+def residual_part(trainings: np.ndarray, design: np.ndarray, freedom: int | None = None) -> VariancePart | None:
+    """Variance of trainings' means that a linear model of them leaves, without what their own scenes add to it
+    (analysis of variance, method of moments: Searle, Casella and McCulloch 1992, Variance Components, ch. 4).
 
-
-def scene_sums(values: np.ndarray, scenes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of the values of each scene, (S,) and (S,); scenes in alphabetical order."""
-    values = np.asarray(values, np.float64)
-    if len(values) != len(scenes) or len(values) == 0:
-        raise ValueError(f"Each value needs the name of its scene; got {len(values)} values and {len(scenes)} names.")
-    if not np.isfinite(values).all():
-        raise ValueError("Statistics were asked of values that are not finite; leave absent metrics out instead.")
-    _, index = np.unique(scenes, return_inverse=True)
-    return np.bincount(index, values), np.bincount(index).astype(np.float64)
-
-
-def standard_error(sums: np.ndarray, counts: np.ndarray) -> float:
-    """Standard error of sums.sum() / counts.sum() over scenes drawn at random, linearised   (Cochran 1977, ch. 6)."""
-    residuals = sums - sums.sum() / counts.sum() * counts
-    scenes = len(sums)
-    return math.sqrt(scenes / (scenes - 1) * (residuals**2).sum()) / counts.sum()
-
-
-def studentised(sums: np.ndarray, counts: np.ndarray, rng: Generator, resamples: int) -> np.ndarray:
-    """(mean of a resample - mean) / standard error of the resample, (resamples,); scenes are drawn with replacement."""
-    scenes = len(sums)
-    drawn = rng.multinomial(scenes, np.full(scenes, 1 / scenes), resamples).astype(np.float64)
-    means = drawn @ sums / (drawn @ counts)
-    squares = drawn @ sums**2 - 2 * means * (drawn @ (sums * counts)) + means**2 * (drawn @ counts**2)
-    errors = np.sqrt(scenes / (scenes - 1) * squares.clip(0)) / (drawn @ counts)
-    shifts = means - sums.sum() / counts.sum()
-    # one scene drawn throughout has no spread: an infinite t, except where the mean did not move either
-    scale = np.abs(sums / counts).max() + 1e-300
-    errors[errors < 1e-9 * scale] = 0
-    shifts[np.abs(shifts) < 1e-9 * scale] = 0
-    return np.divide(shifts, errors, out=np.where(shifts == 0, 0.0, np.copysign(np.inf, shifts)), where=errors > 0)
-
-
-def bootstrap_interval(
-    values: np.ndarray, scenes: list[str], rng: Generator, resamples: int = 2000, confidence: float = 0.95
-) -> Interval:
-    """Scene-clustered bootstrap interval of the mean, studentised and symmetric   (Hall 1988, On symmetric bootstrap
-    confidence intervals: its coverage errs less than an equal-tailed one's).
-
-    values (n,), scenes (n,) names; rng decides the resamples and so the last digits
+    trainings (..., N, S) scene means; design (N, P); freedom: where it is less than the residual's; None below
+    MIN_FREEDOM
     """
-    sums, counts = scene_sums(values, scenes)
-    mean = float(sums.sum() / counts.sum())
-    if len(sums) < MIN_SCENES:
-        return Interval(mean, None, None, len(values), len(sums))
-    distances = np.sort(np.abs(studentised(sums, counts, rng, resamples)))
-    reach = distances[min(resamples, math.ceil(confidence * (resamples + 1))) - 1]
-    if not math.isfinite(reach):
-        return Interval(mean, None, None, len(values), len(sums))
-    half = float(reach) * standard_error(sums, counts)
-    return Interval(mean, mean - half, mean + half, len(values), len(sums))
-
-
-@lru_cache(4)
-def all_signs(scenes: int) -> np.ndarray:
-    """Every pattern of signs, (2^scenes, scenes)."""
-    return 1.0 - 2.0 * (np.arange(2**scenes)[:, None] >> np.arange(scenes) & 1)
-
-
-def sign_flip_test(differences: np.ndarray, scenes: list[str], rng: Generator, draws: int = 20000) -> float:
-    """p of "no difference", two-sided: how often flipping the sign of whole scenes moves the mean as far from 0
-    (Fisher's randomisation test). Exact up to 14 scenes, where rng is not touched."""
-    sums, _ = scene_sums(differences, scenes)
-    exact = len(sums) <= EXACT_SCENES
-    signs = all_signs(len(sums)) if exact else rng.choice([-1.0, 1.0], (draws, len(sums)))
-    reached = np.abs(signs @ sums) >= np.abs(sums.sum()) * (1 - 1e-9)
-    return float(reached.mean()) if exact else float((reached.sum() + 1) / (draws + 1))
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """p values corrected for their number, in the same order   (Holm 1979, A simple sequentially rejective test)."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
-def seed_error(differences: np.ndarray) -> float:
-    """Standard error over training seeds of the mean of differences (K, n), for K seeds and n targets; 0 for one seed,
-    which tells nothing about others."""
-    means = differences.mean(1)
-    return float(means.std(ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else 0.0
-
-
-@lru_cache(1024)
-def estimated_errors(freedom: float, count: int = 1000) -> np.ndarray:
-    """Standard errors that might be estimated where the true one is 1: so many quantiles of their distribution."""
-    return np.sqrt(chi2.ppf((np.arange(count) + 0.5) / count, freedom) / freedom)
-
-
-@lru_cache(1024)
-def student_reach(alpha: float, freedom: int) -> float:
-    """Half-width, in standard errors, of an interval that misses the truth with probability alpha."""
-    return float(student.ppf(1 - alpha / 2, freedom))
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Standard errors of a mean difference from the choice of scenes and from that of seeds, and the numbers of both.
-    What differs between seeds from scene to scene is in both, so that together they err towards caution."""
-
-    over_scenes: float
-    scenes: int
-    over_seeds: float = 0.0
-    seeds: int = 1
-
-    @property
-    def total(self) -> float:
-        return math.hypot(self.over_scenes, self.over_seeds)
-
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom of the total   (Satterthwaite 1946, An approximate distribution of estimates of variance
-        components)."""
-        if self.over_seeds == 0:
-            return self.scenes - 1
-        parts = self.over_scenes**4 / (self.scenes - 1) + self.over_seeds**4 / (self.seeds - 1)
-        return self.total**4 / parts
-
-    def reach(self, alpha: float) -> float:
-        """Half-width of an interval that misses the truth with probability alpha: Student's half-widths over scenes and
-        over seeds add as squares   (Howe 1974, Approximate confidence limits on the mean of X + Y)."""
-        over_scenes = student_reach(alpha, self.scenes - 1) * self.over_scenes
-        over_seeds = student_reach(alpha, self.seeds - 1) * self.over_seeds if self.over_seeds else 0.0
-        return math.hypot(over_scenes, over_seeds)
-
-    def p(self, mean: float) -> float:
-        """The alpha whose interval around `mean` just reaches 0."""
-        if abs(mean) >= self.reach(1e-12):
-            return 1e-12
-        return float(brentq(lambda alpha: self.reach(alpha) - abs(mean), 1e-12, 1.0, xtol=1e-12))
-
-    def power(self, effect: float, alpha: float = ALPHA) -> float:
-        """Chance to find a true `effect` at alpha; 0 where even the smallest p of the sign-flip test is larger."""
-        if 2 / 2**self.scenes >= alpha:
-            return 0.0
-        if self.total == 0:
-            return 1.0
-        limit, shift = self.reach(alpha) / self.total, effect / self.total
-        estimated = estimated_errors(self.freedom)  # noncentral t, as a mean over the errors that could be estimated
-        return float((norm.sf(limit * estimated - shift) + norm.cdf(-limit * estimated - shift)).mean())
-
-    def detectable(self, alpha: float = ALPHA) -> float | None:
-        """Smallest true effect found at alpha with a chance of POWER; None where none is."""
-        most = 2 * self.reach(alpha) + 8 * self.total  # surely found if any is
-        if self.power(most, alpha) < POWER:
-            return None
-        return float(brentq(lambda effect: self.power(effect, alpha) - POWER, 0.0, most)) if self.total else 0.0
-
-
-def difference_interval(
-    differences: np.ndarray, scenes: list[str], rng: Generator, resamples: int = 2000, confidence: float = 0.95
-) -> Interval:
-    """Interval of the mean of differences (K, n), for K training seeds and n targets: that over scenes of what the seeds
-    have in common, widened by Student's interval over seeds (half-widths add as squares)."""
-    interval = replace(
-        bootstrap_interval(differences.mean(0), scenes, rng, resamples, confidence), seeds=len(differences)
-    )
-    if interval.seeds == 1 or interval.high is None:
-        return interval
-    over_seeds = student_reach(1 - confidence, interval.seeds - 1) * seed_error(differences)
-    half = math.hypot(interval.high - interval.mean, over_seeds)
-    return replace(interval, low=interval.mean - half, high=interval.mean + half)
-
-
-def scene_deviation(differences: np.ndarray, scenes: list[str]) -> float | None:
-    """Standard deviation between scenes behind the standard error of the mean; None with fewer than MIN_SCENES."""
-    sums, counts = scene_sums(differences, scenes)
-    return standard_error(sums, counts) * math.sqrt(len(sums)) if len(sums) >= MIN_SCENES else None
-
-
-def errors_of(differences: np.ndarray, scenes: list[str]) -> Errors | None:
-    """Of the mean of differences (K, n), for K training seeds and n targets; None with fewer than MIN_SCENES."""
-    deviation, count = scene_deviation(differences.mean(0), scenes), len(set(scenes))
-    if deviation is None:
+    count, scenes = trainings.shape[-2:]
+    left = count - int(np.linalg.matrix_rank(design))
+    if min(left, freedom or left) < MIN_FREEDOM:
         return None
-    return Errors(deviation / math.sqrt(count), count, seed_error(differences), len(differences))
+    residuals = (np.eye(count) - design @ np.linalg.pinv(design)) @ trainings  # (..., N, S)
+    means = residuals.mean(-1, keepdims=True)
+    between = (means**2).sum((-1, -2)) / left
+    # a training that is better on some scenes and worse on others moves the mean too, but that is in the scene part
+    interaction = ((residuals - means) ** 2).sum((-1, -2)) / (left * (scenes - 1))
+    return VariancePart(between, min(left, freedom or left), interaction / scenes)
 
 
-def difference_test(differences: np.ndarray, scenes: list[str], rng: Generator) -> float:
-    """p of "no difference" for differences (K, n): of the sign-flip test over scenes, and with K > 1 seeds the larger of
-    that and of the test that the interval over scenes and seeds amounts to."""
-    mean = differences.mean(0)
-    p, errors = sign_flip_test(mean, scenes, rng), errors_of(differences, scenes)
-    return p if errors is None or errors.over_seeds == 0 else max(p, errors.p(float(mean.mean())))
+def seed_spread(experiments: Sequence[SceneScores], prior: SeedSd | None) -> SeedSpread:
+    """Variance over seeds, pooled over all experiments that have several; else of the prior; else unknown.
 
-
-def scenes_needed(effect: float, errors: Errors, alpha: float = ALPHA) -> int | None:
-    """Smallest number of scenes (at least MIN_SCENES) that finds a true `effect` at alpha with a power of 0.8, with the
-    seeds and the deviation between scenes that there are; None where MOST_SCENES are too few."""
-
-    def enough(scenes: int) -> bool:
-        over_scenes = errors.over_scenes * math.sqrt(errors.scenes / scenes)
-        return replace(errors, over_scenes=over_scenes, scenes=scenes).power(effect, alpha) >= POWER
-
-    low, high = MIN_SCENES - 1, MIN_SCENES
-    while not enough(high):
-        low, high = high, 2 * high
-        if low > MOST_SCENES:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
-def compare_paired(
-    differences: dict[Arm, np.ndarray],
-    scenes: list[str],
-    rng: Generator,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-) -> dict[Arm, Comparison]:
-    """What arms differ by from one baseline, or the arms of pairs from each other, each (n,) on the same n targets or
-    (K, n) with K seeds; p values are corrected over the arms, and power is that of an arm whose p is the smallest (Holm's
-    first step). Every arm sees the same draws, so that its interval does not depend on which others there are."""
-    arms = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in differences.items()}
-    tests = [difference_test(values, scenes, deepcopy(rng)) for values in arms.values()]
-    comparisons, alpha = {}, ALPHA / max(1, len(arms))
-    for (name, values), p, p_holm in zip(arms.items(), tests, holm(tests)):
-        interval = difference_interval(values, scenes, deepcopy(rng), resamples, confidence)
-        errors = errors_of(values, scenes)
-        comparisons[name] = Comparison(
-            interval,
-            p,
-            p_holm,
-            len(arms),
-            errors.detectable(alpha) if errors else None,
-            scenes_needed(0.1, errors, alpha) if errors else None,
-        )
-    return comparisons
-
-
-def rank_intervals(
-    differences: dict[tuple[str, str], np.ndarray], scenes: list[str], rng: Generator
-) -> dict[str, tuple[int, int]]:
-    """Best and worst rank (1 = highest mean) of each arm that its pairwise comparisons leave open, all at once with 95 %
-    (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected tests).
-
-    differences    of every pair of arms, first minus second: (n,), or (K, n) with K seeds
+    It is taken to be the same for all experiments of a comparison. What trainings with one seed share is fitted by an
+    effect per seed; whole, which holds that too, has one degree of freedom per further seed, however many experiments.
     """
-    better = {name: 0 for pair in differences for name in pair}  # arms that are surely better than this one
+    several = [each for each in experiments if len(each.seeds) > 1]
+    known = prior and SeedSpread(
+        (VariancePart(prior.own**2, math.inf), PRIOR), (VariancePart(prior.own**2 + prior.shared**2, math.inf), PRIOR)
+    )
+    unknown = known or SeedSpread(None, None)
+    if not several or several[0].means.shape[-1] < MIN_SCENES:
+        return unknown
+    trainings = np.concatenate([each.means for each in several], -2)  # (..., N, S)
+    names = np.repeat(np.arange(len(several)), [len(each.seeds) for each in several])
+    seeds = np.concatenate([each.seeds for each in several])
+    by_experiment = (names[:, None] == np.unique(names)).astype(float)  # (N, experiments)
+    by_seed = (seeds[:, None] == np.unique(seeds)).astype(float)  # (N, seeds)
+    own = residual_part(trainings, np.hstack([by_experiment, by_seed]))
+    whole = residual_part(trainings, by_experiment, len(np.unique(seeds)) - 1)
+    pooled_whole = (whole, POOLED) if whole else unknown.whole
+    # too few common seeds: then all of the variance, which is more
+    return SeedSpread((own, POOLED) if own else pooled_whole if whole else unknown.own, pooled_whole)
+
+
+def seed_parts(
+    first: SceneScores, second: SceneScores | None, spread: SeedSpread
+) -> tuple[list[VariancePart], str | None]:
+    """Parts of the variance of a difference that are over seeds, and where they are from; second None: of a mean.
+
+    With weights a_k and b_k of seed k in both means the variance is own * sum 2 a_k b_k + whole * (sum a_k^2 + b_k^2 -
+    2 a_k b_k): seeds that both have count with what they do not share, the others with all.
+    """
+    weights = [
+        dict.fromkeys(each.seeds, 1 / len(each.seeds)) if each and each.seeds else {} for each in (first, second)
+    ]
+    common = 2 * sum(weight * weights[1].get(seed, 0) for seed, weight in weights[0].items())
+    unlike = sum(weight**2 for side in weights for weight in side.values()) - common
+    parts, sources = [], []
+    for share, found in ((common, spread.own), (unlike, spread.whole)):
+        if share > 1e-9:
+            if found is None:
+                return [], None
+            parts.append(found[0].scaled(share))
+            sources.append(found[1])
+    return parts, PRIOR if PRIOR in sources else POOLED
+
+
+def scene_part(differences: np.ndarray) -> tuple[VariancePart, np.ndarray]:
+    """Variance of the mean of (..., S) differences of scene means over the choice of scenes, and their skewness."""
+    scenes = differences.shape[-1]
+    apart = differences - differences.mean(-1, keepdims=True)
+    apart[np.abs(apart) <= 1e-12 * (1 + np.abs(differences))] = 0  # equal but for rounding
+    second, third = (apart**2).mean(-1), (apart**3).mean(-1)
+    skewness = np.divide(third, second**1.5, out=np.zeros_like(second), where=second > 0)
+    return VariancePart(second / (scenes - 1), scenes - 1), skewness
+
+
+def measured(
+    first: SceneScores, second: SceneScores | None, spread: SeedSpread, confidence: float = 1 - ALPHA
+) -> tuple[Interval, Errors | None]:
+    """Interval of a difference, or with second None of a mean, and the errors behind it."""
+    differences = first.means.mean(-2) - (second.means.mean(-2) if second else 0)  # (..., S)
+    scenes, mean = differences.shape[-1], differences.mean(-1)
+    seeds = tuple(len(each.seeds) for each in (first, second) if each and each.seeds)
+    if scenes < MIN_SCENES:
+        return Interval(plain(mean), None, None, first.n, scenes, seeds), None
+    over_scenes, skewness = scene_part(differences)
+    parts, source = seed_parts(first, second, spread)
+    errors = Errors((over_scenes, *parts), scenes, skewness)
+    half = errors.reach(1 - confidence)
+    return Interval(plain(mean), plain(mean - half), plain(mean + half), first.n, scenes, seeds, source), errors
+
+
+def plain(value: np.ndarray) -> float | int | np.ndarray:
+    """A single number as Python's; repetitions stay an array."""
+    return np.asarray(value).item() if np.ndim(value) == 0 else value
+
+
+def holm(p_values: Sequence[np.ndarray | float]) -> list[np.ndarray | float]:
+    """p values corrected for their number, in the same order   (Holm 1979, A simple sequentially rejective test)."""
+    if not len(p_values):
+        return []
+    values = np.asarray(p_values, np.float64)  # (claims, ...)
+    order = np.argsort(values, 0, kind="stable")
+    ranks = np.arange(len(values), 0, -1).reshape(-1, *[1] * (values.ndim - 1))
+    largest = np.maximum.accumulate(np.minimum(1.0, ranks * np.take_along_axis(values, order, 0)), 0)
+    adjusted = np.empty_like(values)
+    np.put_along_axis(adjusted, order, largest, 0)
+    return [plain(each) for each in adjusted]
+
+
+Claim = tuple[SceneScores, SceneScores, SeedSpread]  # one experiment, another, what seeds change in this metric
+
+
+def compare_paired(claims: dict[Hashable, Claim], confidence: float = 1 - ALPHA) -> dict[Hashable, Comparison]:
+    """All that is claimed together: a comparison per claim, p values corrected for the number of those that can be
+    decided."""
+    found = {key: measured(*claim, confidence) for key, claim in claims.items()}
+    tested = {key: errors.p(interval.mean) for key, (interval, errors) in found.items() if errors and interval.source}
+    corrected = dict(zip(tested, holm(list(tested.values()))))
+    return {
+        key: Comparison(
+            interval, errors, plain(tested[key]) if key in tested else None, corrected.get(key), len(tested)
+        )
+        for key, (interval, errors) in found.items()
+    }
+
+
+def without_verdict(comparison: Comparison) -> Comparison:
+    """The same without a verdict, for what is shown and not claimed."""
+    return replace(comparison, p=None, p_holm=None)
+
+
+def rank_intervals(claims: dict[tuple[str, str], Claim]) -> dict[str, tuple[int, int]]:
+    """Best and worst rank (1 = highest mean) of each experiment that its pairwise comparisons leave open, all at once
+    with 95 %   (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected tests). claims: of every pair."""
+    better = {name: 0 for pair in claims for name in pair}  # experiments that are surely better than this one
     worse = dict(better)
-    for pair, comparison in compare_paired(differences, scenes, rng).items():
-        if comparison.distinguishable:
-            winner, loser = pair if comparison.interval.mean > 0 else pair[::-1]
-            better[loser] += 1
-            worse[winner] += 1
-    return {name: (1 + better[name], len(better) - worse[name]) for name in better}
+    for pair, comparison in compare_paired(claims).items():
+        surely = np.asarray(comparison.distinguishable)
+        first_wins, second_wins = surely & (comparison.interval.mean > 0), surely & (comparison.interval.mean < 0)
+        better[pair[1]], worse[pair[0]] = better[pair[1]] + first_wins, worse[pair[0]] + first_wins
+        better[pair[0]], worse[pair[1]] = better[pair[0]] + second_wins, worse[pair[1]] + second_wins
+    return {name: (plain(1 + better[name]), plain(len(better) - worse[name])) for name in better}

@@ -5,10 +5,12 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
+
 from src.episodes.bins import OVERLAP_BINS
 from src.pretrained.choices import LPIPS_TRUNKS
 from src.reproducible.files import write_whole
-from src.results.statistics import mean_and_spread
+from src.results.statistics import means_by_scene
 
 NAMES = ("episode", "scene", "category", "bin", "target", "method", "alignment")  # columns that hold words
 METHODS = ("render", "copy_nearest", "points", "points_splat")
@@ -26,6 +28,8 @@ METRIC_TITLES = {
     **{f"lpips_{trunk}_masked": f"LPIPS by {trunk}, masked" for trunk in LPIPS_TRUNKS},  # beside the headline's
     "depth_abs_rel": "relative depth error",
 }
+
+HEADLINE = ("psnr_masked", "ssim_masked", "lpips_masked")  # aligned; verdicts are given for these, and no others
 
 Row = dict[str, str | float | None]
 
@@ -78,9 +82,44 @@ def column(rows: list[Row], metric: str) -> tuple[list[float], list[str]]:
     return present_scores(rows, metric), [str(row["scene"]) for row in rows if row.get(metric) is not None]
 
 
+def mean_and_spread(values: np.ndarray | list[float]) -> dict[str, float | int]:
+    """mean, std (of a sample, n - 1; absent for one value) and n."""
+    values = np.asarray(values, np.float64)
+    if len(values) == 0:
+        raise ValueError("The mean of no values was asked for; leave the metric out instead.")
+    return {"mean": float(values.mean()), "n": len(values)} | (
+        {"std": float(values.std(ddof=1))} if len(values) > 1 else {}
+    )
+
+
 def summarise(rows: list[Row]) -> dict[str, dict[str, float | int]]:
     """mean, std and n of every metric that some row has."""
     return {metric: mean_and_spread(values) for metric in metrics_of(rows) if (values := present_scores(rows, metric))}
+
+
+def summarise_scenes(rows: list[Row]) -> dict[str, dict[str, float | int]]:
+    """mean and std over the means of scenes, which weigh the same, n of the rows, and the number of scenes, of every
+    metric that some row has."""
+    found = {}
+    for metric in metrics_of(rows):
+        values, scenes = column(rows, metric)
+        if values:
+            found[metric] = mean_and_spread(means_by_scene(values, scenes)) | {
+                "n": len(values),
+                "scenes": len(set(scenes)),
+            }
+    return found
+
+
+def scene_weighted(rows: list[Row], metric: str) -> float | None:
+    """Mean over scenes of the means of scenes; None without scores."""
+    values, scenes = column(rows, metric)
+    return float(means_by_scene(values, scenes).mean()) if values else None
+
+
+def images(rows: list[Row]) -> int:
+    """How many different images are targets; an image is rendered once for every episode that holds it out."""
+    return len({(row["scene"], row["target"]) for row in rows})
 
 
 def groups(rows: list[Row], name: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.experiments.comparisons import against_reference, control_of, gather, generalisation, paired, ranks
+from src.experiments.comparisons import Verdicts, control_of, gather, generalisation, judge, reference_of, scene_scores
 from src.experiments.result import (
     EXPERIMENT_SCHEMA,
     experiment_commits,
@@ -15,8 +15,17 @@ from src.experiments.result import (
     read_revision,
 )
 from src.reproducible.files import write_json
+from src.results.statistics import POOLED, PRIOR
 from tests.helpers.findings import made_up_result
 from tests.helpers.publishing import publish
+
+PRIORS = {"psnr_masked": {"own": 0.05, "shared": 0.08}}
+
+
+def verdicts(results: list, priors: dict | None = None, metrics: tuple[str, ...] = ("psnr_masked",)) -> Verdicts:
+    """On the comparable ones among them, against the first baseline and the first control."""
+    comparable = [each for each in results if not protocol_differences(results[0], each)]
+    return judge(comparable, reference_of(results), control_of(results), priors or {}, 0.95, metrics)
 
 
 def test_this_run_its_commit_and_the_experiments_of_that_commit_are_found(repository):
@@ -75,12 +84,20 @@ def test_what_differs_is_named(repository):
 
 def test_differences_are_paired_with_the_baseline_and_refused_runs_left_out(repository):
     results = gather(repository, repository / "reports")
-    found = against_reference(results, 500, 0.95, 0)
+    found = verdicts(results, PRIORS).differences["psnr_masked"]
     assert set(found) == {"this run", "better"}
     assert found["better"].interval.mean == pytest.approx(0.5, abs=0.05) and found["better"].distinguishable
     by_hand = [row["psnr_masked"] - results[1].scores()[key]["psnr_masked"] for key, row in results[0].scores().items()]
     assert found["this run"].interval.mean == pytest.approx(np.mean(by_hand)) and found["this run"].interval.n == 24
-    assert against_reference(results[:1], 500, 0.95, 0) == against_reference(results[1:2], 500, 0.95, 0) == {}
+    assert (
+        not verdicts(results[:1]).differences["psnr_masked"] and not verdicts(results[1:2]).differences["psnr_masked"]
+    )
+
+
+def test_without_a_seed_variance_single_trainings_decide_nothing(repository):
+    results = gather(repository, repository / "reports")
+    found = verdicts(results).differences["psnr_masked"]
+    assert {each.verdict for each in found.values()} == {"not decidable"}
 
 
 def trained(folder: Path, backbone: str, gains: dict[int, float]) -> list:
@@ -111,28 +128,57 @@ def test_runs_that_differ_in_more_or_in_nothing_are_not_joined(tmp_path):
     (second,) = trained(tmp_path, "clip", {1: 0.5})
     second.rows.pop()
     assert len(merge_seeds([first, second])) == 2
-    assert protocol_differences(first, second) == ["seed 1 instead of 0"]
+    assert protocol_differences(first, second) == ["other scored targets"]
 
 
-def test_arms_are_compared_by_the_seeds_that_both_have(tmp_path):
+def test_unlike_seed_sets_are_compared_by_all_their_seeds(tmp_path):
     bases = trained(tmp_path, "none", {0: 0.0, 1: 0.3, 2: -0.2})
     clips = trained(tmp_path, "clip", {1: 0.8, 2: 0.3, 3: 9.0})
     base, clip = merge_seeds(bases + clips)
-    found = against_reference([base, clip], 300, 0.95, 0)["clip-1"].interval
-    assert (found.seeds, found.n) == (2, 24) and found.mean == pytest.approx(0.5, abs=0.1)
-    by_hand = [
-        ours.scores()["s3", "1"]["psnr_masked"] - theirs.scores()["s3", "1"]["psnr_masked"]
-        for ours, theirs in zip(clips[:2], bases[1:])
-    ]
-    assert paired(clip, base, "psnr_masked")[:, 10] == pytest.approx(by_hand)
-    (third,) = trained(tmp_path, "vit", {2: -5.0})
-    assert ranks([base, clip, third])["vit-2"] == (3, 3)
-    (fourth,) = trained(tmp_path, "rgb", {0: -9.0})  # has no seed in common with the third: which is worse stays open
-    assert {name: rank for name, rank in ranks([base, third, fourth]).items() if name != "none-0"} == {
-        "vit-2": (2, 3),
-        "rgb-0": (2, 3),
-    }
-    assert protocol_differences(bases[0], clip) == ["seed 1 instead of 0"]
+    found = verdicts([base, clip]).differences["psnr_masked"]["clip-1"].interval
+    means = [np.mean([row["psnr_masked"] for run in runs for row in run.scores().values()]) for runs in (clips, bases)]
+    assert found.mean == pytest.approx(means[0] - means[1]) and (found.seeds, found.n) == ((3, 3), 24)
+    assert protocol_differences(bases[0], clip) == []
+
+
+def test_scores_are_a_row_per_seed_in_the_order_of_the_targets(tmp_path):
+    runs = trained(tmp_path, "clip", {1: 0.8, 0: 0.3})
+    (clip,) = merge_seeds(runs)
+    targets = sorted(clip.scores())
+    found = scene_scores(clip, "psnr_masked", targets)
+    assert (found.seeds, found.n, found.means.shape) == ((0, 1), 24, (2, 8))
+    by_hand = np.mean([runs[0].scores()["s3", str(target)]["psnr_masked"] for target in range(3)])
+    assert found.means[1, 3] == pytest.approx(by_hand)
+    assert scene_scores(clip, "psnr_masked", targets[1:]) is None and scene_scores(clip, "lpips", []) is None
+
+
+def test_a_single_training_borrows_the_seed_variance_of_others(tmp_path):
+    several = merge_seeds(
+        trained(tmp_path, "none", {0: 0.0, 1: 0.02, 2: -0.02}) + trained(tmp_path, "clip", {0: 0.8, 1: 0.81, 2: 0.83})
+    )
+    (single,) = trained(tmp_path, "vit", {0: 0.5})
+    found = verdicts([*several, single], PRIORS).differences["psnr_masked"]
+    assert {each.interval.source for each in found.values()} == {POOLED} and found["vit-0"].distinguishable
+    alone = verdicts([several[0], single], {}).differences["psnr_masked"]["vit-0"]  # the baseline's own seeds alone
+    assert alone.interval.source == POOLED and alone.interval.seeds == (1, 3)
+    first = verdicts([*trained(tmp_path, "none", {0: 0.0}), single], PRIORS).differences["psnr_masked"]["vit-0"]
+    assert first.interval.source == PRIOR
+
+
+def test_everything_that_gets_a_verdict_is_corrected_together(tmp_path):
+    arms = [trained(tmp_path, name, {0: gain})[0] for name, gain in (("none", 0.0), ("constant", 0.1), ("clip", 0.9))]
+    priors = PRIORS | {"ssim_masked": {"own": 0.003, "shared": 0.002}}
+    found = verdicts(arms, priors, ("psnr_masked", "psnr"))
+    # two experiments in two headline metrics against the baseline, one against the control
+    assert found.differences["psnr_masked"]["clip-0"].claims == 5 and set(found.controlled) == {"clip-0"}
+    assert set(found.differences["ssim_masked"]) == {"constant-0", "clip-0"} and not found.differences["lpips_masked"]
+    assert found.differences["psnr"] == {} and set(found.ranks) == {"none-0", "constant-0", "clip-0"}
+    assert found.ranks["clip-0"] == (1, 1) and verdicts(arms[:2], priors).ranks == {}
+    for each in arms:  # a metric that is no headline
+        each.rows[:] = [row | {"psnr": row["psnr_masked"]} for row in each.rows]
+    shown = verdicts(arms, priors, ("psnr_masked", "psnr")).differences["psnr"]["clip-0"]
+    assert shown.verdict == "no verdict" or shown.verdict == "not decidable"
+    assert shown.p_holm is None and shown.interval.mean == pytest.approx(0.9, abs=0.1)
 
 
 def test_a_work_tree_that_equals_no_commit_is_not_joined_with_their_seeds(repository):
@@ -184,6 +230,7 @@ def test_arms_of_one_label_are_tabled_apart(tmp_path):
 
 
 def test_ranks_are_given_for_three_or_more_runs():
-    assert ranks([made_up_result("a", 0), made_up_result("b", 1)]) == {}
-    found = ranks([made_up_result("a", 0), made_up_result("b", 0), made_up_result("c", 1)])
-    assert found == {"a": (1, 3), "b": (1, 3), "c": (1, 3)}  # five scenes can never reach p < 0.05
+    assert verdicts([made_up_result("a", 0), made_up_result("b", 1)], PRIORS).ranks == {}
+    results = [made_up_result("a", 0), made_up_result("b", 0), made_up_result("c", 1)]
+    assert verdicts(results).ranks == {"a": (1, 3), "b": (1, 3), "c": (1, 3)}  # nothing is known of other seeds
+    assert verdicts(results, PRIORS).ranks == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}

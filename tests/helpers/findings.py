@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from src.experiments.result import ExperimentResult
+from src.experiments.comparisons import Verdicts
+from src.experiments.result import METRIC, ExperimentResult
 from src.page.findings import Experiments
-from src.results.statistics import Comparison
 
 
 def made_up_result(name: str, gain: float) -> ExperimentResult:
@@ -20,18 +20,9 @@ def made_up_result(name: str, gain: float) -> ExperimentResult:
         }
         for i in range(10)
     ]
-    return ExperimentResult(name, {"protocol": {"seed": 0}}, rows, curves={}, benchmark=None)
+    return ExperimentResult(name, {"protocol": {"seed": 0}, "backbone": {"name": name}}, rows, curves={}, benchmark=None)
 
 
-def beside(
-    results: list[ExperimentResult],
-    against_reference: dict[str, Comparison] | None = None,
-    against_control: dict[str, Comparison] | None = None,
-) -> Experiments:
+def beside(results: list[ExperimentResult], verdicts: Verdicts | None = None) -> Experiments:
     """The first result beside the others."""
-    return Experiments(
-        results=results,
-        against_reference=against_reference or {},
-        against_control=against_control or {},
-        confidence=0.95,
-    )
+    return Experiments(results=results, verdicts=verdicts or Verdicts({METRIC: {}}, {}, {}), confidence=0.95)

@@ -11,7 +11,6 @@ from tests.helpers.fabricated import write_results
 from tests.helpers.repository import ROOT
 
 PINNED = [
-    "eval.bootstrap.resamples=200",
     "opt.steps=300",
     "model.fusion_mode=concat",
     "model.fusion_site=head",

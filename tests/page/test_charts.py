@@ -1,20 +1,21 @@
 import re
 import xml.etree.ElementTree as xml
+from dataclasses import replace
 
 import pytest
 
 from src.page.charts import band_chart, bar_chart, dot_chart, forest_chart, line_chart, scatter_chart
-from src.results.statistics import Interval
+from src.results.statistics import POOLED, Interval
 
 LINES = {"a": ([0, 10, 20], [3.0, 2.0, 1.0]), "b": ([0, 20], [3.0, 2.5])}
 
 
-def over_scenes(mean: float, low: float | None, high: float | None) -> Interval:
-    return Interval(mean, low, high, 24, 8)
+def over_both(mean: float, low: float | None, high: float | None) -> Interval:
+    return Interval(mean, low, high, 24, 8, (3, 3), POOLED)
 
 
-INTERVALS = {"x": [over_scenes(20, 19, 21), None], "y": [over_scenes(10, None, None), over_scenes(12, 11, 13)]}
-FOREST = {"one": over_scenes(0.1, -0.1, 0.3), "two": over_scenes(0.4, None, None)}
+INTERVALS = {"x": [over_both(20, 19, 21), None], "y": [over_both(10, None, None), over_both(12, 11, 13)]}
+FOREST = {"one": over_both(0.1, -0.1, 0.3), "two": over_both(0.4, None, None)}
 DRAWN = {
     "curves": lambda: line_chart(LINES, "loss <dB>", 'a "b" & c'),
     "bands": lambda: band_chart(["close", "wide"], INTERVALS, "dB", "d"),
@@ -50,4 +51,11 @@ def test_intervals_are_drawn_only_where_they_exist():
     """The accent strokes of a forest: one line per interval."""
     lines = lambda svg: len(re.findall(r"stroke: var\(--accent\); stroke-width: 2", svg))
     assert lines(DRAWN["forest"]()) == 1
-    assert lines(forest_chart(FOREST | {"two": over_scenes(0.4, 0.2, 0.6)}, "dB", "d")) == 2
+    assert lines(forest_chart(FOREST | {"two": over_both(0.4, 0.2, 0.6)}, "dB", "d")) == 2
+
+
+def test_what_is_over_scenes_only_is_hollow_and_dashed():
+    one = over_both(0.1, -0.1, 0.3)
+    known, hollow = (forest_chart({"one": each}, "dB", "d") for each in (one, replace(one, source=None)))
+    assert "stroke-dasharray" in hollow and "stroke-dasharray" not in known
+    assert "fill-opacity: 0; stroke: var(--accent)" in hollow and "fill-opacity" not in known

@@ -1,296 +1,276 @@
 import itertools
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from scipy.stats import nct, permutation_test
+from scipy.stats import nct, norm
 from scipy.stats import t as student
 
-from src.results import statistics
-from src.results.simulate import (
-    SHAPES,
-    simulated_coverage,
-    simulated_false_winners,
-    simulated_power,
-    simulated_scenes,
-    simulated_seeds,
-)
+from src.results.errors import ALPHA, Errors, VariancePart, skewness_factor
 from src.results.statistics import (
-    Errors,
-    bootstrap_interval,
+    DISTINGUISHABLE,
+    NOT_DISTINGUISHABLE,
+    POOLED,
+    PRIOR,
+    TOO_FEW_SCENES,
+    UNDECIDABLE,
+    SceneScores,
+    SeedSd,
+    SeedSpread,
     compare_paired,
-    difference_interval,
-    errors_of,
     holm,
-    mean_and_spread,
+    means_by_scene,
+    measured,
     rank_intervals,
-    scene_deviation,
-    scenes_needed,
-    sign_flip_test,
-    standard_error,
+    scores_of,
+    seed_parts,
+    seed_spread,
+    without_verdict,
 )
+
+KNOWN = SeedSd(0.05, 0.08)
+UNKNOWN = SeedSpread(None, None)
+SYMMETRIC = np.array([-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3])
 
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_spread_agrees_with_its_formula():
-    values = [1.0, 4.0, 7.5]
-    mean = sum(values) / 3
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 2)
-    assert mean_and_spread(values) == {"mean": pytest.approx(mean), "std": pytest.approx(deviation), "n": 3}
-    assert mean_and_spread([2.0]) == {"mean": 2.0, "n": 1}
-    with pytest.raises(ValueError, match="no values"):
-        mean_and_spread([])
+def scores(means, seeds=(0,)) -> SceneScores:
+    return SceneScores(np.atleast_2d(np.asarray(means, float)), tuple(seeds), 100)
 
 
-def test_standard_error_of_equal_scenes_is_that_of_their_means():
-    values = rng().normal(size=(9, 4))
-    expected = values.mean(1).std(ddof=1) / math.sqrt(9)
-    assert standard_error(values.sum(1), np.full(9, 4.0)) == pytest.approx(expected)
+def drawn(gain: float = 0.0, seeds=(0,), scenes: int = 16, seed: int = 0, own: float = 0.05) -> SceneScores:
+    """An experiment around 20 dB, scene means 0.1 dB apart from its equals'."""
+    noise = rng(seed)
+    hard = 20 + 2 * rng(99).normal(size=scenes)
+    effects = own * noise.normal(size=(len(seeds), 1)) + 0.05 * noise.normal(size=(len(seeds), scenes))
+    return scores(hard + gain + 0.1 * noise.normal(size=scenes) + effects, seeds)
 
 
-def test_interval_agrees_with_a_loop_over_resamples():
-    values, scenes = simulated_scenes(9, rng(3), "normal")
-    interval = bootstrap_interval(values, scenes, rng(), 20000)
-    names, generator, distances = sorted(set(scenes)), rng(1), []
-    groups = [values[np.array(scenes) == name] for name in names]
-
-    def mean_and_error(drawn):
-        total = np.concatenate(drawn)
-        residuals = [group.sum() - total.mean() * len(group) for group in drawn]
-        return total.mean(), math.sqrt(9 / 8 * sum(r * r for r in residuals)) / len(total)
-
-    centre, error = mean_and_error(groups)
-    for _ in range(4000):
-        drawn_mean, drawn_error = mean_and_error([groups[i] for i in generator.integers(0, 9, 9)])
-        distances.append(abs(drawn_mean - centre) / drawn_error)
-    half = np.quantile(distances, 0.95) * error
-    assert interval.mean == pytest.approx(centre)
-    assert interval.high - interval.mean == pytest.approx(half, rel=0.06)
-    assert interval.mean - interval.low == pytest.approx(interval.high - interval.mean)
-    assert (interval.n, interval.scenes) == (len(values), 9)
+def test_scene_means_agree_with_a_loop_and_weigh_scenes_alike():
+    values, names = rng().normal(size=(2, 9)), list("abcabaaab")
+    found = means_by_scene(values, names)
+    for row, means in zip(values, found):
+        expected = [np.mean([value for value, name in zip(row, names) if name == scene]) for scene in "abc"]
+        assert means == pytest.approx(expected)
+    one = scores_of(values[:1], names, (0,))
+    assert measured(one, None, UNKNOWN)[0].mean == pytest.approx(found[0].mean()) != pytest.approx(values[0].mean())
+    assert one.n == 9
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_intervals_hold_the_truth_as_often_as_they_say(shape):
-    assert 0.93 <= simulated_coverage(12, shape, 4000, 400, rng(1)) <= 0.97
+def test_an_interval_of_symmetric_scene_means_is_student_s():
+    interval, errors = measured(scores(20 + SYMMETRIC), None, UNKNOWN)
+    expected = student(6, 20, SYMMETRIC.std(ddof=1) / math.sqrt(7)).interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx(expected)
+    assert (interval.n, interval.scenes, interval.seeds, interval.source) == (100, 7, (1,), None)
+    narrower, _ = measured(scores(20 + SYMMETRIC), None, UNKNOWN, 0.9)
+    assert narrower.high == pytest.approx(student(6, 20, SYMMETRIC.std(ddof=1) / math.sqrt(7)).ppf(0.95))
 
 
-def test_equal_arms_are_seldom_called_different():
-    assert simulated_false_winners(12, 3, 300, 300, rng(2)) <= 0.05
+def test_skewed_means_lengthen_the_interval_by_what_their_t_errs():
+    """Exponential means: Student's 99 % intervals miss too often, the longer ones about as often as they say."""
+    samples, scenes = rng().exponential(size=(100_000, 40)) - 1, 40
+    t = np.abs(samples.mean(1) / samples.std(1, ddof=1)) * math.sqrt(scenes)
+    limit = student.ppf(0.995, scenes - 1)
+    missed, corrected = (t > limit).mean(), (t > limit * skewness_factor(0.01, 2.0, scenes)).mean()
+    assert missed > 0.02 and 0.006 < corrected < 0.013
+    assert skewness_factor(0.05, 0.0, 8) == 1 and skewness_factor(1.0, 3.0, 8) == 1
 
 
-def test_intervals_do_not_depend_on_the_order_of_the_targets():
-    values, scenes = simulated_scenes(8, rng(5), "normal")
-    order = rng(6).permutation(len(values))
-    shuffled = bootstrap_interval(values[order], [scenes[i] for i in order], rng(), 500)
-    assert shuffled.low == pytest.approx(bootstrap_interval(values, scenes, rng(), 500).low)
+def test_the_seed_variance_is_that_of_a_two_way_layout():
+    """Of three experiments with the same four seeds, by the sums of squares of a textbook."""
+    cells = rng(1).normal(size=(3, 4, 9)) + rng(2).normal(size=(3, 4, 1))
+    cells[:, 2] += 5  # a seed that is better for all is no difference between experiments
+    spread = seed_spread([scores(each, range(4)) for each in cells], None)
+    residuals = cells - cells.mean(1, keepdims=True) - cells.mean(0, keepdims=True) + cells.mean((0, 1), keepdims=True)
+    between = (residuals.mean(2) ** 2).sum() / 6
+    interaction = ((residuals - residuals.mean(2, keepdims=True)) ** 2).sum() / (6 * 8)
+    assert spread.own[0].variance == pytest.approx(between - interaction / 9)
+    assert (spread.own[0].freedom, spread.whole[0].freedom, spread.own[1], spread.whole[1]) == (6, 3, POOLED, POOLED)
+    within = np.mean([np.var(each.mean(1), ddof=1) for each in cells])
+    apart = cells - cells.mean(1, keepdims=True)
+    noise = ((apart - apart.mean(2, keepdims=True)) ** 2).sum() / (9 * 8)
+    assert spread.whole[0].variance == pytest.approx(within - noise / 9)
 
 
-def test_four_scenes_are_too_few_for_an_interval():
-    values, scenes = simulated_scenes(4, rng(), "normal")
-    interval = bootstrap_interval(values, scenes, rng())
-    assert interval.low is None and interval.high is None and interval.mean == pytest.approx(values.mean())
+def test_the_seed_variance_is_estimated_without_bias():
+    """Own 0.3, shared 0.4, with 0.5 between trainings on one scene, which is no part of it."""
+    noise, repeats = rng(3), 4000
+    cells = 0.3 * noise.normal(size=(repeats, 4, 3, 1)) + 0.4 * noise.normal(size=(repeats, 1, 3, 1))
+    cells = cells + 0.5 * noise.normal(size=(repeats, 4, 3, 20))
+    spread = seed_spread([SceneScores(cells[:, arm], (0, 1, 2), 1) for arm in range(4)], None)
+    assert spread.own[0].variance.mean() == pytest.approx(0.09, rel=0.03)
+    assert spread.whole[0].variance.mean() == pytest.approx(0.25, rel=0.06)
 
 
-def test_no_difference_at_all_has_an_interval_of_no_width():
-    interval = bootstrap_interval(np.zeros(12), [str(i // 2) for i in range(12)], rng(), 200)
-    assert (interval.low, interval.mean, interval.high) == (0, 0, 0)
-    assert sign_flip_test(np.zeros(12), [str(i // 2) for i in range(12)], rng()) == 1
+def test_experiments_with_one_seed_borrow_the_variance_of_those_with_several():
+    several = [drawn(seeds=(0, 1, 2), seed=1), drawn(seeds=(0, 1, 2), seed=2)]
+    single = drawn(seed=3)
+    assert seed_spread([single, *several], KNOWN) == seed_spread(several, None)
+    assert seed_spread([single, drawn(seed=4)], None) == UNKNOWN
+    known = seed_spread([single, drawn(seed=4)], KNOWN)
+    assert known.own == (VariancePart(0.05**2, math.inf), PRIOR) and known.whole[0].variance == pytest.approx(
+        0.05**2 + 0.08**2
+    )
+    two = [drawn(seeds=(0, 1), seed=1), drawn(seeds=(0, 1), seed=2)]  # one degree of freedom tells too little
+    assert seed_spread(two, KNOWN) == known and seed_spread(two, None) == UNKNOWN
+    alone = seed_spread([drawn(seeds=(0, 1, 2), seed=1), single], KNOWN)  # no seed that two experiments share
+    assert alone.own == alone.whole and alone.own[1] == POOLED and alone.own[0].freedom == 2
 
 
-def test_sign_flips_agree_with_scipy():
-    values, scenes = simulated_scenes(10, rng(7), "normal")
-    values = values + 0.4
-    sums = np.array([values[np.array(scenes) == name].sum() for name in sorted(set(scenes))])
-    expected = permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
-    assert sign_flip_test(values, scenes, rng()) == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("first", "second", "own", "whole"),
+    [
+        ((0,), (0,), 2.0, 0.0),
+        ((0, 1, 2), (0, 1, 2), 2 / 3, 0.0),
+        ((0, 1), (2, 3), 0.0, 1.0),
+        ((0, 1), (1, 2), 0.5, 0.5),
+        ((0, 1, 2), (0,), 2 / 3, 2 / 3),
+        ((0, 1, 2, 3), (), 0.0, 0.25),
+    ],
+)
+def test_common_seeds_count_with_what_they_do_not_share(first, second, own, whole):
+    spread = SeedSpread((VariancePart(1.0, 4), POOLED), (VariancePart(100.0, 2), POOLED))
+    parts, source = seed_parts(scores([0] * max(1, len(first)), first), scores([0], second), spread)
+    assert sum(part.variance for part in parts) == pytest.approx(own + 100 * whole) and source == POOLED
+    # the variance of a difference of means, by simulation: own 1, shared root of 99
+    noise, draws = rng(5), 200_000
+    shared = math.sqrt(99) * noise.normal(size=(draws, 4))
+    means = [
+        np.mean([shared[:, seed] + noise.normal(size=draws) for seed in seeds], 0) if seeds else 0.0
+        for seeds in (first, second)
+    ]
+    assert np.var(means[0] - means[1]) == pytest.approx(own + 100 * whole, rel=0.02)
 
 
-def test_drawn_sign_flips_agree_with_a_normal_approximation():
-    values, scenes = simulated_scenes(40, rng(8), "normal")
-    values = values + 0.2
-    sums = np.array([values[np.array(scenes) == name].sum() for name in sorted(set(scenes))])
-    expected = math.erfc(abs(sums.sum()) / math.sqrt((sums**2).sum()) / math.sqrt(2))
-    assert sign_flip_test(values, scenes, rng()) == pytest.approx(expected, abs=0.02)
+def test_unlike_seed_sets_use_all_their_seeds():
+    first, second = drawn(0.5, (0, 1, 2), seed=1), drawn(0.0, (2, 3), seed=2)
+    interval, _ = measured(first, second, seed_spread([first, second], KNOWN))
+    assert interval.mean == pytest.approx(first.means.mean() - second.means.mean()) and interval.seeds == (3, 2)
+    assert interval.source == POOLED
+
+
+def test_half_widths_of_parts_add_as_squares_and_p_is_where_they_reach_zero():
+    errors = Errors((VariancePart(0.01, 15), VariancePart(0.0025, 2)), 16)
+    p = float(errors.p(0.35))
+    halves = [student.ppf(1 - p / 2, freedom) * error for freedom, error in ((15, 0.1), (2, 0.05))]
+    assert math.hypot(*halves) == pytest.approx(0.35, rel=1e-5)
+    alone = Errors((VariancePart(0.01, 15),), 16)
+    assert alone.p(0.35) == pytest.approx(2 * student.sf(3.5, 15), rel=1e-5)
+    assert errors.p(0.0) == 1 and errors.p(1e9) < 1e-11
+    known = Errors((VariancePart(0.01, math.inf),), 16)
+    assert known.p(0.2) == pytest.approx(2 * norm.sf(2), rel=1e-5)
+
+
+def test_power_is_the_noncentral_t_s_averaged_over_what_the_estimate_leaves_open():
+    known = Errors((VariancePart(0.04, math.inf),), 16)
+    assert known.power(0.6) == pytest.approx(norm.sf(1.959964 - 3) + norm.cdf(-1.959964 - 3), abs=1e-4)
+    estimated, noise = Errors((VariancePart(0.04, 9),), 10), rng(1)
+    true = 0.2 * np.sqrt(9 / noise.chisquare(9, 40_000))
+    expected = np.mean(nct.sf(student.ppf(0.975, 9), 9, 0.6 / true[:4000]))
+    assert estimated.power(0.6) == pytest.approx(expected, abs=0.015)
+    assert estimated.power(estimated.detectable()) == pytest.approx(0.8, abs=1e-6)
+    assert estimated.detectable(0.01) > estimated.detectable() > known.detectable()
+
+
+def test_the_needed_scenes_are_the_fewest_with_enough_power():
+    def errors(scenes, over_seeds=0.0):
+        return Errors((VariancePart(0.35**2 / scenes, scenes - 1), VariancePart(over_seeds**2, 4)), scenes)
+
+    for over_seeds in (0.0, 0.01):
+        needed = errors(16, over_seeds).scenes_needed(0.1)
+        assert errors(needed, over_seeds).power(0.1) >= 0.8 > errors(needed - 1, over_seeds).power(0.1)
+    assert errors(16, 0.01).scenes_needed(0.1) > errors(16).scenes_needed(0.1)
+    assert errors(16, 0.1).scenes_needed(0.1) is None  # seeds so far apart hide 0.1 behind any number of scenes
 
 
 def test_holm_agrees_with_a_published_example():
     """R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")"""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.7, 0.9]) == [1.0, 1.0] and holm([]) == []
-
-
-def test_power_and_detectable_effect_agree_with_simulation():
-    samples = 0.7 + rng().normal(size=(40000, 10))
-    t = samples.mean(1) / samples.std(1, ddof=1) * math.sqrt(10)
-    errors = Errors(1 / math.sqrt(10), 10)
-    assert errors.power(0.7) == pytest.approx((abs(t) > 2.262157).mean(), abs=0.01)
-    assert errors.power(0.7) == pytest.approx(nct.sf(2.262157, 9, 0.7 * math.sqrt(10)), abs=1e-3)
-    assert errors.power(errors.detectable()) == pytest.approx(0.8, abs=1e-6)
-    assert simulated_power(12, 20000, rng(1)) == pytest.approx(0.8, abs=0.015)
-
-
-def test_the_needed_scenes_are_the_fewest_with_enough_power():
-    def errors(scenes, over_seeds=0.0):
-        return Errors(0.35 / math.sqrt(scenes), scenes, over_seeds, 3)
-
-    for over_seeds in (0.0, 0.01):
-        needed = scenes_needed(0.1, errors(16, over_seeds))
-        assert errors(needed, over_seeds).power(0.1) >= 0.8 > errors(needed - 1, over_seeds).power(0.1)
-        assert errors(needed, over_seeds).detectable() <= 0.1 < errors(needed - 1, over_seeds).detectable()
-    assert scenes_needed(0.1, errors(16, 0.01)) > scenes_needed(0.1, errors(16))
-    assert scenes_needed(0.1, errors(16, 0.1)) is None  # three seeds so far apart hide 0.1 behind any number of scenes
-    assert scenes_needed(0.1, Errors(0.0, 16)) == 6  # 2 / 2^5 is not below 0.05
-
-
-def test_power_is_that_of_the_corrected_test_and_of_no_p_below_the_sign_flips_smallest():
-    errors = Errors(1 / math.sqrt(10), 10)
-    assert errors.power(0.7, 0.05 / 4) == pytest.approx(
-        nct.sf(student.ppf(1 - 0.05 / 8, 9), 9, 0.7 * math.sqrt(10)), abs=1e-3
-    )
-    assert errors.power(errors.detectable(0.05 / 4), 0.05 / 4) == pytest.approx(0.8, abs=1e-6)
-    assert (
-        Errors(0.0, 5).power(100.0) == 0 and Errors(0.1, 5).detectable() is Errors(0.1, 6).detectable(0.05 / 2) is None
-    )
-    assert Errors(0.0, 6).power(100.0) == 1 and Errors(0.0, 6).detectable() == 0 and Errors(0.1, 6).detectable() > 0
-    noise, scenes = simulated_scenes(6, rng(4), "normal")
-    sure = compare_paired({"a": 10 + 0.01 * noise, "b": 10 - 0.01 * noise}, scenes, rng(), 300)
-    assert not sure["a"].distinguishable and sure["a"].arms == 2 and sure["a"].detectable is None
-    assert (
-        sure["a"].scenes_for_tenth == 7
-        and compare_paired({"a": 10 + 0.01 * noise}, scenes, rng(), 300)["a"].distinguishable
-    )
-
-
-def test_deviation_between_equal_scenes_is_that_of_their_means():
-    values = rng().normal(size=(7, 3))
-    scenes = [f"{i}" for i in range(7) for _ in range(3)]
-    assert scene_deviation(values.ravel(), scenes) == pytest.approx(values.mean(1).std(ddof=1))
-    assert scene_deviation(values[:4].ravel(), scenes[:12]) is None
+    several = holm(np.array([[0.01, 0.7], [0.04, 0.9], [0.03, 0.8], [0.005, 0.6]]))
+    assert [each[0] for each in several] == pytest.approx([0.03, 0.06, 0.06, 0.02]) and several[0][1] == 1
 
 
 def test_a_clear_difference_is_found_and_none_is_not():
-    baseline, scenes = simulated_scenes(12, rng(4), "normal")
-    noise = rng(5).normal(0, 0.2, len(baseline))
-    results = compare_paired({"better": 1 + noise, "equal": noise - noise.mean()}, scenes, rng(), 500)
-    assert results["better"].distinguishable and not results["equal"].distinguishable
-    assert results["better"].interval.low > 0.8 and results["better"].p_holm == 2 * results["better"].p == 4 / 2**12
-    assert results["better"].detectable < 0.3
+    arms = {gain: drawn(gain, (0, 1, 2), seed=number) for number, gain in enumerate((0.0, 1.0, 0.001))}
+    spread = seed_spread(list(arms.values()), None)
+    found = compare_paired({gain: (arms[gain], arms[0.0], spread) for gain in (1.0, 0.001)})
+    assert found[1.0].verdict == DISTINGUISHABLE and found[1.0].interval.low > 0.8
+    assert found[0.001].verdict == NOT_DISTINGUISHABLE and found[0.001].p > 0.05
+    assert found[1.0].claims == 2 and found[1.0].p_holm == pytest.approx(2 * found[1.0].p)
+    assert 0.05 < found[1.0].detectable < 1 and found[1.0].interval.source == POOLED
+    assert without_verdict(found[1.0]).verdict == "no verdict" and without_verdict(found[1.0]).detectable is None
 
 
-def test_an_arm_s_interval_does_not_depend_on_the_other_arms():
-    baseline, names = simulated_scenes(20, rng(), "normal")
-    arms = {name: shift + rng().normal(size=len(names)) for name, shift in (("a", 0.0), ("b", 1.0))}
-    alone, beside = compare_paired({"b": arms["b"]}, names, rng(), 500), compare_paired(arms, names, rng(), 500)
-    assert alone["b"].interval == beside["b"].interval and alone["b"].p == beside["b"].p
+def test_a_single_training_never_wins_without_a_known_seed_variance():
+    first, second = drawn(9.0, seed=1), drawn(0.0, seed=2)
+    found = compare_paired({"a": (first, second, UNKNOWN)})["a"]
+    assert found.verdict == UNDECIDABLE and not found.distinguishable and found.p is found.p_holm is None
+    assert found.interval.low > 8 and found.interval.source is None and found.claims == 0
+    assert compare_paired({"a": (first, second, seed_spread([first, second], KNOWN))})["a"].verdict == DISTINGUISHABLE
 
 
-def pairs_of(arms: dict[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
-    return {(a, b): arms[a] - arms[b] for a, b in itertools.combinations(arms, 2)}
+def test_a_difference_as_large_as_seeds_make_is_not_called_one():
+    first, second = drawn(0.12, seed=1, own=0), drawn(0.0, seed=2, own=0)
+    one, known = (seed_spread([first, second], SeedSd(own, 0.08)) for own in (0.001, 0.05))
+    assert compare_paired({"a": (first, second, one)})["a"].verdict == DISTINGUISHABLE
+    assert compare_paired({"a": (first, second, known)})["a"].verdict == NOT_DISTINGUISHABLE
+
+
+def test_four_scenes_are_too_few_for_an_interval():
+    first, second = drawn(9.0, (0, 1, 2), scenes=4, seed=1), drawn(0.0, (0, 1, 2), scenes=4, seed=2)
+    found = compare_paired({"a": (first, second, seed_spread([first, second], KNOWN))})["a"]
+    assert found.verdict == TOO_FEW_SCENES and found.interval.low is found.interval.high is found.detectable is None
+    assert found.interval.mean == pytest.approx(first.means.mean() - second.means.mean())
+
+
+def test_no_difference_at_all_has_p_1():
+    same = drawn(seeds=(0, 1, 2))
+    found = compare_paired({"a": (same, same, seed_spread([same, same], None))})["a"]
+    assert found.interval.mean == 0 and found.p == 1 and found.verdict == NOT_DISTINGUISHABLE
+    assert (found.interval.low, found.interval.high) == pytest.approx((0, 0), abs=1e-9)
+
+
+def test_claims_without_a_decision_do_not_count_among_the_others():
+    arms = [drawn(gain, (0, 1, 2), seed=number) for number, gain in enumerate((0.0, 1.0))]
+    few = drawn(0.0, (0, 1, 2), scenes=4)
+    spread = seed_spread(arms, None)
+    found = compare_paired({"a": (arms[1], arms[0], spread), "b": (few, few, spread)})
+    assert found["a"].claims == 1 and found["a"].p_holm == found["a"].p
+
+
+def pairs_of(arms: dict[str, SceneScores]) -> dict:
+    spread = seed_spread(list(arms.values()), KNOWN)
+    return {(a, b): (arms[a], arms[b], spread) for a, b in itertools.combinations(arms, 2)}
 
 
 def test_rank_intervals_leave_open_what_the_tests_cannot_tell():
-    baseline, scenes = simulated_scenes(12, rng(4), "normal")
-    wobble = [rng(seed).normal(0, 0.3, len(baseline)) for seed in range(2)]
-    arms = {"a": baseline, "b": baseline + wobble[0] - wobble[0].mean(), "c": baseline + 2 + wobble[1]}
-    assert rank_intervals(pairs_of(arms), scenes, rng()) == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
+    arms = {name: drawn(gain, (0, 1, 2), seed=ord(name)) for name, gain in (("a", 0.0), ("b", 0.02), ("c", 2.0))}
+    assert rank_intervals(pairs_of(arms)) == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
+    sure = {name: drawn(gain, (0, 1, 2), seed=ord(name)) for name, gain in (("a", 0.0), ("b", 1.0), ("c", 2.0))}
+    assert rank_intervals(pairs_of(sure)) == {"a": (3, 3), "b": (2, 2), "c": (1, 1)}
 
 
-def test_every_pair_of_a_ranking_sees_the_same_draws(monkeypatch):
-    """With more scenes than can be flipped in every way, where the test draws."""
-    baseline, scenes = simulated_scenes(20, rng(4), "normal")
-    arms = {name: baseline + rng(seed).normal(0, 0.3, len(baseline)) for seed, name in enumerate("abc")}
-    seen = {}
-    real = statistics.sign_flip_test
-
-    def recorded(differences, *rest):
-        seen[differences.tobytes()] = real(differences, *rest)
-        return seen[differences.tobytes()]
-
-    monkeypatch.setattr(statistics, "sign_flip_test", recorded)
-    rank_intervals(pairs_of(arms), scenes, rng())
-    assert len(seen) == 3
-    for a, b in ("ab", "ac", "bc"):
-        difference = arms[a] - arms[b]
-        assert seen[difference.tobytes()] == real(difference, scenes, rng())
-
-
-def test_a_ranking_calls_no_arms_different_whose_comparison_does_not(monkeypatch):
-    baseline, scenes = simulated_scenes(12, rng(4), "normal")
-    arms = {name: baseline + shift for name, shift in (("a", 0.0), ("b", 1.0), ("c", 2.0))}
-    assert rank_intervals(pairs_of(arms), scenes, rng()) == {"a": (3, 3), "b": (2, 2), "c": (1, 1)}
-    wide = statistics.Interval(1.0, -1.0, 3.0, len(baseline), 12)
-    monkeypatch.setattr(statistics, "difference_interval", lambda *_: wide)
-    assert set(rank_intervals(pairs_of(arms), scenes, rng()).values()) == {(1, 3)}
-
-
-def test_seeds_widen_the_interval_as_student_s_over_their_means_would():
-    shared, scenes = simulated_scenes(9, rng(3), "normal")
-    differences = shared + np.array([[-0.7], [0.1], [0.6]])
-    found = difference_interval(differences, scenes, rng(), 500)
-    over_scenes = bootstrap_interval(shared, scenes, rng(), 500)
-    over_seeds = student(2, 0, np.std([-0.7, 0.1, 0.6], ddof=1) / math.sqrt(3)).interval(0.95)[1]
-    assert found.mean == pytest.approx(over_scenes.mean) and (found.n, found.scenes, found.seeds) == (len(shared), 9, 3)
-    assert (found.high - found.mean) ** 2 == pytest.approx((over_scenes.high - over_scenes.mean) ** 2 + over_seeds**2)
-    assert found.high - found.mean == pytest.approx(found.mean - found.low)
-    assert difference_interval(shared[None], scenes, rng(), 500) == over_scenes
-
-
-def test_a_difference_that_seeds_do_not_share_is_not_called_one():
-    noise, scenes = simulated_scenes(16, rng(4), "normal")
-    agreed, chance = (0.01 * noise + np.array(means)[:, None] for means in ([0.3, 0.31, 0.29], [1.0, -0.4, 0.3]))
-    assert compare_paired({"a": agreed}, scenes, rng(), 300)["a"].distinguishable
-    one, several = (compare_paired({"a": values}, scenes, rng(), 300)["a"] for values in (chance[:1], chance))
-    assert one.distinguishable and not several.distinguishable and several.p > 0.2 > 0.001 > one.p
-    assert several.detectable > 10 * one.detectable and several.scenes_for_tenth is None
-    assert rank_intervals({("a", "b"): chance, ("a", "c"): agreed, ("b", "c"): agreed}, scenes, rng()) == {
-        "a": (1, 2),
-        "b": (1, 2),
-        "c": (3, 3),
-    }
-
-
-def test_p_over_scenes_and_seeds_is_where_the_interval_reaches_zero():
-    errors = Errors(0.1, 16, 0.05, 3)
-    alpha = errors.p(0.35)
-    halves = [student.ppf(1 - alpha / 2, freedom) * error for freedom, error in ((15, 0.1), (2, 0.05))]
-    assert math.hypot(*halves) == pytest.approx(0.35)
-    assert Errors(0.1, 16).p(0.35) == pytest.approx(2 * student.sf(3.5, 15))
-    assert errors.p(0.0) == pytest.approx(1.0) and errors.p(1e9) < 1e-11
-
-
-def test_errors_are_those_of_scene_means_and_of_seed_means():
-    values = rng().normal(size=(3, 7, 4))
-    found = errors_of(values.reshape(3, 28), [f"{i}" for i in range(7) for _ in range(4)])
-    assert found.over_scenes == pytest.approx(values.mean((0, 2)).std(ddof=1) / math.sqrt(7))
-    assert found.over_seeds == pytest.approx(values.mean((1, 2)).std(ddof=1) / math.sqrt(3))
-    assert (found.scenes, found.seeds) == (7, 3) and 2 <= found.freedom <= 8
-    equal = Errors(0.1, 9, 0.1, 9)  # two parts as large have twice the degrees of freedom
-    assert equal.freedom == pytest.approx(16) and equal.total == pytest.approx(0.1 * math.sqrt(2))
-
-
-def test_intervals_over_seeds_hold_the_truth_and_cry_wolf_no_more_than_they_say():
-    for seeds, between in ((2, 1.0), (3, 0.0), (3, 0.3), (5, 1.0)):
-        held, found = simulated_seeds(12, seeds, between, 400, 200, rng(1))
-        assert held >= 0.93 and found <= 0.07, (seeds, between)
+def test_repetitions_give_what_each_gives_alone():
+    """The simulation's leading axis."""
+    cells = rng().normal(size=(5, 3, 2, 8))
+    together = [SceneScores(cells[:, arm], (0, 1), 1) for arm in range(3)]
+    many = compare_paired({arm: (together[arm], together[0], seed_spread(together, None)) for arm in (1, 2)})
+    for repeat in range(5):
+        alone = [SceneScores(each, (0, 1), 1) for each in cells[repeat]]
+        one = compare_paired({arm: (alone[arm], alone[0], seed_spread(alone, None)) for arm in (1, 2)})
+        for arm in (1, 2):
+            assert many[arm].interval.low[repeat] == pytest.approx(one[arm].interval.low)
+            assert many[arm].p_holm[repeat] == pytest.approx(one[arm].p_holm)
+            assert many[arm].detectable[repeat] == pytest.approx(one[arm].detectable)
 
 
 def test_values_without_scenes_or_without_numbers_are_refused():
     with pytest.raises(ValueError, match="name of its scene"):
-        bootstrap_interval(np.zeros(3), ["a"], rng())
+        means_by_scene(np.zeros(3), ["a"])
     with pytest.raises(ValueError, match="not finite"):
-        bootstrap_interval(np.array([0, np.nan]), ["a", "b"], rng())
-
-
-def test_the_full_simulation_takes_no_words_and_the_old_name_says_the_new_one():
-    for words, said in (
-        (["src.results.simulate", "x"], "simulate"),
-        (["src.statistics"], "python -m src.results.simulate"),
-    ):
-        result = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
-        assert result.returncode != 0 and said in result.stderr
+        means_by_scene(np.array([0, np.nan]), ["a", "b"])
+    assert ALPHA == 0.05

@@ -1,6 +1,20 @@
+import math
+
 import pytest
 
-from src.results.tables import column, groups, metrics_of, read_rows, select_rows, summarise, write_rows
+from src.results.tables import (
+    column,
+    groups,
+    images,
+    mean_and_spread,
+    metrics_of,
+    read_rows,
+    scene_weighted,
+    select_rows,
+    summarise,
+    summarise_scenes,
+    write_rows,
+)
 
 ROWS = [
     {"episode": "a", "scene": "s", "bin": "wide", "method": "render", "psnr": 20.0, "ssim": None},
@@ -33,6 +47,29 @@ def test_absent_scores_are_left_out_of_means():
     }
     assert summarise(select_rows(ROWS, method="points")) == {"psnr": {"mean": 1 / 3, "n": 1}}
     assert summarise([]) == {}
+
+
+def test_a_mean_has_the_spread_of_its_formula():
+    values = [1.0, 4.0, 7.5]
+    mean = sum(values) / 3
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 2)
+    assert mean_and_spread(values) == {"mean": pytest.approx(mean), "std": pytest.approx(deviation), "n": 3}
+    assert mean_and_spread([2.0]) == {"mean": 2.0, "n": 1}
+    with pytest.raises(ValueError, match="no values"):
+        mean_and_spread([])
+
+
+def test_scenes_weigh_the_same_however_many_rows_they_have():
+    scores = {"s": [20.0, 22.0, 24.0], "t": [30.0]}
+    rows = [{"scene": scene, "psnr": value} for scene, values in scores.items() for value in values]
+    assert summarise_scenes(rows)["psnr"] == {"mean": 26.0, "std": pytest.approx(32**0.5), "n": 4, "scenes": 2}
+    assert scene_weighted(rows, "psnr") == 26 and summarise(rows)["psnr"]["mean"] == 24
+    assert scene_weighted(rows, "ssim") is None and summarise_scenes([]) == {}
+
+
+def test_an_image_that_several_episodes_hold_out_counts_once():
+    shown = [("a", "s", "1"), ("b", "s", "1"), ("b", "s", "2"), ("c", "t", "1")]
+    assert images([{"episode": episode, "scene": scene, "target": target} for episode, scene, target in shown]) == 3
 
 
 def test_bins_run_from_close_to_wide():
