@@ -29,6 +29,7 @@ class Backbone(nn.Module, ABC):
     own_weights `random`, or a file: the weights it has whatever model.weights says; empty = as that says
     described   of a fine-tuned one: what its file says it is
     note        a sentence that no report of a run may leave out; empty for what the benchmark is about
+    trained_on  what pretrained weights learnt, where the title does not say it
     true_points the network's points are replaced by true ones, see `predict`
     """
 
@@ -44,6 +45,7 @@ class Backbone(nn.Module, ABC):
     own_weights: str = ""
     described: Described | None = None
     note: str = ""
+    trained_on: str = ""
     true_points: bool = False
 
     @property
@@ -58,9 +60,9 @@ class Backbone(nn.Module, ABC):
     def label(self, weights: str) -> str:
         """Title that says what the weights are: `random`, `pretrained`, `file` or `none`."""
         file = "" if self.described else " (weights from a file)"  # a fine-tuned one's title names it
-        return (
-            self.title + {"random": " (random weights, untrained)", "file": file, "pretrained": "", "none": ""}[weights]
-        )
+        pretrained = f" ({self.trained_on})" if self.trained_on else ""
+        untrained = " (random weights, untrained)"
+        return self.title + {"random": untrained, "file": file, "pretrained": pretrained, "none": ""}[weights]
 
     def freeze(self) -> None:
         """To be called at the end of each __init__."""

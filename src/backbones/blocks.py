@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 
-def chosen_blocks(layers: Sequence[int | float] | None, depth: int) -> tuple[int, ...]:
+def chosen_blocks(layers: Sequence[int | float] | None, depth: int, default: int = 0) -> tuple[int, ...]:
     """Block numbers, from 1, that `model.backbone_layers` means in a network of `depth` blocks.
 
-    layers  None = the last; integers are block numbers, floats in (0, 1] fractions of the depth
+    layers  None = `default`, or the last without one; integers are block numbers, floats in (0, 1] fractions of the depth
     raises  ValueError  when one is out of range, or they do not increase
     """
     if layers is None:
-        return (depth,)
+        return (default or depth,)
     numbers = tuple(round(layer * depth) if isinstance(layer, float) else layer for layer in layers)
     if not numbers or min(numbers) < 1 or max(numbers) > depth or any(a >= b for a, b in zip(numbers, numbers[1:])):
         raise ValueError(

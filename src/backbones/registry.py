@@ -43,6 +43,12 @@ def clip_tower(model: Model, seed: int | None) -> "Backbone":
     return clip(argument(model), model.backbone_layers, seed)
 
 
+def alexnet_or_vgg(model: Model, seed: int | None) -> "Backbone":
+    from src.backbones.alexnet_vgg import Trunk
+
+    return Trunk({"alexnet": "alex", "vgg16": "vgg"}[model.backbone], model.backbone_layers, seed)
+
+
 def timm(model: Model, seed: int | None) -> "Backbone":
     from src.backbones.timm_models import Timm
 
@@ -79,6 +85,8 @@ FAMILIES: dict[str, Callable[[Model, int | None], "Backbone"]] = {
     "clip": clip_tower,
     "clip:": clip_tower,
     "timm:": timm,
+    "alexnet": alexnet_or_vgg,
+    "vgg16": alexnet_or_vgg,
     "file:": from_file,
     "random": control,
     "shuffled": control,
@@ -87,7 +95,7 @@ FAMILIES: dict[str, Callable[[Model, int | None], "Backbone"]] = {
     "oracle": control,
 }
 # blocks that model.backbone_layers chooses among, where no network need be built to know; 0 = it has none to choose
-DEPTHS = {"none": 0, "croco": 24, "clip": 12, "constant": 0, "rgb": 0, "oracle": 0}
+DEPTHS = {"none": 0, "croco": 24, "clip": 12, "alexnet": 5, "vgg16": 5, "constant": 0, "rgb": 0, "oracle": 0}
 FEATURELESS = ("none", "oracle")
 DINOV2_DEPTHS = {384: 12, 768: 12, 1024: 24, 1536: 40}  # by width
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from src.backbones import efficientnet_lite0
 from src.backbones.base import Backbone, seeded
 from src.backbones.blocks import chosen_blocks, with_blocks
 from src.mast3r.attention import Grid
 from src.pretrained.source import HUB, Source
+from src.scenes.crop import PATCH
 
 CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
 REFUSALS = (AssertionError, RuntimeError, IndexError)  # what timm's networks raise for sizes they were not built for
@@ -53,8 +55,10 @@ class Timm(Backbone):
     """Maps of timm's `forward_intermediates`, prefix tokens dropped, after the final norm where the network has one.
 
     Maps of one network with cells of different sizes (stages of convolutional and hierarchical networks) are averaged
-    over the cells of the coarsest and concatenated. Most networks take images of any size; the few that do not see
-    them resized to their own one.
+    over the cells of the coarsest and concatenated. The default of such a network is its deepest stage that is not
+    coarser than the geometry network's patches. What lies behind has lost where it saw things: of a real pair's points
+    EfficientNet-Lite0 matches 88 % at stride 16, and 60 % at stride 32. Most networks take images of any size; the few
+    that do not see them resized to their own one.
 
     model   timm's name, with the tag of the weights after a dot, e.g. vit_base_patch16_224.mae
     layers  blocks (of hierarchical networks: stages) to read, see `chosen_blocks`
@@ -76,9 +80,13 @@ class Timm(Backbone):
         self.network = create(model, seed, **sizes)
         about = self.network.pretrained_cfg
         stages = list(self.network.feature_info)
-        self.blocks = chosen_blocks(layers, len(stages))
+        fine = [number for number, stage in enumerate(stages, 1) if stage["reduction"] <= PATCH]
+        self.blocks = chosen_blocks(layers, len(stages), max(fine, default=0))
         self.patch_size = max(stages[number - 1]["reduction"] for number in self.blocks)
-        self.name, self.title = name or f"timm:{model}", with_blocks(title or model, layers, self.blocks)
+        lite = model == efficientnet_lite0.MODEL
+        title = title or (efficientnet_lite0.TITLE if lite else model)
+        self.name, self.title = name or f"timm:{model}", with_blocks(title, layers, self.blocks)
+        self.trained_on = efficientnet_lite0.TRAINED_ON if lite else ""
         self.mean, self.std = tuple(about["mean"]), tuple(about["std"])
         self.licence = licence or about.get("license") or "see the model's page"
         if hub := about.get("hf_hub_id"):
@@ -87,6 +95,7 @@ class Timm(Backbone):
                 self.licence,
                 megabytes=self.num_parameters * 4 // 10**6,
                 file=f"{hub.rpartition('/')[2]}.safetensors",
+                packaged=efficientnet_lite0.PACKAGED if lite else None,
             )
         self.freeze()
         self.only_grid, self.channels = self.tried(about)
@@ -123,13 +132,14 @@ class Timm(Backbone):
     def features(self, images: Tensor) -> Tensor:
         indices = [number - 1 for number in self.blocks]
         maps = self.network.forward_intermediates(
-            images, indices, norm=True, output_fmt="NCHW", intermediates_only=True
+            images, indices, norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
         )
         cells = tuple(side // self.patch_size for side in images.shape[-2:])
         return torch.cat([adaptive_avg_pool2d(each, cells) for each in maps], 1)
 
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without the classifier, which the network was built without."""
+        """Without the classifier, which the network was built without; and from the layout of a package."""
+        state = efficientnet_lite0.timm_names(state) if "_conv_stem.weight" in state else state
         classifier = self.network.pretrained_cfg.get("classifier") or ()
         heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
         return {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
