@@ -20,7 +20,9 @@ def made_up_result(name: str, gain: float) -> ExperimentResult:
         }
         for i in range(10)
     ]
-    return ExperimentResult(name, {"protocol": {"seed": 0}, "backbone": {"name": name}}, rows, curves={}, benchmark=None)
+    return ExperimentResult(
+        name, {"protocol": {"seed": 0}, "backbone": {"name": name}}, rows, curves={}, benchmark=None
+    )
 
 
 def beside(results: list[ExperimentResult], verdicts: Verdicts | None = None) -> Experiments:
