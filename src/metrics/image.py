@@ -7,6 +7,7 @@ clamped to [0, 1] first. A score over an empty mask does not exist: it is None, 
 import json
 import math
 import warnings
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ class Lpips(nn.Module):
         layers = self.network.net(self.network.scaling_layer(2 * images - 1))
         return [lpips.normalize_tensor(layer) for layer in layers]
 
-    def distances(self, target: list[Tensor], render: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def distances(self, target: list[Tensor], render: list[Tensor], size: torch.Size) -> tuple[Tensor, Tensor]:
         """Distances of whole images, (B,), each layer averaged over its own pixels; and of each pixel, as `forward`.
 
         target, render  of `features`; a target of one image stands beside every render
@@ -117,7 +118,8 @@ class Lpips(nn.Module):
         """
         layers = [lin((a - b).square()) for lin, a, b in zip(self.network.lins, target, render, strict=True)]
         whole = sum(layer.mean((1, 2, 3)) for layer in layers)
-        return whole, sum(interpolate(layer, size, mode="bilinear") for layer in layers)
+        pixels = reduce(torch.add, (interpolate(layer, list(size), mode="bilinear") for layer in layers))
+        return whole, pixels
 
 
 def load_lpips(folder: str | Path) -> Lpips:

@@ -24,7 +24,8 @@ class Kept:
     """The last values by their keys, for several threads."""
 
     def __init__(self, size: int):
-        self.size, self.values, self.lock = size, OrderedDict(), Lock()
+        self.size, self.lock = size, Lock()
+        self.values: OrderedDict[object, list[Tensor]] = OrderedDict()
 
     def get(self, key: object, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
         """The value of `key`, computed where it is not kept; two threads may both compute it, to the same end."""
@@ -71,7 +72,7 @@ class Perceptual:
         names     method, alignment -> name of its picture: one picture may stand for several
         target    (3, H, W) in [0, 1], with `key` for its features; mask (H, W)
         """
-        found = {pair: {} for pair in names}
+        found: dict[tuple[str, str], dict[str, float | None]] = {pair: {} for pair in names}
         for trunk, network in self.networks.items():
             known = self.targets.get((trunk, key), partial(network.features, target.float()[None]))
             scored = [pair for pair in names if self.wants(trunk, *pair)]

@@ -47,7 +47,7 @@ def open_image(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(data))
             image.load()
     except Image.DecompressionBombError as error:
-        most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise BadPixels("bad_image", f"the image has over {most} million pixels; shrink it first.") from error
     except DECODE_ERRORS as error:
         raise BadPixels("bad_image", f"the image cannot be decoded ({error}).") from error
@@ -74,6 +74,7 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
         if "srgb" in name.lower():
             return image, None
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=image.mode)
+        assert converted is not None  # only a conversion in place gives nothing
     except (ImageCms.PyCMSError, OSError) as error:
         raise BadPixels("bad_profile", f"the image's colour profile cannot be used ({error}).") from error
     return converted, name

@@ -251,5 +251,5 @@ def test_lpips_without_its_trunk_is_refused(tmp_path, folder):
     with pytest.raises(ValueError, match="features.0.weight"):
         load_lpips(tmp_path)
     (tmp_path / "record.json").write_text(json.dumps({"name": "resnet"}))
-    with pytest.raises(ValueError, match="vgg, alex, squeeze"):
+    with pytest.raises(ValueError, match="alex, squeeze, vgg"):
         load_lpips(tmp_path)
