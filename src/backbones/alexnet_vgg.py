@@ -17,7 +17,7 @@ from src.pretrained.trunks import TRUNKS, layers, read_trunk
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrunkStage:
     """A feature map after a ReLU. layer: of torchvision's `features`; stride: pixels between its places; first: the
     pixel coordinate, from the image's corner, of the first place's centre."""
 
@@ -28,9 +28,21 @@ class Stage:
 
 # as LPIPS reads them. AlexNet's kernels leave the border out, so that its places do not lie in the middle of cells:
 # the first convolution (11 x 11, padding 2) is centred at 3.5 px, each pooling (3 x 3) one place further
-STAGES = {
-    "alex": (Stage(1, 4, 3.5), Stage(4, 8, 7.5), Stage(7, 16, 15.5), Stage(9, 16, 15.5), Stage(11, 16, 15.5)),
-    "vgg": (Stage(3, 1, 0.5), Stage(8, 2, 1.0), Stage(15, 4, 2.0), Stage(22, 8, 4.0), Stage(29, 16, 8.0)),
+TRUNK_STAGES = {
+    "alex": (
+        TrunkStage(1, 4, 3.5),
+        TrunkStage(4, 8, 7.5),
+        TrunkStage(7, 16, 15.5),
+        TrunkStage(9, 16, 15.5),
+        TrunkStage(11, 16, 15.5),
+    ),
+    "vgg": (
+        TrunkStage(3, 1, 0.5),
+        TrunkStage(8, 2, 1.0),
+        TrunkStage(15, 4, 2.0),
+        TrunkStage(22, 8, 4.0),
+        TrunkStage(29, 16, 8.0),
+    ),
 }
 
 
@@ -61,8 +73,8 @@ class Trunk(Backbone):
         if seed is not None:
             draw_convolutions(self.network.to_empty(device="cpu"), torch.Generator().manual_seed(seed))
         self.trunk, self.name = trunk, {"alex": "alexnet", "vgg": "vgg16"}[trunk]
-        self.blocks = chosen_blocks(stages, len(STAGES[trunk]))
-        self.stages = [STAGES[trunk][number - 1] for number in self.blocks]
+        self.blocks = chosen_blocks(stages, len(TRUNK_STAGES[trunk]))
+        self.stages = [TRUNK_STAGES[trunk][number - 1] for number in self.blocks]
         self.patch_size = max(stage.stride for stage in self.stages)
         convolutions = [layer.out_channels if isinstance(layer, nn.Conv2d) else 0 for layer in network]
         self.channels = sum(convolutions[stage.layer - 1] for stage in self.stages)
@@ -88,7 +100,7 @@ class Trunk(Backbone):
         return {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
 
 
-def at_cells(features: Tensor, stage: Stage, size: tuple[int, int]) -> Tensor:
+def at_cells(features: Tensor, stage: TrunkStage, size: tuple[int, int]) -> Tensor:
     """A stage's map at the centres of the cells that tile an image of `size` (H, W): interpolated between its own
     places, the outermost repeated; the map itself where the places are those centres already."""
     counts = [side // stage.stride for side in size]

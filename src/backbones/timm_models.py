@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from src.backbones import efficientnet_lite0
 from src.backbones.base import Backbone, seeded
 from src.backbones.blocks import chosen_blocks, with_blocks
+from src.backbones.efficientnet_lite0 import MODEL as LITE0
+from src.backbones.efficientnet_lite0 import PACKAGED, TITLE, TRAINED_ON, timm_names
 from src.mast3r.attention import Grid
 from src.pretrained.source import HUB, Source
 from src.scenes.crop import PATCH
@@ -83,10 +84,10 @@ class Timm(Backbone):
         fine = [number for number, stage in enumerate(stages, 1) if stage["reduction"] <= PATCH]
         self.blocks = chosen_blocks(layers, len(stages), max(fine, default=0))
         self.patch_size = max(stages[number - 1]["reduction"] for number in self.blocks)
-        lite = model == efficientnet_lite0.MODEL
-        title = title or (efficientnet_lite0.TITLE if lite else model)
+        lite = model == LITE0
+        title = title or (TITLE if lite else model)
         self.name, self.title = name or f"timm:{model}", with_blocks(title, layers, self.blocks)
-        self.trained_on = efficientnet_lite0.TRAINED_ON if lite else ""
+        self.trained_on = TRAINED_ON if lite else ""
         self.mean, self.std = tuple(about["mean"]), tuple(about["std"])
         self.licence = licence or about.get("license") or "see the model's page"
         if hub := about.get("hf_hub_id"):
@@ -95,7 +96,7 @@ class Timm(Backbone):
                 self.licence,
                 megabytes=self.num_parameters * 4 // 10**6,
                 file=f"{hub.rpartition('/')[2]}.safetensors",
-                packaged=efficientnet_lite0.PACKAGED if lite else None,
+                packaged=PACKAGED if lite else None,
             )
         self.freeze()
         self.only_grid, self.channels = self.tried(about)
@@ -139,7 +140,7 @@ class Timm(Backbone):
 
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Without the classifier, which the network was built without; and from the layout of a package."""
-        state = efficientnet_lite0.timm_names(state) if "_conv_stem.weight" in state else state
+        state = timm_names(state) if "_conv_stem.weight" in state else state
         classifier = self.network.pretrained_cfg.get("classifier") or ()
         heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
         return {name: tensor for name, tensor in state.items() if not name.startswith(heads)}

@@ -4,19 +4,19 @@ import torchvision
 from torch import nn
 
 from src import backbones, weights
-from src.backbones.alexnet_vgg import STAGES, Stage, Trunk, at_cells
+from src.backbones.alexnet_vgg import TRUNK_STAGES, Trunk, TrunkStage, at_cells
 from src.fetching.packages import INSTALL, installed
 from src.pretrained.trunks import TRUNKS, layers
 from src.reproducible.files import read_json
 from tests.helpers.weights import config
 
 
-@pytest.mark.parametrize("trunk", STAGES)
+@pytest.mark.parametrize("trunk", TRUNK_STAGES)
 def test_stages_lie_where_their_receptive_fields_are(trunk):
     """Means for maxima and ones for kernels: the gradient of a place is its receptive field, whose middle is known."""
     size = 480  # twice the largest receptive field and more
     image = torch.zeros(1, 3, size, size, requires_grad=True)
-    x, wanted = image, {stage.layer: stage for stage in STAGES[trunk]}
+    x, wanted = image, {stage.layer: stage for stage in TRUNK_STAGES[trunk]}
     for number, layer in enumerate(layers(trunk)):
         if isinstance(layer, nn.Conv2d):
             kernel = torch.ones(1, x.shape[1], *layer.kernel_size) / x.shape[1]
@@ -29,19 +29,21 @@ def test_stages_lie_where_their_receptive_fields_are(trunk):
             along = field[0].sum((0, 1))
             centre = (along * (torch.arange(size) + 0.5)).sum() / along.sum()
             assert centre.item() == pytest.approx(stage.first + middle * stage.stride, abs=1e-3)
-    assert [stage.stride for stage in STAGES[trunk]] == {"alex": [4, 8, 16, 16, 16], "vgg": [1, 2, 4, 8, 16]}[trunk]
+    assert [stage.stride for stage in TRUNK_STAGES[trunk]] == {"alex": [4, 8, 16, 16, 16], "vgg": [1, 2, 4, 8, 16]}[
+        trunk
+    ]
 
 
 def test_a_map_is_read_at_the_centres_of_cells():
     """A ramp over the image stays that ramp, but at the border, where the outermost place is repeated."""
-    stage = Stage(0, 16, 15.5)
+    stage = TrunkStage(0, 16, 15.5)
     places = stage.first + 16 * torch.arange(7.0)
     found = at_cells(places.expand(2, 1, 7, 7), stage, (128, 128))
     centres = 16 * torch.arange(8) + 8.0
     assert found.shape == (2, 1, 8, 8)
     torch.testing.assert_close(found[1, 0, 3], centres.clamp(15.5, 15.5 + 96), rtol=0, atol=1e-4)
     aligned = torch.rand(1, 3, 4, 6)
-    assert at_cells(aligned, Stage(0, 16, 8.0), (64, 96)) is aligned
+    assert at_cells(aligned, TrunkStage(0, 16, 8.0), (64, 96)) is aligned
 
 
 @torch.no_grad()
@@ -61,7 +63,7 @@ def test_the_packages_weights_give_torchvisions_features(weights_folder, trunk, 
     network = torchvision.models.get_model(name).features.eval()
     network.load_state_dict({key: backbone.network["features"].state_dict()[key] for key in network.state_dict()})
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    wanted = network[: STAGES[trunk][-1].layer + 1]((images - mean) / std)
+    wanted = network[: TRUNK_STAGES[trunk][-1].layer + 1]((images - mean) / std)
     found = backbone(images)
     assert found.shape == (1, widths[1], 6, 6)
     if trunk == "vgg":
