@@ -52,7 +52,9 @@ TABLE = {
     "clip": ("clip:vit_xsmall_patch16_clip_224.tinyclip_yfcc15m", [], 256, (3, 4)),
     "transformer": ("timm:test_vit", ["model.feature_grid=aligned"], 64, (3, 4)),
     "eva": ("timm:eva02_tiny_patch14_224", ["model.backbone_layers=[0.5,1.0]"], 384, (4, 5)),
-    "convolutional": ("timm:test_convnext", [], 64, (2, 2)),
+    "convolutional": ("timm:test_convnext", [], 48, (3, 4)),
+    "AlexNet": ("alexnet", [], 256, (3, 4)),
+    "VGG-16": ("vgg16", ["model.backbone_layers=[4,5]"], 1024, (3, 4)),
     "convolutional, three scales, aligned": (
         "timm:test_convnext",
         ["model.backbone_layers=[2,3,4]", "model.feature_grid=aligned"],
