@@ -59,11 +59,15 @@ def activate(
     returns batch of B sets of H W Gaussians, row by row, in the frame and units of points
     """
     coefficients = (raw.shape[1] - 11) // 3
-    raw = raw.flatten(2).mT  # (B, H W, channels)
+    # One row of raw channels per pixel, cut into the five quantities.
+    raw = raw.flatten(2).mT  # (B, H W, 11 + 3 d)
     raw_offsets, log_scales, raw_quats, raw_sh, logits = raw.split([3, 3, 4, 3 * coefficients, 1], -1)
-    means = points.detach().flatten(1, 2)
+    # Gaussians stand on the points, but rendering does not move these: what it learns is the offset.
+    means = points.detach().flatten(1, 2)  # (B, H W, 3)
+    # The head adds to the pixel's own colour, in the coefficient that is alike in all directions.
     sh = raw_sh.unflatten(-1, (3, coefficients)).mT  # (B, H W, d, 3)
-    residual = rgb_to_dc(images.flatten(2).mT)[..., None, :]
+    residual = rgb_to_dc(images.flatten(2).mT)[..., None, :]  # (B, H W, 1, 3)
+    # Raw numbers become what they mean: lengths by exp, directions by their length, shares by the logistic function.
     return Gaussians(
         means=means + offsets(raw_offsets, limits.offset) if use_offsets else means,
         quats=wxyz(raw_quats),

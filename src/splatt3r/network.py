@@ -103,19 +103,24 @@ class Splatt3R(Mast3r):
                              encoder is trained but the tokens carry no gradient
         """
         self._check(tokens1, tokens2, features1, features2)
-        grid1, grid2 = self.grid(images1), self.grid(images2)
-        tokens1 = self._fuse("encoder", tokens1, features1, grid1)
+        grid1, grid2 = self.grid(images1), self.grid(images2)  # (h, w)
+        # 1. At site `encoder` the features join the encoder tokens: all that follows sees them.
+        tokens1 = self._fuse("encoder", tokens1, features1, grid1)  # (B, N, E)
         tokens2 = self._fuse("encoder", tokens2, features2, grid2)
+        # 2. The decoder lets each view look at the other; a list holds encoder tokens and every block's output.
         # Frozen parts keep no activations, unless a gradient must pass through them to what is trained before them.
         track = torch.is_grad_enabled()
         through_decoder = "decoder" in self.trained_groups or tokens1.requires_grad or tokens2.requires_grad
         with torch.set_grad_enabled(track and through_decoder):
-            list1, list2 = self.decode(tokens1, tokens2, grid1, grid2)
+            list1, list2 = self.decode(tokens1, tokens2, grid1, grid2)  # dec_depth + 1 entries (B, N, C)
+        # 3. The point heads say where each pixel's surface lies, in view 1's camera frame.
         with torch.set_grad_enabled(track and "point_head" in self.trained_groups):
-            points1 = self._points(self.downstream_head1, list1, grid1)
+            points1 = self._points(self.downstream_head1, list1, grid1)  # pts3d (B, H, W, 3)
             points2 = self._points(self.downstream_head2, list2, grid2)
+        # 4. The Gaussian heads put one Gaussian on each point; at site `head` they alone see the features.
         gaussians1 = self._gaussians(self.downstream_head1, list1, points1, images1, features1, grid1)
         gaussians2 = self._gaussians(self.downstream_head2, list2, points2, images2, features2, grid2)
+        # 5. Both views' Gaussians are one set.  (B, 2 H W)
         return SplatOutput(Gaussians.cat([gaussians1, gaussians2]), points1, points2)
 
     @property

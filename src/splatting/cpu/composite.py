@@ -92,7 +92,7 @@ def some_open(state):
 def composite_tile(footprints, ids, left, top, state):
     """Draw the footprints `ids`, nearest first, on the tile whose corner is pixel (left, top)."""
     for position in range(len(ids)):
-        if position % TILE == 0 and not some_open(state):
+        if position % TILE == 0 and not some_open(state):  # looked at now and then: it costs as much as a footprint
             break
         splat = footprints[ids[position]]
         dx = (splat[X] - left) - centres()
@@ -103,15 +103,18 @@ def composite_tile(footprints, ids, left, top, state):
             sigma = dx * (splat[HALF_XX] * dx + splat[XY] * dy) + splat[HALF_YY] * dy * dy
             at = row * TILE
             is_open = load(state, OPEN * PIXELS + at)
+            # How much of the light each of the sixteen pixels' footprint stops.
             alpha = splat[OPACITY] * exp_minus(sigma)
             alpha = blend(alpha < MOST, alpha, MOST)
             drawn = (is_open > ZERO) & (sigma >= ZERO) & (alpha >= LEAST)
             if not any_lane(drawn):
                 continue
+            # A pixel that this would leave in the dark is closed without it.
             transmittance = load(state, TRANSMITTANCE * PIXELS + at)
             left_over = transmittance * (ONE - alpha)
             store(state, OPEN * PIXELS + at, blend(drawn & (left_over <= DARK), ZERO, is_open))
             drawn = drawn & (left_over > DARK)
+            # Colour and depth are added by the share of light that got here and is stopped here.
             weight = blend(drawn, alpha * transmittance, ZERO)
             store(state, TRANSMITTANCE * PIXELS + at, blend(drawn, left_over, transmittance))
             store(state, R * PIXELS + at, load(state, R * PIXELS + at) + weight * splat[RED])
@@ -173,11 +176,13 @@ def composite_tile_backward(footprints, ids, left, top, state, rows):
             dy = y - (np.float32(row) + HALF)
             sigma = dx * (splat[HALF_XX] * dx + splat[XY] * dy) + splat[HALF_YY] * dy * dy
             at = row * TILE
+            # The same alphas as forwards, of the footprints that were drawn then.
             unclamped = splat[OPACITY] * exp_minus(sigma)
             alpha = blend(unclamped < MOST, unclamped, MOST)
             drawn = (load(state, LAST * PIXELS + at) > np.float32(position)) & (sigma >= ZERO) & (alpha >= LEAST)
             if not any_lane(drawn):
                 continue
+            # What was before this footprint follows from what was after it: T before = T after / (1 - alpha).
             behind = load(state, BEHIND * PIXELS + at)
             to_red, to_green = load(state, TO_R * PIXELS + at), load(state, TO_G * PIXELS + at)
             to_blue, to_far = load(state, TO_B * PIXELS + at), load(state, TO_Z * PIXELS + at)
@@ -186,6 +191,7 @@ def composite_tile_backward(footprints, ids, left, top, state, rows):
             before = after * inverse
             weight = blend(drawn, alpha * before, ZERO)
             own = to_red * splat[RED] + to_green * splat[GREEN] + to_blue * splat[BLUE] + to_far * splat[DEPTH]
+            # More alpha shows more of this one, and less of all that lies behind it.
             to_alpha = before * own - behind * inverse
             to_sigma = blend(drawn & (unclamped <= MOST), ZERO - unclamped * to_alpha, ZERO)
             store(state, BEHIND * PIXELS + at, behind + weight * own)
@@ -193,6 +199,7 @@ def composite_tile_backward(footprints, ids, left, top, state, rows):
             s, s_y, s_yy = s + to_sigma, s_y + to_sigma * dy, s_yy + to_sigma * (dy * dy)
             red, green, blue = red + weight * to_red, green + weight * to_green, blue + weight * to_blue
             far = far + weight * to_far
+        # Sixteen lanes become one number each; the sums times dx are taken here, as dx is the same in all rows.
         rows[position, SUM], rows[position, SUM_X], rows[position, SUM_Y] = total(s), total(s * dx), total(s_y)
         rows[position, SUM_XX], rows[position, SUM_XY], rows[position, SUM_YY] = (
             total(s * dx * dx),

@@ -134,11 +134,13 @@ def project_gaussians(means, quats, scales, opacities, colors, w2c, camera, widt
     """
     for i in prange(len(means)):
         tiles[i] = 0
+        # Behind `near`, or too faint to reach 1/255 anywhere: not drawn.
         centre = centre_of(means, i, w2c)
         x, y, z = centre
         opacity = np.float64(opacities[i])
         if not (near <= z <= FAR_PLANE and opacity >= MIN_ALPHA):
             continue
+        # The three axes as vectors of the camera's frame, then of the image: J R S, whose square is the 2D covariance.
         quat, _ = unit_quaternion(quats, i)
         a, b, c = camera_axes(quat, scales, i, w2c)
         across, down, _ = linearised(centre, camera)
@@ -148,6 +150,7 @@ def project_gaussians(means, quats, scales, opacities, colors, w2c, camera, widt
         pixel_x, pixel_y = camera[0] * x / z + camera[2], camera[1] * y / z + camera[3]
         if not (0 < determinant < math.inf and abs(pixel_x) < math.inf and abs(pixel_y) < math.inf):
             continue
+        # The ellipse at which alpha falls to 1/255, in a box; the tiles whose pixel centres that box holds.
         extent = 1.001 * math.sqrt(2 * math.log(opacity / MIN_ALPHA))  # the factor covers float32 rounding
         radius_x = extent * math.sqrt(xx) + 0.01 + 1e-6 * abs(pixel_x)
         radius_y = extent * math.sqrt(yy) + 0.01 + 1e-6 * abs(pixel_y)
@@ -155,6 +158,7 @@ def project_gaussians(means, quats, scales, opacities, colors, w2c, camera, widt
         top, bottom = tile_range(pixel_y, radius_y, height)
         if left == right or top == bottom:
             continue
+        # The exponent is half of d^T C^-1 d, so the inverse covariance is stored with that half in it.
         tiles[i, 0], tiles[i, 1], tiles[i, 2], tiles[i, 3] = left, top, right, bottom
         footprints[i, X], footprints[i, Y] = pixel_x, pixel_y
         footprints[i, HALF_XX], footprints[i, HALF_YY] = 0.5 * yy / determinant, 0.5 * xx / determinant
