@@ -133,8 +133,8 @@ def test_untrained_weights_come_from_the_seed():
         ("orcale", "did you mean oracle"),
         (
             "dinov2:vits14",
-            "Known are none, dinov2, croco, clip, clip:<name>, timm:<name>, file:<path>, random, shuffled, "
-            "constant, rgb, oracle",
+            "Known are none, dinov2, croco, clip, clip:<name>, timm:<name>, alexnet, vgg16, file:<path>, random, "
+            "shuffled, constant, rgb, oracle",
         ),
     ],
 )
@@ -167,7 +167,7 @@ def test_what_is_refused_unbuilt_is_what_the_built_network_refuses(name, model):
     assert (network.channels == 0) == (name in FEATURELESS)
     if not hasattr(network, "network"):
         return refuse_backbone(section(name, dinov2_model=model, backbone_layers=[99]))
-    inner = network.inner[0] if name == "shuffled" else network
+    inner = network.inner if name == "shuffled" else network
     (depth,) = inner.blocks
     refuse_backbone(section(name, dinov2_model=model, backbone_layers=[depth]))
     with pytest.raises(ValueError, match=f"from 1 to {depth}"):

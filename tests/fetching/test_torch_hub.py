@@ -125,6 +125,7 @@ def config(name: str, *overrides: str):
             f"model.dinov2_model={name}",
             "model.weights=pretrained",
             "weights.dinov2_source=torchhub",
+            "eval.lpips=none",
             *overrides,
         ],
         ROOT,
