@@ -98,7 +98,8 @@ class Errors:
         """Chance that a new experiment of this size finds a true `effect` at alpha. Neither the true variance nor the
         one it will estimate is known: the mean over both, given this estimate."""
         leading = (-1, *[1] * np.ndim(self.reach(alpha)))  # the futures' axis stands before repetitions
-        true, limit = 0.0, 0.0
+        true: np.ndarray | float = 0.0
+        limit: np.ndarray | float = 0.0
         for stream, part in enumerate(self.parts):
             truths, estimates = (ratio.reshape(leading) for ratio in futures(part.freedom, stream))
             true = true + np.maximum(0, truths * part.estimate - part.noise)

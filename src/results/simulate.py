@@ -16,7 +16,16 @@ import numpy as np
 from numpy.random import Generator
 
 from src.results.errors import ALPHA
-from src.results.statistics import PRIOR, Comparison, SceneScores, SeedSd, compare_paired, rank_intervals, seed_spread
+from src.results.statistics import (
+    PRIOR,
+    Claim,
+    Comparison,
+    SceneScores,
+    SeedSd,
+    compare_paired,
+    rank_intervals,
+    seed_spread,
+)
 from src.run import Words
 
 # standard deviations in dB of the difference between two trainings: a nested analysis of variance of what successive
@@ -93,7 +102,7 @@ def simulated(case: Case, repeats: int, rng: Generator, gain: np.ndarray | float
 def judged(case: Case, repeats: int, rng: Generator, gain: np.ndarray | float = 0.0) -> list[list[Comparison]]:
     """Metric -> comparison of each experiment with the first. Where no seed variance can be pooled the prior is the
     simulated deviation itself: what is tested is the rule, not whether a stated prior is true."""
-    claims = {}
+    claims: dict[tuple[int, int], Claim] = {}
     for metric, arms in enumerate(simulated(case, repeats, rng, gain)):
         spread = seed_spread(arms, case.prior)
         claims |= {(metric, arm): (arms[arm], arms[0], spread) for arm in range(1, case.experiments)}

@@ -13,8 +13,9 @@ The steps, from scores to a verdict:
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from src.results.errors import ALPHA, MIN_SCENES, Errors, VariancePart
 
 MIN_FREEDOM = 2  # of a pooled seed variance; with one degree of freedom Student's factor is 12.7 and the truth anywhere
 POOLED, PRIOR = "pooled", "prior"  # where a seed variance is from
+Repeated = Any  # a number; in a simulation an array, one for each repetition
 VERDICTS = ("distinguishable", "not distinguishable", "too few scenes", "not decidable", "no verdict")
 DISTINGUISHABLE, NOT_DISTINGUISHABLE, TOO_FEW_SCENES, UNDECIDABLE, NO_VERDICT = VERDICTS
 
@@ -71,20 +73,20 @@ class Interval:
     source      where the variance over seeds is from; None: the interval is over scenes only
     """
 
-    mean: float
-    low: float | None
-    high: float | None
+    mean: Repeated
+    low: Repeated
+    high: Repeated
     n: int
     scenes: int
     seeds: tuple[int, ...] = (1,)
     source: str | None = None
 
-    def holds(self, value: float) -> bool | np.ndarray:
+    def holds(self, value: float) -> Repeated:
         """Whether there are bounds and `value` lies between them."""
         return self.low is not None and (self.low <= value) & (value <= self.high)
 
 
-def means_by_scene(values: np.ndarray, scenes: Sequence[str]) -> np.ndarray:
+def means_by_scene(values: np.ndarray | Sequence[float], scenes: Sequence[str]) -> np.ndarray:
     """Means (..., S) of values (..., n) by scene; scenes in alphabetical order."""
     values = np.asarray(values, np.float64)
     if values.shape[-1] != len(scenes) or len(scenes) == 0:
@@ -115,12 +117,12 @@ class Comparison:
 
     interval: Interval
     errors: Errors | None
-    p: float | None
-    p_holm: float | None
+    p: Repeated
+    p_holm: Repeated
     claims: int
 
     @property
-    def distinguishable(self) -> bool | np.ndarray:
+    def distinguishable(self) -> Repeated:
         """Whether the corrected test excludes no difference."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
@@ -136,15 +138,15 @@ class Comparison:
         return DISTINGUISHABLE if self.distinguishable else NOT_DISTINGUISHABLE
 
     @property
-    def detectable(self) -> float | None:
+    def detectable(self) -> Repeated:
         """The smallest true difference that a repetition would find four times out of five, were it the first to pass
         Holm's correction; None where nothing is claimed."""
-        return None if self.p is None else self.errors.detectable(ALPHA / self.claims)
+        return None if self.p is None or self.errors is None else self.errors.detectable(ALPHA / self.claims)
 
     @property
     def scenes_for_tenth(self) -> int | None:
         """Scenes that finding 0.1 would take; None where with these seeds no number of them is enough."""
-        return None if self.p is None else self.errors.scenes_needed(0.1, ALPHA / self.claims)
+        return None if self.p is None or self.errors is None else self.errors.scenes_needed(0.1, ALPHA / self.claims)
 
 
 def residual_part(trainings: np.ndarray, design: np.ndarray, freedom: int | None = None) -> VariancePart | None:
@@ -240,12 +242,12 @@ def measured(
     return Interval(plain(mean), plain(mean - half), plain(mean + half), first.n, scenes, seeds, source), errors
 
 
-def plain(value: np.ndarray) -> float | int | np.ndarray:
+def plain(value: Repeated) -> Repeated:
     """A single number as Python's; repetitions stay an array."""
     return np.asarray(value).item() if np.ndim(value) == 0 else value
 
 
-def holm(p_values: Sequence[np.ndarray | float]) -> list[np.ndarray | float]:
+def holm(p_values: Sequence[Repeated]) -> list[Repeated]:
     """p values corrected for their number, in the same order   (Holm 1979, A simple sequentially rejective test)."""
     if not len(p_values):
         return []
@@ -261,7 +263,7 @@ def holm(p_values: Sequence[np.ndarray | float]) -> list[np.ndarray | float]:
 Claim = tuple[SceneScores, SceneScores, SeedSpread]  # one experiment, another, what seeds change in this metric
 
 
-def compare_paired(claims: dict[Hashable, Claim], confidence: float = 1 - ALPHA) -> dict[Hashable, Comparison]:
+def compare_paired(claims: dict[Any, Claim], confidence: float = 1 - ALPHA) -> dict[Any, Comparison]:
     """All that is claimed together: a comparison per claim, p values corrected for the number of those that can be
     decided."""
     found = {key: measured(*claim, confidence) for key, claim in claims.items()}
@@ -283,7 +285,9 @@ def without_verdict(comparison: Comparison) -> Comparison:
 def rank_intervals(claims: dict[tuple[str, str], Claim]) -> dict[str, tuple[int, int]]:
     """Best and worst rank (1 = highest mean) of each experiment that its pairwise comparisons leave open, all at once
     with 95 %   (Mogstad et al. 2024, Inference for Ranks, with Holm-corrected tests). claims: of every pair."""
-    better = {name: 0 for pair in claims for name in pair}  # experiments that are surely better than this one
+    better: dict[str, Repeated] = {
+        name: 0 for pair in claims for name in pair
+    }  # experiments that are surely better than this one
     worse = dict(better)
     for pair, comparison in compare_paired(claims).items():
         surely = np.asarray(comparison.distinguishable)
