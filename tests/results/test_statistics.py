@@ -168,7 +168,7 @@ def test_power_is_the_noncentral_t_s_averaged_over_what_the_estimate_leaves_open
     known = Errors((VariancePart(0.04, math.inf),), 16)
     assert known.power(0.6) == pytest.approx(norm.sf(1.959964 - 3) + norm.cdf(-1.959964 - 3), abs=1e-4)
     estimated, noise = Errors((VariancePart(0.04, 9),), 10), rng(1)
-    true = 0.2 * np.sqrt(9 / noise.chisquare(9, 40_000))
+    true = 0.2 * np.sqrt(9 / noise.chisquare(9.5, 40_000))
     expected = np.mean(nct.sf(student.ppf(0.975, 9), 9, 0.6 / true[:4000]))
     assert estimated.power(0.6) == pytest.approx(expected, abs=0.015)
     assert estimated.power(estimated.detectable()) == pytest.approx(0.8, abs=1e-6)
