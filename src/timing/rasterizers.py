@@ -60,7 +60,7 @@ def forward_and_backward(rasterize, arguments: tuple, weights: list[Tensor]) -> 
 def intersections(arguments: tuple) -> int:
     """Pairs of a Gaussian and a tile that its footprint touches, in the first view."""
     images, _, _ = rasterize.rasterize(*(tensor.requires_grad_() for tensor in arguments[:5]), *arguments[5:])
-    return len(images.grad_fn.views[0].ids)
+    return len(images.grad_fn.views[0].lists.ids)
 
 
 def same_bits(arguments: tuple, weights: list[Tensor]) -> bool | None:

@@ -5,6 +5,8 @@ gradient walks the list back to front and writes one row per footprint and tile;
 Gaussian, in the order of the tiles. Nothing is accumulated concurrently: any number of threads gives the same bits.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit, prange
 
@@ -41,9 +43,44 @@ LEAST, MOST, DARK = np.float32(MIN_ALPHA), np.float32(MAX_ALPHA), np.float32(MIN
 PIXELS = TILE * TILE
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
-# Planes of a tile's state, 256 floats each; in the gradient BEHIND is the loss's share in what lies behind.
+# Planes of a tile's state while it is drawn, 256 floats each, row after row.
 TRANSMITTANCE, R, G, B, Z, OPEN, LAST = range(7)
-BEHIND, TO_R, TO_G, TO_B, TO_Z = 5, 1, 2, 3, 4
+# Planes of it in the gradient: the light after a footprint, the gradients of the pixel's colour and depth, the loss's
+# share in what lies behind the footprint, and how far down the list the pixel was drawn.
+AFTER, TO_R, TO_G, TO_B, TO_Z, BEHIND, DRAWN = range(7)
+
+
+class TileLists(NamedTuple):
+    """Which Gaussians each tile draws, nearest first.
+
+    offsets  (tiles + 1,)      int64, where each tile's list starts
+    ids      (intersections,)  int32, the lists end to end
+    """
+
+    offsets: np.ndarray
+    ids: np.ndarray
+
+
+class Picture(NamedTuple):
+    """One view's image (3, H, W), alpha (H, W) and accumulated z-depth (H, W), or the loss's gradients of the three."""
+
+    image: np.ndarray
+    alpha: np.ndarray
+    depth: np.ndarray
+
+
+class Passage(NamedTuple):
+    """How far light came, which the gradient needs again.
+
+    transmittance  (H, W)    float32, 1 - alpha
+    last           (H, W)    float32, how far down its tile's list each pixel's last contribution stands, from 1; 0
+                             where there is none
+    reached        (tiles,)  int64, the largest `last` of each tile
+    """
+
+    transmittance: np.ndarray
+    last: np.ndarray
+    reached: np.ndarray
 
 
 @njit(**COMPILED)
@@ -51,8 +88,8 @@ def deal(order, tiles, columns, rows):
     """Each tile's list of the Gaussians that may touch it, in `order`.
 
     order   (M,)    Gaussians, nearest first
-    tiles   (N, 4)  see footprints.project
-    returns (columns * rows + 1,) int64, where each tile's list starts; (intersections,) int32, the lists end to end
+    tiles   (N, 4)  see project.project_gaussians
+    returns TileLists
     """
     offsets = np.zeros(columns * rows + 1, np.int64)
     for i in order:
@@ -67,7 +104,7 @@ def deal(order, tiles, columns, rows):
             for column in range(tiles[i, 0], tiles[i, 2]):
                 ids[places[row * columns + column]] = i
                 places[row * columns + column] += 1
-    return offsets, ids
+    return TileLists(offsets, ids)
 
 
 @njit(**COMPILED)
@@ -125,16 +162,16 @@ def composite_tile(footprints, ids, left, top, state):
 
 
 @njit(parallel=True, **COMPILED)
-def composite(footprints, offsets, ids, order, workers, background, image, alpha, depth, transmittance, last, reached):
-    """All tiles of one view.
+def composite(footprints, lists, order, workers, background, picture, passage):
+    """All tiles of one view, written to `picture` and `passage`.
 
-    offsets, ids          see `deal`
-    order                 tiles, the busiest first
-    background            (3,)
-    image .. last         float32, written: (3, H, W), (H, W), accumulated depth (H, W), 1 - alpha (H, W), and how far
-                          down its tile's list each pixel's last contribution stands (H, W), from 1; 0 where none
-    reached (tiles,)      int64, written: the largest `last` of each tile
+    lists, picture, passage  TileLists, Picture, Passage
+    order                    tiles, the busiest first
+    background               (3,)
     """
+    offsets, ids = lists  # taken apart here: Numba's parallel loops get named tuples of arrays wrong
+    image, alpha, depth = picture
+    transmittance, last, reached = passage
     height, width = alpha.shape
     columns = (width + TILE - 1) // TILE
     for worker in prange(workers):
@@ -179,14 +216,14 @@ def composite_tile_backward(footprints, ids, left, top, state, rows):
             # The same alphas as forwards, of the footprints that were drawn then.
             unclamped = splat[OPACITY] * exp_minus(sigma)
             alpha = blend(unclamped < MOST, unclamped, MOST)
-            drawn = (load(state, LAST * PIXELS + at) > np.float32(position)) & (sigma >= ZERO) & (alpha >= LEAST)
+            drawn = (load(state, DRAWN * PIXELS + at) > np.float32(position)) & (sigma >= ZERO) & (alpha >= LEAST)
             if not any_lane(drawn):
                 continue
             # What was before this footprint follows from what was after it: T before = T after / (1 - alpha).
             behind = load(state, BEHIND * PIXELS + at)
             to_red, to_green = load(state, TO_R * PIXELS + at), load(state, TO_G * PIXELS + at)
             to_blue, to_far = load(state, TO_B * PIXELS + at), load(state, TO_Z * PIXELS + at)
-            after = load(state, TRANSMITTANCE * PIXELS + at)
+            after = load(state, AFTER * PIXELS + at)
             inverse = ONE / (ONE - alpha)
             before = after * inverse
             weight = blend(drawn, alpha * before, ZERO)
@@ -195,7 +232,7 @@ def composite_tile_backward(footprints, ids, left, top, state, rows):
             to_alpha = before * own - behind * inverse
             to_sigma = blend(drawn & (unclamped <= MOST), ZERO - unclamped * to_alpha, ZERO)
             store(state, BEHIND * PIXELS + at, behind + weight * own)
-            store(state, TRANSMITTANCE * PIXELS + at, blend(drawn, before, after))
+            store(state, AFTER * PIXELS + at, blend(drawn, before, after))
             s, s_y, s_yy = s + to_sigma, s_y + to_sigma * dy, s_yy + to_sigma * (dy * dy)
             red, green, blue = red + weight * to_red, green + weight * to_green, blue + weight * to_blue
             far = far + weight * to_far
@@ -211,23 +248,12 @@ def composite_tile_backward(footprints, ids, left, top, state, rows):
 
 
 @njit(parallel=True, **COMPILED)
-def composite_backward(
-    footprints,
-    offsets,
-    ids,
-    order,
-    workers,
-    background,
-    transmittance,
-    last,
-    to_image,
-    to_alpha,
-    to_depth,
-    starts,
-    rows,
-):
+def composite_backward(footprints, lists, order, workers, background, passage, to_picture, starts, rows):
     """Gradient rows of the tiles `order`: rows[starts[t]:starts[t + 1]] for the first entries of tile t's list; the
     others were drawn by no pixel."""
+    offsets, ids = lists
+    to_image, to_alpha, to_depth = to_picture
+    transmittance, last, _ = passage
     height, width = last.shape
     columns = (width + TILE - 1) // TILE
     for worker in prange(workers):
@@ -244,10 +270,10 @@ def composite_backward(
                     for channel in range(3):
                         planes[TO_R + channel, y, x] = to_image[channel, top + y, left + x]
                         light += background[channel] * to_image[channel, top + y, left + x]
-                    planes[TRANSMITTANCE, y, x] = through
+                    planes[AFTER, y, x] = through
                     planes[BEHIND, y, x] = through * light
                     planes[TO_Z, y, x] = to_depth[top + y, left + x]
-                    planes[LAST, y, x] = last[top + y, left + x]
+                    planes[DRAWN, y, x] = last[top + y, left + x]
             count = starts[tile + 1] - starts[tile]
             composite_tile_backward(
                 footprints,
@@ -260,8 +286,9 @@ def composite_backward(
 
 
 @njit(parallel=True, **COMPILED)
-def add_rows(offsets, ids, first, last, workers, starts, rows, sums):
+def add_rows(lists, first, last, workers, starts, rows, sums):
     """Add the gradient rows of tiles first..last to their Gaussians' sums (N, GRADIENTS), tile after tile."""
+    offsets, ids = lists
     for worker in prange(workers):
         low, high = worker * len(sums) // workers, (worker + 1) * len(sums) // workers
         for tile in range(first, last):

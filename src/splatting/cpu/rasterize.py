@@ -1,6 +1,6 @@
 """3D Gaussians to images on the CPU, differentiable: the mathematics and thresholds of gsplat 1.5's `rasterization`.
 
-Footprints (footprints.py), sorted by depth, are dealt to tiles of 16 x 16 pixels (tiles.py), which are composited
+Footprints (project.py), sorted by depth, are dealt to tiles of 16 x 16 pixels (composite.py), which are composited
 independently. Views are drawn one after the other; images and gradients are the same bits for any number of threads.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from src.splatting.cpu.composite import add_rows, composite, composite_backward, deal
+from src.splatting.cpu.composite import Passage, Picture, TileLists, add_rows, composite, composite_backward, deal
 from src.splatting.cpu.project import (
     COLUMNS,
     DEPTH,
@@ -37,11 +37,8 @@ class DrawnView:
     camera: np.ndarray
     footprints: np.ndarray
     tiles: np.ndarray
-    offsets: np.ndarray
-    ids: np.ndarray
-    transmittance: np.ndarray
-    last: np.ndarray
-    reached: np.ndarray
+    lists: TileLists
+    passage: Passage
 
 
 @contextmanager
@@ -69,11 +66,9 @@ def draw_view(
     near: float,
     background: np.ndarray,
     workers: int,
-    image: np.ndarray,
-    alpha: np.ndarray,
-    depth: np.ndarray,
+    picture: Picture,
 ) -> DrawnView:
-    """Write one view's image, alpha and accumulated depth; `gaussians` are means, quats, scales, opacities, colours."""
+    """Write one view's `picture`; `gaussians` are means, quats, scales, opacities, colours."""
     width, height = size
     columns, rows = -(-width // TILE), -(-height // TILE)
     camera = camera_numbers(K, width, height)
@@ -84,25 +79,12 @@ def draw_view(
     visible = np.flatnonzero(tiles[:, 2])
     bits = footprints[visible, DEPTH].view(np.uint32)  # of positive floats: ordered as the floats are
     order = (np.sort(bits.astype(np.uint64) << 32 | visible.astype(np.uint64)) & 0xFFFFFFFF).astype(np.int64)
-    offsets, ids = deal(order, tiles, columns, rows)
+    lists = deal(order, tiles, columns, rows)
 
     transmittance, last = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    reached = np.empty(columns * rows, np.int64)
-    composite(
-        footprints,
-        offsets,
-        ids,
-        busiest_first(np.diff(offsets)),
-        workers,
-        background,
-        image,
-        alpha,
-        depth,
-        transmittance,
-        last,
-        reached,
-    )
-    return DrawnView(w2c, camera, footprints, tiles, offsets, ids, transmittance, last, reached)
+    passage = Passage(transmittance, last, np.empty(columns * rows, np.int64))
+    composite(footprints, lists, busiest_first(np.diff(lists.offsets)), workers, background, picture, passage)
+    return DrawnView(w2c, camera, footprints, tiles, lists, passage)
 
 
 def draw_backward(
@@ -110,34 +92,23 @@ def draw_backward(
     gaussians: list[np.ndarray],
     background: np.ndarray,
     workers: int,
-    to_outputs: list[np.ndarray],
+    to_picture: Picture,
     to_gaussians: list[np.ndarray],
 ) -> None:
-    """Add one view's gradients to `to_gaussians` (means, quats, scales, opacities, colours), given those of its image,
-    alpha and depth."""
-    tile_count = len(view.reached)
+    """Add one view's gradients to `to_gaussians` (means, quats, scales, opacities, colours), given its picture's."""
+    reached = view.passage.reached
     sums = np.zeros((len(view.tiles), GRADIENTS), np.float32)
-    ends, first = np.cumsum(view.reached), 0
-    while first < tile_count:  # as many tiles at a time as BLOCK rows hold, at least one
-        done = ends[first] - view.reached[first]
+    ends, first = np.cumsum(reached), 0
+    while first < len(reached):  # as many tiles at a time as BLOCK rows hold, at least one
+        done = ends[first] - reached[first]
         last = max(first + 1, int(np.searchsorted(ends, done + BLOCK, "right")))
         starts = np.concatenate([[0], ends]) - done
         rows = np.empty((starts[last], GRADIENTS), np.float32)
-        order = first + busiest_first(view.reached[first:last])
+        order = first + busiest_first(reached[first:last])
         composite_backward(
-            view.footprints,
-            view.offsets,
-            view.ids,
-            order,
-            workers,
-            background,
-            view.transmittance,
-            view.last,
-            *to_outputs,
-            starts,
-            rows,
+            view.footprints, view.lists, order, workers, background, view.passage, to_picture, starts, rows
         )
-        add_rows(view.offsets, view.ids, first, last, workers, starts, rows, sums)
+        add_rows(view.lists, first, last, workers, starts, rows, sums)
         first = last
     means, quats, scales = gaussians[:3]
     project_backward(means, quats, scales, view.w2c, view.camera, view.footprints, view.tiles, sums, *to_gaussians)
@@ -164,9 +135,7 @@ class Rasterize(torch.autograd.Function):
                     near,
                     background,
                     workers,
-                    images[v].numpy(),
-                    alphas[v].numpy(),
-                    depths[v].numpy(),
+                    Picture(images[v].numpy(), alphas[v].numpy(), depths[v].numpy()),
                 )
                 for v in range(len(poses))
             ]
@@ -187,7 +156,7 @@ class Rasterize(torch.autograd.Function):
                     shared,
                     ctx.background,
                     workers,
-                    [array(to_output[v]) for to_output in to_outputs],
+                    Picture(*(array(to_output[v]) for to_output in to_outputs)),
                     [*to_shared, gradients[4][v].numpy()],
                 )
         return *gradients, None, None, None, None, None

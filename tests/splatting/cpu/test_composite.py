@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.splatting.cpu.composite import add_rows, composite, composite_backward, deal
+from src.splatting.cpu.composite import Passage, Picture, TileLists, add_rows, composite, composite_backward, deal
 from src.splatting.cpu.project import COLUMNS, GRADIENTS, HALF_XX, HALF_YY, RADIUS_Y, XY, X, Y
 
 COLUMNS_OF_TILES, ROWS_OF_TILES, WIDTH, HEIGHT = 3, 2, 45, 30
@@ -43,32 +43,20 @@ def drawn(workers: int):
     prints[:, XY] *= 0.02
     prints[:, RADIUS_Y] = 99
     order, background = np.arange(6), np.array([0.2, 0.5, 0.9], np.float32)
-    image, planes = np.full((3, HEIGHT, WIDTH), np.nan, np.float32), np.full((4, HEIGHT, WIDTH), np.nan, np.float32)
-    reached = np.full(6, -1, np.int64)
-    composite(prints, offsets, ids, order, workers, background, image, *planes, reached)
-    starts = np.concatenate([[0], np.cumsum(reached)])
+    lists_of_tiles = TileLists(offsets, ids)
+    planes = np.full((7, HEIGHT, WIDTH), np.nan, np.float32)
+    passage = Passage(planes[5], planes[6], np.full(6, -1, np.int64))
+    composite(prints, lists_of_tiles, order, workers, background, Picture(planes[:3], planes[3], planes[4]), passage)
+    starts = np.concatenate([[0], np.cumsum(passage.reached)])
     rows = np.full((starts[-1], GRADIENTS), np.nan, np.float32)
-    to_image, to_alpha, to_depth = (
-        rng.normal(size=shape).astype(np.float32) for shape in ((3, HEIGHT, WIDTH), (HEIGHT, WIDTH), (HEIGHT, WIDTH))
+    to_picture = Picture(
+        *(rng.normal(size=shape).astype(np.float32) for shape in ((3, HEIGHT, WIDTH), (HEIGHT, WIDTH), (HEIGHT, WIDTH)))
     )
-    composite_backward(
-        prints,
-        offsets,
-        ids,
-        order[::-1].copy(),
-        workers,
-        background,
-        planes[2],
-        planes[3],
-        to_image,
-        to_alpha,
-        to_depth,
-        starts,
-        rows,
-    )
+    backwards = order[::-1].copy()
+    composite_backward(prints, lists_of_tiles, backwards, workers, background, passage, to_picture, starts, rows)
     sums = np.zeros((len(tiles), GRADIENTS), np.float32)
-    add_rows(offsets, ids, 0, 6, workers, starts, rows, sums)
-    return {"image": image, "planes": planes, "reached": reached, "rows": rows, "sums": sums}, starts, offsets, ids
+    add_rows(lists_of_tiles, 0, 6, workers, starts, rows, sums)
+    return {"planes": planes, "reached": passage.reached, "rows": rows, "sums": sums}, starts, offsets, ids
 
 
 def test_the_number_of_workers_changes_no_bit():
@@ -93,4 +81,4 @@ def test_rows_are_added_up_per_gaussian():
 def test_opaque_tiles_end_early():
     result, _, offsets, _ = drawn(1)
     assert (0 < result["reached"]).all() and (result["reached"] < np.diff(offsets)).any()
-    assert (result["planes"][2] > 1e-4).all()  # light left at every pixel
+    assert (result["planes"][5] > 1e-4).all()  # light left at every pixel
