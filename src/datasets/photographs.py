@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -38,19 +38,22 @@ class ListedPhotograph:
     ignore: str | None = None
 
 
+def near_names(path: Path) -> list[str]:
+    """Names in the same folder that differ from the path's in capitals alone."""
+    if not path.parent.is_dir():
+        return []
+    return sorted(other.name for other in path.parent.iterdir() if other.name.lower() == path.name.lower())
+
+
 def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The photograph (H, W, 3) uint8 and its alpha channel (H, W) uint8 or None.
 
     raises    BadPixels, also `missing_image`
     """
     if path not in files:
-        folder, name = (files.root / path).parent, PurePosixPath(path).name
-        near = (
-            sorted(other.name for other in folder.iterdir() if other.name.lower() == name.lower())
-            if (folder.is_dir())
-            else []
-        )
-        raise BadPixels("missing_image", f"there is no file {path}{f', but {near[0]}' if near else ''}.")
+        near = near_names(files.root / path)
+        instead = f", but {near[0]}" if near else ""
+        raise BadPixels("missing_image", f"there is no file {path}{instead}.")
     return decode_photograph(files.read(path))
 
 

@@ -104,10 +104,6 @@ class PointMap:
         desc_conf = raw[..., 4 + desc_dim].exp() if two_confs else conf
         return cls(pts3d, conf, desc / desc.norm(dim=-1, keepdim=True), desc_conf)
 
-    def transposed(self) -> "PointMap":
-        """Rows and columns of the image swapped."""
-        return self.map(lambda x: x.transpose(1, 2))
-
     def map(self, function) -> "PointMap":
         values = (self.pts3d, self.conf, self.desc, self.desc_conf)
         return PointMap(*(None if value is None else function(value) for value in values))
@@ -292,31 +288,6 @@ def with_aliases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 if name.endswith(f"dpt.{old}"):
                     filled.setdefault(name.removesuffix(old) + new, tensor)
     return filled
-
-
-def forward_mixed(
-    network: Mast3r, images1: Tensor, images2: Tensor, portrait1: Tensor, portrait2: Tensor
-) -> tuple[PointMap, PointMap]:
-    """Batches in which portrait photographs are stored transposed, in a landscape buffer, as DUSt3R trains.
-
-    images     (B, 3, H, W) with W >= H, rows and columns of portrait samples swapped
-    portrait   (B,) bool per view
-    returns    point maps in the buffer's layout, as if each pair had been run in its true orientation
-    """
-    pairs = []
-    for b in range(len(images1)):
-        image1, image2 = (
-            images[b : b + 1].mT if portrait[b] else images[b : b + 1]
-            for images, portrait in ((images1, portrait1), (images2, portrait2))
-        )
-        maps = network(image1, image2)
-        pairs.append([m.transposed() if portrait[b] else m for m, portrait in zip(maps, (portrait1, portrait2))])
-    return tuple(_concatenated([pair[view] for pair in pairs]) for view in range(2))
-
-
-def _concatenated(maps: list[PointMap]) -> PointMap:
-    names = [name for name in ("pts3d", "conf", "desc", "desc_conf") if getattr(maps[0], name) is not None]
-    return PointMap(**{name: torch.cat([getattr(m, name) for m in maps]) for name in names})
 
 
 class Croco(TwoViewTrunk):

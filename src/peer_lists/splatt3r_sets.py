@@ -67,27 +67,8 @@ def read_row(row: Node, names: dict[str, list[str]]) -> tuple[str, str, str, str
 
 
 def rows_of(path: Path) -> list[Node]:
-    """raises FileNotFoundError, ValueError"""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; get it again.")
+    """raises ValueError"""
     return Node.read(b'{"rows":' + path.read_bytes() + b"}", path.name)["rows"].items()
-
-
-def read_test_set(path: Path, names: dict[str, list[str]]) -> list[tuple[str, str, str, str]]:
-    """(scene, context, context, target) by name of every row that Splatt3R scores.
-
-    raises    FileNotFoundError, ValueError
-    """
-    return [read_row(row, names) for row in rows_of(path)[::SCORED_EVERY]]
-
-
-def read_sets(root: Path, folder: Path) -> dict[str, list[tuple[str, str, str, str]]]:
-    """Every test set of the folder, by file name."""
-    names = {
-        path.stem: read_coverage(path, *train_lists(root, path.stem))[0]
-        for path in sorted((folder / "coverage").glob("*.json"))
-    }
-    return {path.name: read_test_set(path, names) for path in sorted(folder.glob("test_set_*.json"))}
 
 
 def set_findings(root: Path, folder: Path) -> Iterator[Finding]:

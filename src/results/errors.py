@@ -27,10 +27,6 @@ class VariancePart:
     freedom: float
     noise: np.ndarray | float = 0.0
 
-    @property
-    def variance(self) -> np.ndarray | float:
-        return np.maximum(0, self.estimate - self.noise)
-
     def scaled(self, share: float) -> "VariancePart":
         return VariancePart(share * self.estimate, self.freedom, share * self.noise)
 

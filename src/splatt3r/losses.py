@@ -1,7 +1,7 @@
-"""What training minimises: errors of point maps (DUSt3R, MASt3R), descriptor matching, and of rendered targets.
+"""What training minimises: errors of point maps (DUSt3R, MASt3R), and of rendered targets.
 
 Both views of a pair are stacked: points (B, 2, H, W, 3) in view 1's camera frame, masks and confidences (B, 2, H, W).
-Wang et al. 2024, DUSt3R (arXiv 2312.14132), eq. 2-4; Leroy et al. 2024, MASt3R (arXiv 2406.09756), sec. 3.1-3.2;
+Wang et al. 2024, DUSt3R (arXiv 2312.14132), eq. 2-4; Leroy et al. 2024, MASt3R (arXiv 2406.09756), sec. 3.1;
 Smart et al. 2024, Splatt3R (arXiv 2408.13912), sec. 3.
 """
 
@@ -62,47 +62,6 @@ def mast3r_loss(
     """MASt3R's confidence-weighted regression: pairs in metres keep their scale, sky counts as an error of 2."""
     errors, selected = with_sky(point_errors(predicted, truth, valid, in_metres), valid, sky)
     return confidence_loss(errors, confidence, selected)
-
-
-@torch.no_grad()
-def scale_shift_invariant_error(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """DUSt3R's test criterion: predictions brought to the truth's median depth and spread, one pair at a time, then
-    `mean_error`."""
-    predicted = predicted / average_distance(predicted, valid).view(-1, 1, 1, 1, 1)
-    errors = torch.zeros_like(valid, dtype=predicted.dtype)
-    for b, mask in enumerate(valid):
-        p, g = predicted[b].clone(), truth[b].clone()
-        for points in (p, g):
-            points[..., 2] -= points[mask][:, 2].median()
-        spreads = [(x[mask] - x[mask].median(0).values).norm(dim=-1).median() for x in (p, g)]
-        errors[b] = (p * (spreads[1] / spreads[0].clamp(1e-3, 1e3)) - g).norm(dim=-1)
-    return mean_error(errors, valid)
-
-
-def matching_loss(
-    descriptors: Tensor,
-    confidence: Tensor,
-    pixels: Tensor,
-    valid: Tensor,
-    temperature: float = 0.05,
-    alpha: float = 10.0,
-) -> Tensor:
-    """MASt3R's matching: each correspondence must prefer its partner, in both directions (InfoNCE), weighted by the
-    descriptors' confidence.
-
-    descriptors  (B, 2, H, W, D) unit length; confidence (B, 2, H, W) > 0
-    pixels       (B, 2, N, 2)    int64 (x, y): row n of both views is one correspondence
-    valid        (B, N) bool     invalid ones serve as negatives only
-    """
-    x, y = pixels.unbind(-1)
-    batch = torch.arange(len(x), device=x.device)[:, None, None]
-    view = torch.arange(2, device=x.device)[None, :, None]
-    a, b = descriptors[batch, view, y, x].unbind(1)  # (B, N, D)
-    weight = confidence[batch, view, y, x].mean(1)
-    similarity = (a @ b.mT / temperature).exp()
-    own = similarity.diagonal(dim1=1, dim2=2)
-    losses = -sum((own / similarity.sum(dim)).clamp(min=1e-8).log() for dim in (1, 2))
-    return (losses * weight - alpha * weight.log())[valid].mean()
 
 
 def masked_mse(renders: Tensor, targets: Tensor, mask: Tensor, average_over_mask: bool = True) -> Tensor:

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from src.peer_lists.splatt3r_sets import read_coverage, read_sets, read_test_set
+from src.peer_lists.splatt3r_sets import read_coverage, read_row, rows_of, train_lists
 from tests.helpers.miniatures import write
 from tests.helpers.peer_lists import LISTED, SHARP, coverage
 
@@ -18,13 +18,14 @@ def test_the_coverage_matrix_decides_which_photographs_positions_mean(root, tmp_
         ("a0", meant[4], meant[3], meant[2]),
         ("a0", meant[0], meant[3], meant[1]),
     ]
-    assert read_sets(root, tmp_path / "sets") == {"test_set_0.9_0.9.json": wanted}
+    rows = rows_of(tmp_path / "sets/test_set_0.9_0.9.json")
+    assert [read_row(row, {"a0": names}) for row in rows[::100]] == wanted
 
 
 def test_a_matrix_that_fits_neither_list_is_refused(root, tmp_path):
     coverage(tmp_path / "sets", 4)
     with pytest.raises(ValueError, match="covers 4 photographs, but the scene lists 6, 5 of them not blurred"):
-        read_sets(root, tmp_path / "sets")
+        read_coverage(tmp_path / "sets/coverage/a0.json", *train_lists(root, "a0"))
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
@@ -52,6 +53,4 @@ def test_matrices_outside_0_to_1_or_not_square_are_refused(tmp_path, value):
 def test_rows_that_cannot_be_meant_are_refused(tmp_path, row, words):
     (tmp_path / "test_set_0.5_0.5.json").write_text(json.dumps([row]))
     with pytest.raises(ValueError, match=words):
-        read_test_set(tmp_path / "test_set_0.5_0.5.json", {"a0": LISTED})
-    with pytest.raises(FileNotFoundError, match="is missing"):
-        read_test_set(tmp_path / "test_set_0.7_0.7.json", {"a0": LISTED})
+        read_row(rows_of(tmp_path / "test_set_0.5_0.5.json")[0], {"a0": LISTED})
