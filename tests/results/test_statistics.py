@@ -7,6 +7,7 @@ from scipy.stats import nct, norm
 from scipy.stats import t as student
 
 from src.results.errors import ALPHA, Errors, VariancePart, skewness_factor
+from src.results.errors import student as half_width
 from src.results.statistics import (
     DISTINGUISHABLE,
     NOT_DISTINGUISHABLE,
@@ -58,6 +59,13 @@ def test_scene_means_agree_with_a_loop_and_weigh_scenes_alike():
     one = scores_of(values[:1], names, (0,))
     assert measured(one, None, UNKNOWN)[0].mean == pytest.approx(found[0].mean()) != pytest.approx(values[0].mean())
     assert one.n == 9
+
+
+def test_half_widths_are_student_s_over_the_whole_range():
+    alphas = np.exp(np.random.default_rng(0).uniform(np.log(1e-12), 0, 2000))
+    for freedom in (1, 2, 4, 15.5, 31, np.inf):
+        exact = student.isf(alphas / 2, freedom) if np.isfinite(freedom) else norm.isf(alphas / 2)
+        assert half_width(alphas, freedom) == pytest.approx(exact, rel=1e-7, abs=1e-9)
 
 
 def test_an_interval_of_symmetric_scene_means_is_student_s():
