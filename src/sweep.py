@@ -1,10 +1,11 @@
 """Many experiments with one command, and the table that compares them.
 
-    python -m src.sweep model.backbone=none,dinov2,constant seed=0,1,2
+    python -m src.sweep model.backbone=none,dinov2,constant
     python -m src.sweep model.backbone=none + model.dinov2_model=dinov2_vits14,dinov2_vitb14 model.weights=pretrained
 
-Words are Hydra overrides with one value or several; their product is a grid, and "+" stands between grids. Every
-configuration is checked before the first run. The experiments run one after the other by `dvc exp run --temp`, in copies of
+Words are Hydra overrides with one value or several; their product is a grid, and "+" stands between grids. A grid that
+names no seed is trained with the seeds 0, 1 and 2; seed=0 trains once. Every configuration is checked before the first
+run, and what all will cost is said. The experiments run one after the other by `dvc exp run --temp`, in copies of
 the repository: however one ends, the work tree is as it was and the next one starts. What ran already, with the same
 parameters and code, from the same commit, is not run again, so the same command resumes a sweep that was cut short.
 
@@ -31,10 +32,11 @@ from src.config import Config, ConfigError, load_config
 from src.experiments.result import experiment_commits, merge_seeds, read_revision
 from src.reproducible.hashes import params_hash
 from src.reproducible.versions import git_output
-from src.run import Words, mistakes_explained, override
+from src.run import Words, mistakes_explained, override, stage_times
 
 LOGS = Path("scratch/sweep")
 CODE = ("src", "dvc.yaml", "data/bundled")  # what an experiment's result depends on besides params.yaml, and Git tracks
+SEEDS = "seed=0,1,2"  # where a grid names none: a single training decides little
 LONGEST = 100  # characters of the readable part of a name
 PROGRESS = re.compile(r"\d+%\|")  # of a progress bar
 
@@ -61,6 +63,30 @@ def values_of(word: str) -> tuple[str, list[str]]:
     except HydraException as error:
         raise ValueError(f"{word} is no override with a list of values; write key=value or key=value,value.") from error
     return override.key_or_group, values
+
+
+def with_seeds(words: list[str]) -> list[str]:
+    """The words of a command line with several seeds in every grid that names none."""
+    grids: list[list[str]] = [[]]
+    for word in words:
+        if word == "+":
+            grids.append([])
+        else:
+            grids[-1].append(word)
+    seeded = [grid + [SEEDS] * (bool(grid) and all(values_of(word)[0] != "seed" for word in grid)) for grid in grids]
+    return [word for grid in seeded for word in ("+", *grid)][1:]
+
+
+def price_words(experiments: list[PlannedExperiment]) -> str:
+    """How many experiments are to run, and what they may cost: as if every stage ran, at the pace of the work tree's."""
+    new = sum(ran_before(each) is None for each in experiments)
+    seconds = sum(each.seconds for each in stage_times().values())
+    cost = (
+        f"at most {new * seconds / 60:.0f} min, at {seconds / 60:.1f} min for all stages as last timed here"
+        if seconds
+        else "no run was timed here yet, dvc repro times one"
+    )
+    return f"{len(experiments)} experiments, {new} of them to run: {cost}."
 
 
 def combinations(words: list[str]) -> list[dict[str, str]]:
@@ -228,7 +254,9 @@ def main(words: list[str]) -> None:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup asks
             signal.signal(ending, signal.default_int_handler)
     with mistakes_explained():
-        config, experiments = load_config(), planned_experiments(words)
+        planned_experiments(words)  # names a mistake once, not once a seed
+        config, experiments = load_config(), planned_experiments(with_seeds(words))
+        print(price_words(experiments), flush=True)
         done, failed = run_all(experiments)
         results = merge_seeds([read_revision(".", name, name) for name in done])
     refused = publish_comparison(results, config).refused if results else {}

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import signal
@@ -9,16 +10,19 @@ import pytest
 
 from src import sweep
 from src.config import load_config
+from src.run import STAGE_RECORDS, recorded
 from src.sweep import (
     PlannedExperiment,
     combinations,
     last_words,
     main,
     planned_experiments,
+    price_words,
     ran_before,
     readable,
     run_all,
     values_of,
+    with_seeds,
 )
 from tests.helpers.publishing import publish
 from tests.helpers.repository import ROOT
@@ -167,7 +171,7 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
         return True
 
     monkeypatch.setattr(sweep, "run_experiment", run_arm)
-    words = ["model.backbone=rgb,none,clip"]
+    words = ["model.backbone=rgb,none,clip", "seed=0"]
     with pytest.raises(SystemExit) as stop:
         main(words)
     out, err = capsys.readouterr()
@@ -177,10 +181,29 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
     assert Path("reports/comparison/table.csv").is_file()
 
     with pytest.raises(SystemExit) as stop:
-        main(["model.backbone=none,clip"])
+        main(["model.backbone=none,clip", "seed=0"])
     out, _ = capsys.readouterr()
     assert stop.value.code == 0 and len(ran) == 3 and out.count("there already") == 2
     assert ran_before(planned_experiments(words)[1]) == ran[1] and ran_before(planned_experiments(words)[0]) is None
+
+
+def test_a_grid_without_seeds_has_three():
+    assert with_seeds(["a=1", "+", "b=1", "seed=4"]) == ["a=1", "seed=0,1,2", "+", "b=1", "seed=4"]
+    assert with_seeds(["a=1", "+"]) == ["a=1", "seed=0,1,2", "+"] and with_seeds([]) == []  # refused as before
+
+
+def test_the_price_is_said_before_anything_runs(folder, monkeypatch):
+    planned = [PlannedExperiment(name, ()) for name in ("a-123456", "b-abcdef", "c-fedcba")]
+    monkeypatch.setattr(sweep, "ran_before", lambda each: each.name if each is planned[1] else None)
+    assert price_words(planned) == "3 experiments, 2 of them to run: no run was timed here yet, dvc repro times one."
+    for stage, seconds in (("train", 120.0), ("render", 30.0)):
+        with recorded(stage):
+            pass
+        path = STAGE_RECORDS / f"{stage}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}))
+    assert price_words(planned).endswith(
+        "2 of them to run: at most 5 min, at 2.5 min for all stages as last timed here."
+    )
 
 
 def test_arms_that_differ_in_their_seed_are_one_row(folder, monkeypatch, capsys):
@@ -191,7 +214,7 @@ def test_arms_that_differ_in_their_seed_are_one_row(folder, monkeypatch, capsys)
 
     monkeypatch.setattr(sweep, "run_experiment", run_arm)
     with pytest.raises(SystemExit) as stop:
-        main(["model.backbone=none,clip", "seed=0,1,2"])
+        main(["model.backbone=none,clip"])
     out, err = capsys.readouterr()
     assert stop.value.code == 0 and out.count("| backbone-") == 2 and out.count("3 seeds") == 2
     assert "n = 24 in 8 scenes, 3 seeds" in err
