@@ -18,6 +18,7 @@ from src import backbones
 from src.backbones.base import Backbone
 from src.config import Config
 from src.episodes.episodes import read_episodes
+from src.geometry.cameras import relative_pose
 from src.reproducible.files import read_json, write_json
 from src.reproducible.hashes import params_hash
 from src.reproducible.seeds import fix_computation
@@ -28,7 +29,8 @@ from src.scenes.crop import PATCH
 from src.scenes.scene import Scene
 from src.splatt3r import build
 from src.splatt3r.network import SplatOutput, Splatt3R
-from src.splatt3r.prediction import predict, render_targets
+from src.splatt3r.posed import Cameras, PosedSplatt3R
+from src.splatt3r.prediction import predict, render_targets, splat, splat_posed
 from src.splatt3r.samples import Sample, Views, collate, each_tensor
 from src.timing import rasterizers
 from src.timing.measure import Timing, flops, hardware, measure, peak_memory
@@ -59,17 +61,24 @@ class ModelPieces:
 
     def features(self) -> Tensor | None:
         """(2, C, gh, gw) of the backbone; None where it has no channels."""
-        return self.backbone(self.pair, self.cells) if self.backbone.channels else None
+        views = self.contexts
+        return (
+            self.backbone.of_views(views.images, views.depth, views.K, self.cells) if self.backbone.channels else None
+        )
 
     def inputs(self) -> Sample:
         """A batch of one, as the stages read it from disk."""
         return collate([Sample(self.contexts, self.targets, self.tokens(), self.features())])
 
     def encode(self) -> SplatOutput:
-        """Two images to Gaussians."""
-        tokens, features = self.tokens(), self.features()
-        maps = (None, None) if features is None else features.split(1)
-        return self.network(*tokens.split(1), *self.pair.split(1), *maps)
+        """Two images to Gaussians; in the posed track with the pair's own cameras, in metres."""
+        tokens, features = self.tokens()[None], self.features()
+        given = self.pair[None], tokens, None if features is None else features[None]
+        if isinstance(self.network, PosedSplatt3R):
+            K, c2w = self.contexts.K[None], self.contexts.c2w
+            cameras = Cameras(K, relative_pose(c2w[:1], c2w[1:]), torch.ones_like(K[:, 0, 0, 0]))
+            return splat_posed(self.network, *given, cameras)
+        return splat(self.network, *given)
 
     def training_step(self, inputs: Sample) -> None:
         """One step on cached features: render the target, mean squared error, Adam. Its rate is 0: nothing changes."""

@@ -18,7 +18,7 @@ from src.geometry.choices import MASKS
 from src.pretrained.choices import DINOV2_WIDTHS, LPIPS_TRUNKS
 from src.procedural.choices import SCENE_FAMILIES
 from src.scenes.crop import PATCH
-from src.splatt3r.choices import FUSION_MODES, FUSION_SITES, OPTIMIZERS, PRECISIONS, SH_DEGREES, STRATEGIES
+from src.splatt3r.choices import CAMERAS, FUSION_MODES, FUSION_SITES, OPTIMIZERS, PRECISIONS, SH_DEGREES, STRATEGIES
 
 MERGING = "Error merging override "  # Hydra's words
 WITHOUT_METRES = ("co3d", "transforms")  # datasets whose scenes have a scale of their own
@@ -284,7 +284,8 @@ class Model:
     weights: str = MISSING
     backbone_layers: list[int | float] | None = MISSING
     feature_grid: str = MISSING
-    fusion_site: str = MISSING
+    cameras: str = MISSING
+    fusion_site: str | None = MISSING  # afterwards never None
     fusion_hooks: list[int] | None = MISSING
     fusion_mode: str = MISSING
     identity_init: bool = MISSING
@@ -307,7 +308,14 @@ class Model:
             "leave it empty.",
         )
         require_choice("model.feature_grid", self.feature_grid, ("native", "aligned"))
+        require_choice("model.cameras", self.cameras, CAMERAS)
+        self.fusion_site = self.fusion_site or ("depth" if self.cameras == "posed" else "head")
         require_choice("model.fusion_site", self.fusion_site, FUSION_SITES)
+        require(
+            self.fusion_site != "depth" or self.cameras == "posed",
+            "model.fusion_site is depth, but a readout of depth needs the contexts' cameras; set model.cameras=posed, or "
+            "model.fusion_site=head.",
+        )
         if self.fusion_mode == "addition":
             self.fusion_mode = "add"
         require_choice("model.fusion_mode", self.fusion_mode, FUSION_MODES)
@@ -319,7 +327,7 @@ class Model:
         require_choice("model.sh_degree", self.sh_degree, SH_DEGREES)
         require(
             self.fusion_hooks is None or self.fusion_site == "head",
-            "model.fusion_hooks belongs to fusion_site head; leave it empty for site encoder.",
+            f"model.fusion_hooks belongs to fusion_site head; leave it empty for site {self.fusion_site}.",
         )
         require(
             self.freeze_dinov2 is not False,
@@ -409,6 +417,14 @@ class Eval:
 
 
 @dataclass
+class Probe:
+    pairs: int = MISSING
+
+    def __post_init__(self):
+        require_positive("probe.pairs", self.pairs)
+
+
+@dataclass
 class Benchmark:
     resolutions: list[int] = MISSING
     warmup: int = MISSING
@@ -434,6 +450,7 @@ class Config:
     geometries: dict[str, Geometry] = MISSING
     weights: Weights = MISSING
     model: Model = MISSING
+    probe: Probe = MISSING
     opt: Opt = MISSING
     loss: Loss = MISSING
     eval: Eval = MISSING

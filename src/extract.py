@@ -7,45 +7,39 @@ Each folder gets record.json and a file per scene: `tokens` (frames, n, E) or `f
 """
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from src.backbones import load_backbone
-from src.backbones.base import Backbone
 from src.config import Config
+from src.mast3r.attention import Grid
 from src.mast3r.weight_file import load_geometry
 from src.reproducible.files import read_json, write_json
 from src.reproducible.seeds import fix_computation
 from src.run import Words, memory_advice, run
 from src.scenes.crop import PATCH
-from src.scenes.features import write_features
+from src.scenes.features import ViewFeatures, write_features
 
 SCENES, WEIGHTS, FEATURES = Path("data/scenes"), Path("data/weights"), Path("data/features")
 
 
-def geometry_features(folder: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict]:
-    """Images (B, 3, H, W) in [0, 1] -> encoder tokens (B, n, E); and what the record says of them."""
+def geometry_features(folder: Path, device: torch.device) -> tuple[ViewFeatures, dict]:
+    """Views -> encoder tokens (B, n, E); and what the record says of them."""
     network = load_geometry(folder).to(device)
     about = {
         "channels": network.config.enc_embed_dim,
         "patch_size": network.config.patch_size,
         "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
-    return lambda images: network.encode(images * 2 - 1), about
+    return lambda images, depth, K: network.encode(images * 2 - 1), about
 
 
-def backbone_features(backbone: Backbone, size: tuple[int, int], grid: str) -> Callable[[Tensor], Tensor]:
-    """Images (B, 3, H, W) in [0, 1] -> maps (B, C, gh, gw).
-
-    size  (W, H) in pixels of the photographs
-    grid  `native`: as many cells as the backbone's own patches need; `aligned`: the photograph is resized so that its
-          cells are those of the geometry network
-    """
-    cells = (size[1] // PATCH, size[0] // PATCH) if grid == "aligned" else None
-    return lambda images: backbone(images, cells)
+def cells(size: tuple[int, int], grid: str) -> Grid | None:
+    """What a backbone's `forward` takes as its grid, for photographs of `size` (W, H): None with `native`, as many cells as
+    its own patches need; with `aligned` those of the geometry network, for which photographs are resized."""
+    return (size[1] // PATCH, size[0] // PATCH) if grid == "aligned" else None
 
 
 @memory_advice()
@@ -60,7 +54,11 @@ def main(config: Config, kind: str) -> None:
         tensor, (features, about) = "tokens", geometry_features(WEIGHTS / kind, device)
     else:
         backbone = load_backbone(config.model, WEIGHTS / kind).to(device)
-        tensor, features = "features", backbone_features(backbone, size, config.model.feature_grid)
+        tensor, wanted = "features", cells(size, config.model.feature_grid)
+
+        def features(images: Tensor, depth: Tensor, K: Tensor) -> Tensor:
+            return backbone.of_views(images, depth, K, wanted)
+
         about = {
             "label": backbone.label(record["weights"]),
             "channels": backbone.channels,

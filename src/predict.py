@@ -4,23 +4,28 @@
     python -m src.predict a.jpg b.jpg -o scene.splat --preview way.gif   smaller file; a flight between the two cameras
 
     -o, --output FILE   scene.ply, .splat or .compressed.ply
+    --cameras FILE      the photographs' cameras, JSON {"K": [3x3, 3x3], "c2w": [4x4, 4x4]} (pixels, OpenCV axes), for a
+                        model of the posed track; without it they are estimated from the predicted points
     --preview FILE      a .png sheet, or a .gif animation of the way between the two cameras
     --force             replace files that exist
 
-reads data/model, data/weights, params.yaml; no cached features, no cameras; writes the files named
+reads data/model, data/weights, params.yaml; no cached features; writes the files named
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from src import backbones
 from src.backbones.base import Backbone
 from src.config import Config, load_config
-from src.extract import backbone_features
+from src.extract import cells
+from src.geometry.alignment import baseline_factor, camera_in_prediction
+from src.inference.cameras import fitted_focal_length, pinhole, read_cameras, second_camera
 from src.inference.photographs import read_snapshot
 from src.inference.previews import drawn
 from src.renders.gaussian_file import ending_of, write_gaussians
@@ -29,7 +34,8 @@ from src.reproducible.seeds import fix_computation
 from src.run import Words, mistakes_explained
 from src.splatt3r import build
 from src.splatt3r.network import SplatOutput, Splatt3R
-from src.splatt3r.prediction import splat
+from src.splatt3r.posed import Cameras, PosedSplatt3R
+from src.splatt3r.prediction import splat, splat_posed, unposed_points
 
 WEIGHTS, MODEL = Path("data/weights"), Path("data/model")
 NEEDED = (
@@ -45,6 +51,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser = Words("predict")
     parser.add_argument("photographs", nargs=2, type=Path, metavar="photograph")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--cameras", type=Path, metavar="FILE")
     parser.add_argument("--preview", type=Path, metavar="FILE")
     parser.add_argument("--force", action="store_true")
     return parser.parse_args(words)
@@ -97,18 +104,52 @@ def inputs(network: Splatt3R, backbone: Backbone, images: Tensor, grid: str) -> 
     """
     tokens, features = half(network.encode(images * 2 - 1)), None
     if backbone.channels:
-        features = half(backbone_features(backbone, tuple(images.shape[:1:-1]), grid)(images))[None]
+        features = half(backbone(images, cells(tuple(images.shape[:1:-1]), grid)))[None]
     return images[None], tokens[None], features
 
 
+def given_cameras(network: PosedSplatt3R, tokens: Tensor, images: Tensor, K: Tensor, c2w: Tensor) -> Cameras:
+    """Of images (1, 2, 3, H, W) whose K (2, 3, 3) and c2w (2, 4, 4), in any unit, are known: the distance between them is
+    brought to the network's units."""
+    second = unposed_points(network, tokens, network.grid(images[:, 0]))[1][0]
+    scale = baseline_factor(second, K[1], c2w)
+    relative = camera_in_prediction(c2w[:1], c2w[None, 1:], scale[None])[:, 0]
+    return Cameras(K[None], relative, scale[None])
+
+
+def estimated_cameras(network: PosedSplatt3R, tokens: Tensor, images: Tensor) -> Cameras:
+    """Of images (1, 2, 3, H, W): one focal length for both, and the second camera, as the predicted points have them."""
+    first, second = (points[0].cpu() for points in unposed_points(network, tokens, network.grid(images[:, 0])))
+    K = pinhole(fitted_focal_length(first), images.shape[-1], images.shape[-2])
+    relative = torch.from_numpy(second_camera(second, K)).to(images)[None]
+    return Cameras(torch.from_numpy(K).to(images).expand(1, 2, 3, 3), relative, images.new_ones(1))
+
+
 @torch.inference_mode()
-def predict_pair(config: Config, images: Tensor) -> tuple[SplatOutput, str]:
-    """Gaussians (a batch of one) of photographs (2, 3, H, W), and in words what made them."""
+def predict_pair(
+    config: Config, images: Tensor, cameras: tuple[Tensor, Tensor] | None = None
+) -> tuple[SplatOutput, str]:
+    """Gaussians (a batch of one) of photographs (2, 3, H, W), and in words what made them; cameras: K (2, 3, 3) and c2w
+    (2, 4, 4), for a model of the posed track alone.
+
+    raises    ValueError  when cameras are given to a model that does not ask for them, or can not be estimated
+    """
     network, backbone, record = load_trained_model(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network, backbone, images = network.to(device), backbone.to(device), images.to(device)
     words = f"{record['geometry']['label']}, {record['backbone']['label']}, {record['steps']} training steps"
-    return splat(network, *inputs(network, backbone, images, config.model.feature_grid)), words
+    read = inputs(network, backbone, images, config.model.feature_grid)
+    if not isinstance(network, PosedSplatt3R):
+        if cameras is not None:
+            raise ValueError("The trained model is of the unposed track, which takes no cameras; leave --cameras out.")
+        return splat(network, *read), words
+    pair, tokens, features = read
+    if cameras is None:
+        found, told = estimated_cameras(network, tokens, pair), "estimated"
+    else:
+        found = given_cameras(network, tokens, pair, *(each.to(pair) for each in cameras))
+        told = "given"
+    return splat_posed(network, pair, tokens, features, found), f"{words}, cameras {told}"
 
 
 def main(words: list[str]) -> None:
@@ -117,7 +158,11 @@ def main(words: list[str]) -> None:
         check_outputs(asked.output, asked.preview, asked.force)
         config = load_config()
         fix_computation(config.threads)
-        snapshots = [read_snapshot(path, tuple(config.dataset.resolution)) for path in asked.photographs]
+        K, c2w = (None, None), None
+        if asked.cameras is not None:
+            K, c2w = read_cameras(asked.cameras)
+        size = tuple(config.dataset.resolution)
+        snapshots = [read_snapshot(path, size, own) for path, own in zip(asked.photographs, K)]
         for path, snapshot in zip(asked.photographs, snapshots):
             print(f"{path}: {'; '.join(snapshot.notes)}")
         images = torch.stack([snapshot.image for snapshot in snapshots])
@@ -126,7 +171,10 @@ def main(words: list[str]) -> None:
                 "warning: both images are the same picture, which shows no depth; name two of one place",
                 file=sys.stderr,
             )
-        output, made_by = predict_pair(config, images)
+        cameras = None
+        if c2w is not None:
+            cameras = torch.from_numpy(np.stack([each.K for each in snapshots])), torch.from_numpy(c2w)
+        output, made_by = predict_pair(config, images, cameras)
         gaussians = output.gaussians[0]
         picture = None if asked.preview is None else drawn(asked.preview, images, output, gaussians)
         write_gaussians(asked.output, gaussians)

@@ -27,6 +27,7 @@ STAGES = (
     "prepare",
     "extract_geometry",
     "extract_backbone",
+    "probe",
     "train",
     "render",
     "evaluate",

@@ -2,7 +2,7 @@
 
     python -m src.train [key=value ...]
 
-reads data/scenes, data/features, data/weights; writes data/model and the training curves data/train
+reads data/scenes, data/features, data/weights, data/readout.safetensors; writes data/model and the curves data/train
 
 A killed run goes on where its last checkpoint in scratch/ left off and ends with the same bytes. With several devices
 Lightning starts this module once more for each, which share out the draws of a step; the first process alone writes.
@@ -41,11 +41,13 @@ from src.splatt3r.build import build_model, save_trained, scale_reference
 from src.splatt3r.fusion_effects import fusion_effects
 from src.splatt3r.losses import mast3r_loss, photometric_loss
 from src.splatt3r.network import SplatOutput, Splatt3R
+from src.splatt3r.posed import PosedSplatt3R
 from src.splatt3r.prediction import predict, render_targets, target_mask
+from src.splatt3r.readout import read_solution
 from src.splatt3r.samples import Sample, Samples, StepSampler, Views, collate
 
 SCENES, FEATURES, WEIGHTS = Path("data/scenes"), Path("data/features"), Path("data/weights")
-MODEL, CURVES = Path("data/model"), Path("data/train")
+READOUT, MODEL, CURVES = Path("data/readout.safetensors"), Path("data/model"), Path("data/train")
 OPTIMIZER_CLASSES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -232,6 +234,7 @@ def fingerprint(config: Config) -> str:
     code = [file_hash(path) for path in sorted(Path("src").rglob("*.py"))]
     inputs = [
         file_hash(SCENES / "index.jsonl"),
+        file_hash(READOUT),
         *(read_json(FEATURES / kind / "record.json") for kind in ("geometry", "backbone")),
     ]
     sections = (
@@ -349,6 +352,10 @@ def main(config: Config) -> None:
     network = build_model(
         config, WEIGHTS / "geometry", backbone.channels, train_points=config.loss.mast3r_loss_weight > 0
     )
+    if isinstance(network, PosedSplatt3R):
+        inputs = "both" if backbone.channels and config.model.fusion_site == "depth" else "tokens"
+        if solution := read_solution(READOUT, inputs):
+            network.readout.load_solution(solution)
     network.gradient_checkpointing = config.opt.gradient_checkpointing
     scratch = fit_network(config, network, train_loader, val_loader)
     geometry = read_json(FEATURES / "geometry" / "record.json")

@@ -189,7 +189,7 @@ def test_features_too_large_for_half_precision_are_refused(dataset, tmp_path):
             dataset / "data/scenes",
             tmp_path / "out",
             "features",
-            lambda images: images * 1e6,
+            lambda images, depth, K: images * 1e6,
             SIZE,
             torch.device("cpu"),
         )

@@ -17,6 +17,7 @@ STAGES = {
     "prepare": "prepare",
     "extract_geometry": "extract",
     "extract_backbone": "extract",
+    "probe": "probe",
     "train": "train",
     "render": "render",
     "evaluate": "evaluate",
@@ -26,7 +27,17 @@ STAGES = {
 ONE_FILE = {"train": "src/metrics/image.py"}  # another metric of the room trains nothing again
 NO_COMMANDS = {"src/__init__.py", "src/config.py", "src/run.py"}
 PAIRED = {"distill": "pretraining/distillation", "test_pipeline_co3d": "", "test_pipeline": ""}
-FOLDERS = {"RAW", "SCENES", "WEIGHTS", "FEATURES", "MODEL", "RENDERS", "EVAL", "SCRATCH"}  # where stages read and write
+FOLDERS = {
+    "RAW",
+    "SCENES",
+    "WEIGHTS",
+    "FEATURES",
+    "MODEL",
+    "RENDERS",
+    "EVAL",
+    "SCRATCH",
+    "READOUT",
+}  # where stages read and write
 COMMANDS = {"main", "arguments"}  # what each has of its own
 TWINS = {"rasterize", "composite_tile"}  # the rasteriser, and the obvious one that it is measured against
 ENDINGS = r"(s|es|ed|er|r|ing|ion|d)"

@@ -86,6 +86,11 @@ class Backbone(nn.Module, ABC):
         """
         return self.features(self.prepared(images, grid))
 
+    def of_views(self, images: Tensor, depth: Tensor, K: Tensor, grid: Grid | None = None) -> Tensor:
+        """`forward` where all of a view is at hand: the positive control reads its true depth (B, H, W), 0 = invalid, and
+        K (B, 3, 3), every other backbone the image alone."""
+        return self(images, grid)
+
     def prepared(self, images: Tensor, grid: Grid | None = None) -> Tensor:
         """What `features` takes, from what `forward` takes: images resized to whole patches and normalised."""
         if images.ndim != 4 or images.shape[1] != 3:

@@ -8,9 +8,17 @@ from torch.nn.functional import pixel_unshuffle
 
 from src.backbones.base import Backbone
 from src.backbones.dinov2 import DinoV2
+from src.geometry.surface import cell_medians, cell_normals
 from src.mast3r.attention import Grid
 
 UNINFORMED = "The backbone of this run is a control: its features carry no learned knowledge."
+
+
+def generator_of(image: Tensor, seed: int) -> torch.Generator:
+    """A generator that depends on the pixels of image (3, H, W) in [0, 1] and the seed alone, not on a batch."""
+    pixels = (image * 255).round().to(torch.uint8).cpu().numpy().tobytes()
+    digest = hashlib.sha256(seed.to_bytes(8, "big") + pixels).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 class Nothing(Backbone):
@@ -94,10 +102,7 @@ class Shuffled(Backbone):
 
     def permutation(self, image: Tensor, cells: int) -> Tensor:
         """An order of `cells` places from image (3, H, W) in [0, 1]."""
-        pixels = (image * 255).round().to(torch.uint8).cpu().numpy().tobytes()
-        digest = hashlib.sha256(self.seed.to_bytes(8, "big") + pixels).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        return torch.randperm(cells, generator=generator)
+        return torch.randperm(cells, generator=generator_of(image, self.seed))
 
     def forward(self, images: Tensor, grid: Grid | None = None) -> Tensor:
         maps = super().forward(images, grid)
@@ -109,3 +114,53 @@ class Shuffled(Backbone):
 
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.inner.converted(state)
+
+
+class Truth(Backbone):
+    """The positive control of features: each patch's true depth and normals, which no backbone could know better.
+
+    Channels, sub-cells row by row: logarithm of the median depth of 4x4 sub-cells, then x, y, z of the mean normal of
+    2x2 sub-cells, in the camera's frame. A sub-cell without depth has the median of its image.
+
+    noise  standard deviation of what is added to each logarithm of depth, the same in every run: a dose
+    """
+
+    title, channels, patch_size = "true depth and normals", 16 + 3 * 4, 16
+    note = (
+        "The features of this run are the true depth and normals of each patch, which nobody has at inference: a "
+        "positive control that says what the benchmark can see, no result about a backbone."
+    )
+
+    def __init__(self, noise: float = 0.0):
+        super().__init__()
+        self.noise = noise
+        self.name = f"truth:{noise:g}" if noise else "truth"
+        if noise:
+            self.title = f"true depth, {noise:.0%} noise, and normals"
+
+    def features(self, images: Tensor) -> Tensor:
+        raise ValueError(
+            f"model.backbone={self.name} reads the true depth of a dataset, which photographs by themselves have not; "
+            "choose a backbone that reads images."
+        )
+
+    @torch.no_grad()
+    def of_views(self, images: Tensor, depth: Tensor, K: Tensor, grid: Grid | None = None) -> Tensor:
+        """Features (B, 28, H / 16, W / 16); the images name the noise.
+
+        raises    ValueError  when a view has no depth at all
+        """
+        if not (depth > 0).flatten(1).any(1).all():
+            raise ValueError(
+                f"model.backbone={self.name} needs true depth, but a photograph has none; choose a dataset with depth, "
+                "or another backbone."
+            )
+        rows, columns = self.grid(images)
+        medians = cell_medians(depth, 4 * rows, 4 * columns)
+        whole = cell_medians(depth, 1, 1)  # of the image
+        log_depth = medians.where(medians.isfinite(), whole).log()  # (B, 4 h, 4 w)
+        for each, image in zip(log_depth, images):
+            drawn = torch.randn(each.shape, generator=generator_of(image, 0), dtype=each.dtype)
+            each += self.noise * drawn.to(each.device)
+        facing = cell_normals(depth, K, 2 * rows, 2 * columns)  # (B, 3, 2 h, 2 w)
+        return torch.cat([pixel_unshuffle(log_depth[:, None], 4), pixel_unshuffle(facing, 2)], 1)

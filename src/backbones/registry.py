@@ -63,7 +63,7 @@ def from_file(model: Model, seed: int | None) -> "Backbone":
 
 def control(model: Model, seed: int | None) -> "Backbone":
     """`constant` is as wide as the DINOv2 that model.dinov2_model names, whose kin `random` and `shuffled` are."""
-    from src.backbones.controls import Constant, Nothing, Oracle, Random, Rgb, Shuffled
+    from src.backbones.controls import Constant, Nothing, Oracle, Random, Rgb, Shuffled, Truth
     from src.backbones.dinov2 import check_width
 
     width, layers = check_width(model.dinov2_model, model.dinov2_dim), model.backbone_layers
@@ -74,7 +74,25 @@ def control(model: Model, seed: int | None) -> "Backbone":
         "constant": lambda: Constant(width * len(layers or [None])),
         "rgb": Rgb,
         "oracle": Oracle,
-    }[model.backbone]()
+        "truth": lambda: Truth(noise_of(model)),
+    }[model.backbone.partition(":")[0]]()
+
+
+def noise_of(model: Model) -> float:
+    """Of model.backbone=truth:<noise>, standard deviation of the logarithm of depth; 0 for `truth`.
+
+    raises    ValueError  when it is no number from 0 on
+    """
+    try:
+        noise = float(argument(model) or 0)
+        if 0 <= noise < 10:
+            return noise
+    except ValueError:
+        pass
+    raise ValueError(
+        f"model.backbone is {model.backbone}, whose {argument(model)!r} is no share of the depth; write truth, or "
+        "truth:0.1 for 10 % of noise."
+    )
 
 
 # from the configuration and a seed for untrained weights; a name with a colon wants an argument after it
@@ -93,16 +111,29 @@ FAMILIES: dict[str, Callable[[Model, int | None], "Backbone"]] = {
     "constant": control,
     "rgb": control,
     "oracle": control,
+    "truth": control,
+    "truth:": control,
 }
 # blocks that model.backbone_layers chooses among, where no network need be built to know; 0 = it has none to choose
-DEPTHS = {"none": 0, "croco": 24, "clip": 12, "alexnet": 5, "vgg16": 5, "constant": 0, "rgb": 0, "oracle": 0}
+DEPTHS = {
+    "none": 0,
+    "croco": 24,
+    "clip": 12,
+    "alexnet": 5,
+    "vgg16": 5,
+    "constant": 0,
+    "rgb": 0,
+    "oracle": 0,
+    "truth": 0,
+}
 FEATURELESS = ("none", "oracle")
 DINOV2_DEPTHS = {384: 12, 768: 12, 1024: 24, 1536: 40}  # by width
 
 
 def known() -> list[str]:
     """What model.backbone can be."""
-    return [f"{name}<{'path' if name == 'file:' else 'name'}>" if name.endswith(":") else name for name in FAMILIES]
+    words = {"file:": "path", "truth:": "noise"}
+    return [f"{name}<{words.get(name, 'name')}>" if name.endswith(":") else name for name in FAMILIES]
 
 
 def family_of(model: Model) -> str:

@@ -38,6 +38,22 @@ def scale_factor(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def depth_factor(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Predicted over true scale (), > 0, of one pair whose views are predicted each in its own camera: median of the
+    ratios of z-depth (2, H, W) over the pixels whose true depth is not 0.
+
+    raises    ValueError when there are none
+    """
+    known = truth > 0
+    if not known.any():
+        raise ValueError(
+            "No pixel of the two context views has a valid depth, so their scale cannot be estimated; drop "
+            "this pair or use a dataset with depth."
+        )
+    return (predicted[known] / truth[known]).median()
+
+
+@torch.no_grad()
 def baseline_factor(predicted: Tensor, K: Tensor, c2w: Tensor) -> Tensor:
     """Predicted over true scale of one pair without true depth: the distance between its cameras. The predicted second
     camera stands where the rays through its predicted points meet, in the least-squares sense; the directions of those

@@ -6,6 +6,7 @@ Every function keeps the precision it is given.
 """
 
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 
@@ -32,6 +33,16 @@ def quats_to_rotmats(quats: Tensor) -> Tensor:
         1 - t * (x * x + y * y),
     )
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+def turned_quats(rotation: Tensor, quats: Tensor) -> Tensor:
+    """Quaternions wxyz (*B, N, 4) after a rotation (*B, 3, 3): of R R(q)."""
+    turns = Rotation.from_matrix(rotation.detach().double().cpu().reshape(-1, 3, 3).numpy()).as_quat()  # xyzw
+    turn = torch.from_numpy(turns).to(quats).roll(1, -1).reshape(*rotation.shape[:-2], 1, 4)
+    w1, v1, w2, v2 = turn[..., :1], turn[..., 1:], quats[..., :1], quats[..., 1:]
+    v1 = v1.expand_as(v2)
+    real = w1 * w2 - (v1 * v2).sum(-1, keepdim=True)
+    return torch.cat([real, w1 * v2 + w2 * v1 + torch.linalg.cross(v1, v2)], -1)
 
 
 def covariances(quats: Tensor, scales: Tensor) -> Tensor:

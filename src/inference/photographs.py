@@ -17,16 +17,19 @@ TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """image (3, H, W) float32 sRGB in [0, 1]; notes: what was done to the photograph, in words."""
+    """image (3, H, W) float32 sRGB in [0, 1]; notes: what was done to the photograph, in words; K (3, 3) float64 pixels of
+    the image, where the photograph's was given."""
 
     image: Tensor
     notes: list[str]
+    K: np.ndarray | None = None
 
 
-def read_snapshot(path: str | Path, resolution: tuple[int, int]) -> Snapshot:
+def read_snapshot(path: str | Path, resolution: tuple[int, int], K: np.ndarray | None = None) -> Snapshot:
     """The photograph turned upright, its largest central part of the wanted shape, resized; never squashed.
 
     resolution  (W, H) in pixels
+    K           (3, 3) of the upright photograph, which is then cropped around its principal point
     raises      FileNotFoundError; ValueError when the file is no picture, too small, or of 16 bits and the like
     """
     path = Path(path)
@@ -41,7 +44,7 @@ def read_snapshot(path: str | Path, resolution: tuple[int, int]) -> Snapshot:
         raise ValueError(
             f"{path} is {image.width}x{image.height} pixels; a photograph needs at least {PATCH} along each side."
         )
-    fitted = fit(central_K(image.size), image.size, resolution)
+    fitted = fit(central_K(image.size) if K is None else K, image.size, resolution)
     width, height = used_size(fitted)
     used = "all" if (width, height) == image.size else f"the middle {width} x {height}"
     size = (
@@ -49,7 +52,7 @@ def read_snapshot(path: str | Path, resolution: tuple[int, int]) -> Snapshot:
         f"{resolution[0]} x {resolution[1]}"
     )
     pixels = torch.tensor(fitted.image(np.array(image))).permute(2, 0, 1).contiguous()
-    return Snapshot(pixels.float() / 255, [*turned, *coloured, size])
+    return Snapshot(pixels.float() / 255, [*turned, *coloured, size], None if K is None else fitted.K)
 
 
 def opened(path: Path) -> Image.Image:

@@ -1,17 +1,16 @@
 """Pictures of predicted Gaussians from where the photographs were taken and from between: cameras are found from the
-predicted points, since nobody has told them."""
+predicted points."""
 
 import io
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
-from src.geometry.cameras import pixel_centres
+from src.inference.cameras import fitted_focal_length, pinhole, second_camera
 from src.splatt3r.network import SplatOutput
 from src.splatting.gaussians import Gaussians
 from src.splatting.render import render
@@ -19,48 +18,6 @@ from src.splatting.render import render
 FRAMES = 16  # from the first photograph to the second
 SHEET = 5  # of them on a sheet
 MILLISECONDS = 80  # per frame of an animation
-POINTS = 4096  # that the second camera is found from, at most
-REPROJECTION = 0.02  # of the width: how far from its pixel a point may fall
-AGREEING = 0.1  # share of the points that must
-
-
-def fitted_focal_length(points: Tensor) -> float:
-    """Focal length in pixels of a pinhole camera, principal point in the middle, that sees points where they are:
-    median over the pixels of |pixel - middle| / |(x, y) / z|.
-
-    points   (H, W, 3)  in the camera's own frame
-    raises   ValueError when no point lies in front of it
-    """
-    height, width = points.shape[:2]
-    pixels = pixel_centres(height, width, like=points) - points.new_tensor([width / 2, height / 2])
-    seen = points[..., 2] > 0
-    if not seen.any():
-        raise ValueError("All predicted points lie behind the first camera, so no preview can be drawn.")
-    slopes = points[seen][:, :2] / points[seen][:, 2:]
-    return (pixels[seen].norm(dim=-1) / slopes.norm(dim=-1).clamp_min(1e-12)).median().item()
-
-
-def second_camera(points: Tensor, K: np.ndarray) -> np.ndarray:
-    """c2w (4, 4) of the camera whose pixels see points (H, W, 3), in the points' frame   (OpenCV's SQPnP in RANSAC).
-
-    raises   ValueError when no camera sees them so
-    """
-    height, width = points.shape[:2]
-    pixels = pixel_centres(height, width, like=points.double()).reshape(-1, 2).cpu().numpy()
-    chosen = np.linspace(0, height * width - 1, min(POINTS, height * width)).astype(int)
-    cv2.setRNGSeed(0)
-    places = points.reshape(-1, 3).double().cpu().numpy()
-    found, turn, shift, agreeing = cv2.solvePnPRansac(
-        places[chosen], pixels[chosen], K, None, flags=cv2.SOLVEPNP_SQPNP, reprojectionError=REPROJECTION * width
-    )
-    if not found or len(agreeing) < AGREEING * len(chosen):
-        raise ValueError(
-            "The predicted points of the second photograph fit no camera, so no preview can be drawn: do "
-            "both photographs show the same place? Without --preview the Gaussians are written anyway."
-        )
-    w2c = np.eye(4)
-    w2c[:3, :3], w2c[:3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
-    return np.linalg.inv(w2c)
 
 
 def path_between(c2w: np.ndarray, count: int) -> np.ndarray:
@@ -79,7 +36,7 @@ def flight(output: SplatOutput, gaussians: Gaussians, count: int) -> list[np.nda
     points1, points2 = output.points1.pts3d[0], output.points2.pts3d[0]
     height, width = points1.shape[:2]
     focal = fitted_focal_length(points1)
-    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    K = pinhole(focal, width, height)
     cameras = torch.from_numpy(path_between(second_camera(points2, K), count)).to(gaussians.means)
     images = render(gaussians, cameras, torch.from_numpy(K).to(cameras).expand(count, 3, 3), (width, height)).images
     return [pixels(image) for image in images]

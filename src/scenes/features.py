@@ -39,14 +39,16 @@ class Features:
             return torch.stack([rows[index] for index in map(scene.names.index, names)]).float()
 
 
-IMAGES_AT_A_TIME = 16  # photographs at a time
+IMAGES_AT_A_TIME = 16
+# of images (B, 3, H, W) in [0, 1]; depth (B, H, W) and K (B, 3, 3) of the views, which the positive control alone reads
+ViewFeatures = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def write_features(
     scenes: Path,
     folder: Path,
     tensor: str,
-    features: Callable[[Tensor], Tensor],
+    features: ViewFeatures,
     size: tuple[int, int],
     device: torch.device,
 ) -> None:
@@ -58,10 +60,9 @@ def write_features(
         scene = Scene.open(scenes / record.file, record.sha256)
         batches = []
         for start in range(0, len(scene), IMAGES_AT_A_TIME):
-            images = torch.stack(
-                [scene.view(name, size).image for name in scene.names[start : start + IMAGES_AT_A_TIME]]
-            )
-            batches.append(features(images.to(device)).half().cpu())
+            views = [scene.view(name, size) for name in scene.names[start : start + IMAGES_AT_A_TIME]]
+            tensors = (torch.stack([getattr(view, key) for view in views]) for key in ("image", "depth", "K"))
+            batches.append(features(*(tensor.to(device) for tensor in tensors)).half().cpu())
         found = torch.cat(batches)
         if not found.isfinite().all():
             raise ValueError(

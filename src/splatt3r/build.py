@@ -13,6 +13,7 @@ from src.reproducible.seeds import torch_generator
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.gaussian_head import Limits
 from src.splatt3r.network import Splatt3R, load_trained, trained_state_dict
+from src.splatt3r.posed import PosedSplatt3R
 
 TRAINED = "trained.safetensors"
 
@@ -34,7 +35,7 @@ def build_model(config: Config, geometry: str | Path, feature_channels: int, tra
             identity_init=model.identity_init,
             parameters=model.fusion_parameters,
         )
-    network = Splatt3R(
+    network = {"unposed": Splatt3R, "posed": PosedSplatt3R}[model.cameras](
         checkpoint.config,
         sh_degree=model.sh_degree,
         use_offsets=model.use_offsets,

@@ -19,7 +19,8 @@ class FusionConfig:
     """What is fused where.
 
     channels       width of the backbone's feature map
-    site           `head`: decoder tokens, for the Gaussian head alone; `encoder`: encoder tokens, for everything after
+    site           `head`: decoder tokens, for the Gaussian head alone; `encoder`: encoder tokens, for everything after;
+                   `depth`: the readout of depth, where cameras are given
     hooks          site head: numbers of the token maps that are fused, among those the heads read beyond the first
                    (for 12 decoder blocks 6, 9, 12); None = the last
     mode           one of FUSION_MODES
@@ -42,8 +43,8 @@ class FusionConfig:
             )
         if self.site not in FUSION_SITES:
             raise ValueError(f"model.fusion_site is {self.site!r}; choose one of {', '.join(FUSION_SITES)}.")
-        if self.site == "encoder" and self.hooks is not None:
-            raise ValueError("model.fusion_hooks belongs to fusion_site head; leave it empty for site encoder.")
+        if self.site != "head" and self.hooks is not None:
+            raise ValueError(f"model.fusion_hooks belongs to fusion_site head; leave it empty for site {self.site}.")
 
 
 def resize_features(features: Tensor, grid: tuple[int, int]) -> Tensor:

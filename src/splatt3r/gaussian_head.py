@@ -46,7 +46,12 @@ def wxyz(raw: Tensor) -> Tensor:
 
 
 def activate(
-    raw: Tensor, points: Tensor, images: Tensor, use_offsets: bool = True, limits: Limits = Limits()
+    raw: Tensor,
+    points: Tensor,
+    images: Tensor,
+    use_offsets: bool = True,
+    limits: Limits = Limits(),
+    unit: Tensor | float = 1.0,
 ) -> Gaussians:
     """Gaussians of one view's pixels from the Gaussian head's raw channels   (Splatt3R, section 3).
 
@@ -56,6 +61,7 @@ def activate(
     raw     (B, 11 + 3 d, H, W)  offset 3, log scale 3, quaternion xyzw 4, SH 3 d (colour-major), opacity logit 1
     points  (B, H, W, 3)         of the point head, view 1's frame
     images  (B, 3, H, W)         this view's photograph in [0, 1]
+    unit    (B, H W, 1)          or a number: what sizes, offsets and their limits are multiples of, in units of points
     returns batch of B sets of H W Gaussians, row by row, in the frame and units of points
     """
     coefficients = (raw.shape[1] - 11) // 3
@@ -69,9 +75,9 @@ def activate(
     residual = rgb_to_dc(images.flatten(2).mT)[..., None, :]  # (B, H W, 1, 3)
     # Raw numbers become what they mean: lengths by exp, directions by their length, shares by the logistic function.
     return Gaussians(
-        means=means + offsets(raw_offsets, limits.offset) if use_offsets else means,
+        means=means + unit * offsets(raw_offsets, limits.offset) if use_offsets else means,
         quats=wxyz(raw_quats),
-        scales=log_scales.clamp(max=math.log(limits.scale)).exp(),
+        scales=unit * log_scales.clamp(max=math.log(limits.scale)).exp(),
         opacities=logits.squeeze(-1).sigmoid(),
         sh=torch.cat([sh[..., :1, :] + residual, sh[..., 1:, :]], -2),
     )

@@ -207,7 +207,7 @@ class Splatt3R(Mast3r):
         raises ValueError when a tensor is missing, unexpected or of another shape
         """
         state = with_aliases(state)
-        own = {name for name in self.state_dict() if not name.startswith("fusion.")}
+        own = {name for name in self.state_dict() if not name.startswith(("fusion.", "readout."))}
         heads = {name for name in own if name.startswith(GROUPS["gaussian_head"])}
         wanted = own if heads & state.keys() else own - heads
         self._load(state, wanted, "the geometry network's weights")
@@ -271,11 +271,17 @@ class Splatt3R(Mast3r):
         grid: Grid,
     ) -> Gaussians:
         """Gaussians of one view; fused tokens are shown to the Gaussian head alone."""
-        hooked = [self._fuse(str(hook), tokens[hook], features, grid) for hook in self.config.hooks]
-        with self._head_precision(images):
-            raw = self.run(head.gaussian_dpt.dpt, hooked, grid).float()
+        raw = self._raw_gaussians(head, tokens, images, features, grid)
         with torch.autocast(images.device.type, enabled=False):
             return activate(raw, points.pts3d, images, self.use_offsets, self.limits)
+
+    def _raw_gaussians(
+        self, head: PixelHead, tokens: list[Tensor], images: Tensor, features: Tensor | None, grid: Grid
+    ) -> Tensor:
+        """The Gaussian head's channels of one view, as `activate` takes them."""
+        hooked = [self._fuse(str(hook), tokens[hook], features, grid) for hook in self.config.hooks]
+        with self._head_precision(images):
+            return self.run(head.gaussian_dpt.dpt, hooked, grid).float()
 
     def _head_precision(self, like: Tensor) -> torch.autocast:
         """float32 for the heads, unless they are told to follow the caller's autocast region."""
@@ -320,12 +326,10 @@ def fusion_sites(mast3r: Mast3rConfig, fusion: FusionConfig) -> dict[str, int]:
 
 
 def trained_state_dict(model: Splatt3R) -> dict[str, Tensor]:
-    """Copies, on the CPU, of the parameters that the model's strategy trains, ready for safetensors."""
-    return {
-        name: p.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
+    """Copies, on the CPU, of the parameters that the model's strategy trains, and of a readout's solution, ready for
+    safetensors."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad} | dict(model.named_buffers())
+    return {name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in trained.items()}
 
 
 def load_trained(model: Splatt3R, state: Mapping[str, Tensor]) -> None:
@@ -337,7 +341,8 @@ def load_trained(model: Splatt3R, state: Mapping[str, Tensor]) -> None:
     groups = {group: set(parameters) for group, parameters in model.reached_parameters().items() if parameters}
     required = {"fusion"} & groups.keys() | (set() if model.head_loaded else {"gaussian_head"})
     present = {group for group, names in groups.items() if names & state.keys()} | required
-    model._load(state, set().union(*(groups[group] for group in present)), "the trained weights")
+    solutions = {name for name, _ in model.named_buffers()}
+    model._load(state, solutions.union(*(groups[group] for group in present)), "the trained weights")
 
 
 def _some(names: list[str]) -> str:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from src.geometry.alignment import baseline_factor, camera_in_prediction, context_points, scale_factor
+from src.geometry.alignment import baseline_factor, camera_in_prediction, context_points, depth_factor, scale_factor
 from src.geometry.visibility import depth_tolerance, loss_mask
+from src.mast3r.attention import Grid
 from src.mast3r.network import Mast3r
 from src.splatt3r.network import SplatOutput, Splatt3R
+from src.splatt3r.posed import Cameras, OwnViews, PosedSplatt3R, own_views
 from src.splatt3r.samples import Sample, Views
 from src.splatting.gaussians import Gaussians
 from src.splatting.render import Rendering, render
@@ -20,7 +22,8 @@ class Prediction:
 
     output           of the network
     scales           (B,)              output over true size
-    geometry         (B, 2, H, W, 3)   points of both contexts as the frozen geometry network has them
+    geometry         (B, 2, H, W, 3)   points of both contexts as the frozen geometry network has them; in the posed track
+                                       after the views were compared with each other
     geometry_scales  (B,)              those over true size
     """
 
@@ -36,10 +39,57 @@ def splat(network: Splatt3R, images: Tensor, tokens: Tensor, features: Tensor | 
     images            (B, 2, 3, H, W)  in [0, 1]
     tokens, features  as in a batch of `Sample`
     """
-    if network.encoder_trainable:  # cached tokens are the frozen encoder's
-        tokens = torch.stack([network.encode(images[:, v] * 2 - 1) for v in range(2)], 1)
+    tokens = encoded(network, images, tokens)
     features1, features2 = (None, None) if features is None else (features[:, 0], features[:, 1])
     return network(tokens[:, 0], tokens[:, 1], images[:, 0], images[:, 1], features1, features2)
+
+
+def encoded(network: Splatt3R, images: Tensor, tokens: Tensor) -> Tensor:
+    """Encoder tokens (B, 2, N, E) of images (B, 2, 3, H, W): the cached ones, which are the frozen encoder's, or new."""
+    if not network.encoder_trainable:
+        return tokens
+    return torch.stack([network.encode(images[:, v] * 2 - 1) for v in range(2)], 1)
+
+
+def splat_posed(
+    network: PosedSplatt3R, images: Tensor, tokens: Tensor, features: Tensor | None, cameras: Cameras
+) -> SplatOutput:
+    """`splat` of the network that is given the contexts' cameras."""
+    tokens = encoded(network, images, tokens)
+    maps = (None, None) if features is None else (features[:, 0], features[:, 1])
+    views = network.look(tokens[:, 0], tokens[:, 1], network.grid(images[:, 0]), *maps)
+    return network(views, images, cameras, features)[0]
+
+
+def predict_posed(network: PosedSplatt3R, batch: Sample, frozen: Mast3r | None) -> tuple[SplatOutput, Tensor, Tensor]:
+    """Output of the network that is given the contexts' cameras, its scale (B,), and its points (B, 2, H, W, 3) before
+    any readout. The scale is the frozen network's."""
+    images, grid = batch.contexts.images, network.grid(batch.contexts.images[:, 0])
+    tokens = encoded(network, images, batch.tokens)
+    maps = (None, None) if batch.features is None else (batch.features[:, 0], batch.features[:, 1])
+    views = network.look(tokens[:, 0], tokens[:, 1], grid, *maps)
+    with torch.no_grad():
+        reference = views if frozen is None else own_views(frozen, batch.tokens[:, 0], batch.tokens[:, 1], grid)
+        found = posed_scales(frozen or network, reference, batch)
+    relative = camera_in_prediction(batch.contexts.c2w[:, 0], batch.contexts.c2w[:, 1:], found)[:, 0]
+    output, points = network(views, images, Cameras(batch.contexts.K, relative, found), batch.features)
+    return output, found, points.detach()
+
+
+def posed_scales(network: Mast3r, views: OwnViews, batch: Sample) -> Tensor:
+    """Predicted over true size (B,) of each pair: of the depths of its views where they are known, else of the distance
+    between its cameras, for which the second view's points in the first one's frame are predicted too."""
+    depth, K, c2w = batch.contexts.depth, batch.contexts.K, batch.contexts.c2w
+    known = (depth > 0).flatten(1).any(1)
+    if known.all():
+        return torch.stack([depth_factor(*each) for each in zip(views.depth, depth)])
+    second = frozen_points(network, batch)[1]
+    return torch.stack(
+        [
+            depth_factor(views.depth[b], depth[b]) if known[b] else baseline_factor(second[b], K[b, 1], c2w[b])
+            for b in range(len(depth))
+        ]
+    )
 
 
 def predict(network: Splatt3R, batch: Sample, frozen: Mast3r | None = None, in_metres: bool = True) -> Prediction:
@@ -49,10 +99,13 @@ def predict(network: Splatt3R, batch: Sample, frozen: Mast3r | None = None, in_m
     in_metres whether the samples are, and so their true points; else these take the predicted size, since the sizes of
               Gaussians are the network's metres
     """
-    output = splat(network, batch.contexts.images, batch.tokens, batch.features)
-    points = [output.points1.pts3d, output.points2.pts3d] if frozen is None else frozen_points(frozen, batch)
-    points = torch.stack(points, 1).detach()  # (B, 2, H, W, 3)
-    found = scales(points, batch.contexts)  # (B,)
+    if isinstance(network, PosedSplatt3R):
+        output, found, points = predict_posed(network, batch, frozen)
+    else:
+        output = splat(network, batch.contexts.images, batch.tokens, batch.features)
+        maps = [output.points1.pts3d, output.points2.pts3d] if frozen is None else frozen_points(frozen, batch)
+        points = torch.stack(maps, 1).detach()  # (B, 2, H, W, 3)
+        found = scales(points, batch.contexts)  # (B,)
     if batch.true_points is None:
         return Prediction(output, found, points, found)
     wanted = torch.ones_like(found) if in_metres else found
@@ -76,12 +129,16 @@ def with_true_points(output: SplatOutput, truth: Tensor, scales: Tensor) -> Spla
     return SplatOutput(gaussians, *maps)
 
 
-@torch.no_grad()
 def frozen_points(frozen: Mast3r, batch: Sample) -> list[Tensor]:
     """The geometry network's points of both contexts, each (B, H, W, 3), from its cached tokens."""
-    tokens, grid = batch.tokens.float(), frozen.grid(batch.contexts.images[:, 0])
-    lists = frozen.decode(tokens[:, 0], tokens[:, 1], grid, grid)
-    return [frozen.head(view, each, grid).pts3d for view, each in enumerate(lists, 1)]
+    return unposed_points(frozen, batch.tokens.float(), frozen.grid(batch.contexts.images[:, 0]))
+
+
+@torch.no_grad()
+def unposed_points(network: Mast3r, tokens: Tensor, grid: Grid) -> list[Tensor]:
+    """Points of both views, each (B, H, W, 3), in view 1's camera frame, from encoder tokens (B, 2, N, E)."""
+    lists = network.decode(tokens[:, 0], tokens[:, 1], grid, grid)
+    return [network.head(view, each, grid).pts3d for view, each in enumerate(lists, 1)]
 
 
 def scales(points: Tensor, contexts: Views) -> Tensor:

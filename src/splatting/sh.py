@@ -61,6 +61,23 @@ def basis(directions: Tensor, degree: int) -> Tensor:
     return torch.stack(values, -1)
 
 
+def turned(sh: Tensor, rotation: Tensor) -> Tensor:
+    """Coefficients of the same colours after the scene was turned: towards R d they are what they were towards d.
+
+    sh        (..., N, d, 3)   of any degree; d = (degree + 1)^2
+    rotation  (..., 3, 3)      R
+    """
+    if sh.shape[-2] == 1:
+        return sh
+    degree = math.isqrt(sh.shape[-2]) - 1
+    generator = torch.Generator().manual_seed(0)
+    # A turned function is in the same space: its values in enough directions, any in general position, determine it.
+    directions = torch.randn(4 * sh.shape[-2], 3, generator=generator, dtype=torch.float64).to(sh.device)
+    values = basis(directions @ rotation.double(), degree)  # rows R^T d  (..., M, d)
+    matrix = torch.linalg.pinv(basis(directions, degree)) @ values  # (..., d, d)
+    return matrix.to(sh.dtype)[..., None, :, :] @ sh
+
+
 def colours(sh: Tensor, means: Tensor, camera_centres: Tensor) -> Tensor:
     """Colour of every Gaussian towards every camera, max(0, 0.5 + sum_k sh_k Y_k(direction)).
 

@@ -1,0 +1,251 @@
+"""Stage `probe`: what the frozen features know and add, read out in closed form; and the readout that corrects depth.
+
+    python -m src.probe [key=value ...]
+
+reads data/scenes, data/features, data/weights/geometry; writes data/probe (see src/probes/results.py) and
+data/readout.safetensors. No seed enters: the training pairs are the same in every run.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from src.config import Config
+from src.episodes.episodes import Episode, TrainingEpisodes, read_episodes
+from src.geometry.alignment import camera_in_prediction
+from src.geometry.cameras import transform, unproject
+from src.geometry.visibility import depth_tolerance
+from src.mast3r.attention import Grid
+from src.mast3r.network import Mast3r
+from src.mast3r.weight_file import load_geometry
+from src.metrics.image import psnr
+from src.probes.correspondence import matches
+from src.probes.pair import READ_TARGETS, Looked, look, pair_rows, untorn
+from src.probes.regression import Moments, Solution, fit_ridge
+from src.probes.results import write_probe
+from src.probes.scores import ProbeScores, added
+from src.renders.baselines import points_as_gaussians
+from src.reproducible.seeds import fix_computation
+from src.results.tables import BINS
+from src.run import run
+from src.scenes.features import Features
+from src.scenes.scene import all_in_metres, read_index
+from src.splatt3r.prediction import render_targets, target_mask
+from src.splatt3r.readout import CELLS, corrected_depth, write_solutions
+from src.splatt3r.samples import Sample, Samples, collate
+
+SCENES, FEATURES, WEIGHTS = Path("data/scenes"), Path("data/features"), Path("data/weights/geometry")
+PROBE, READOUT = Path("data/probe"), Path("data/readout.safetensors")
+READ = {  # inputs of the readouts; the correction also sees the depth that it corrects
+    "position": ("places",),
+    "features": ("places", "features"),
+    "tokens": ("places", "encoded", "decoded"),
+    "both": ("places", "encoded", "decoded", "features"),
+}
+CORRECTED = ("encoded", "decoded", "log_depth_cells", "places")  # in the order of `patch_inputs`
+HELD = 2  # pairs that each thread may be ahead of what is being added up
+Work, Done = TypeVar("Work"), TypeVar("Done")
+
+
+def ordered(function: Callable[[Work], Done], items: Sequence[Work], threads: int) -> Iterator[Done]:
+    """function(item) of all items, computed by several threads, in their order; few results are held at a time."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > HELD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class ProbedPairs:
+    """ProbedPairs of context views by number, as the frozen geometry network sees them."""
+
+    def __init__(self, config: Config, network: Mast3r, episodes: list[Episode]):
+        features = Features(FEATURES / "geometry", "tokens"), Features(FEATURES / "backbone", "features")
+        size = tuple(config.dataset.resolution)
+        self.network, self.episodes = network, episodes
+        self.samples = Samples(SCENES, *features, size, episodes.__getitem__, len(episodes))
+
+    def batch(self, number: int) -> Sample:
+        """A batch of one."""
+        return collate([self.samples[number]])
+
+    def rows(self, number: int) -> dict[str, Tensor] | None:
+        """Of the patches with enough depth; None where a pair has no depth."""
+        with torch.inference_mode():
+            batch = self.batch(number)
+            if not (batch.contexts.depth > 0).any():
+                return None
+            rows, counts = pair_rows(look(self.network, batch), batch, 0, self.grid(batch))
+            return {name: values[counts] for name, values in rows.items()}
+
+    def grid(self, batch: Sample) -> Grid:
+        return self.network.grid(batch.contexts.images[:, 0])
+
+
+def without_targets(episodes: list[Episode]) -> list[Episode]:
+    """The same contexts; their targets, which nobody will look at, need not be decoded."""
+    return [replace(episode, targets=episode.contexts[:1]) for episode in episodes]
+
+
+def moments(pairs: ProbedPairs, threads: int, what: str) -> tuple[Moments, Moments]:
+    """Of all patches, and of those that a correction is learned from."""
+    everything, whole, numbers = Moments(), Moments(), range(len(pairs.episodes))
+    for rows in tqdm(ordered(pairs.rows, numbers, threads), f"probe {what}", len(numbers)):
+        if rows is not None:
+            everything.add(rows)
+            whole.add(untorn(rows))
+    return everything, whole
+
+
+def solutions(
+    training: tuple[Moments, Moments], validation: tuple[Moments, Moments]
+) -> dict[tuple[str, str], Solution]:
+    """(target, inputs) -> readout; without features those that need none."""
+    kinds = [kind for kind, names in READ.items() if set(names) <= training[0].slices.keys()]
+    found = {
+        (target, kind): fit_ridge(training[0], validation[0], READ[kind], target)
+        for target in READ_TARGETS
+        for kind in kinds
+        if target != "correction"
+    }
+    for kind in {"tokens", "both"} & set(kinds):
+        names = CORRECTED if kind == "tokens" else (*CORRECTED, "features")
+        found["correction", kind] = fit_ridge(training[1], validation[1], names, "correction")
+    return dict(sorted(found.items()))
+
+
+def splatted(looked: Looked, depth: Tensor, batch: Sample, masks: Tensor) -> list[float]:
+    """Masked PSNR of each target with a visible pixel, of both views' points at `depth` (2, H, W), splatted untrained."""
+    contexts, scale = batch.contexts, looked.scale[0]
+    relative = camera_in_prediction(contexts.c2w[0, 0], contexts.c2w[0], scale)  # (2, 4, 4)
+    points = transform(relative, unproject(depth, contexts.K[0])).reshape(-1, 3)
+    colours = contexts.images[0].permute(0, 2, 3, 1).reshape(-1, 3)
+    gaussians = points_as_gaussians(points, colours, contexts.K[0, 0, 0, 0])
+    shown = render_targets(gaussians, batch, 0, scale).images
+    return [
+        psnr(picture, truth, mask) for picture, truth, mask in zip(shown, batch.targets.images[0], masks) if mask.any()
+    ]
+
+
+def test_pair(
+    pairs: ProbedPairs, number: int, readouts: dict[tuple[str, str], Solution], masks: str, in_metres: bool
+) -> tuple[ProbeScores, bool]:
+    """ProbeScores of one test pair, and whether it had depth."""
+    found, episode, batch = ProbeScores(), pairs.episodes[number], pairs.batch(number)
+    if not (batch.contexts.depth > 0).any():
+        return found, False
+    grid, contexts = pairs.grid(batch), batch.contexts
+    looked = look(pairs.network, batch)
+    rows, counts = pair_rows(looked, batch, 0, grid)
+    kept = {name: values[counts] for name, values in rows.items()}
+    # 1. Readouts, patch by patch.
+    scored = {target: untorn(kept) if target == "correction" else kept for target in READ_TARGETS}
+    for target in READ_TARGETS:
+        found.add_truth(target, scored[target][target].double())
+    for (target, kind), readout in readouts.items():
+        truth = scored[target][target].double()
+        found.add_errors(episode.scene, target, kind, readout(scored[target]), truth)
+    # 2. The correction moves points along their rays, which are then splatted.
+    seen = target_mask(batch, in_metres, masks)[0]
+    found.psnr[episode.scene, "swept"] += splatted(looked, looked.swept[0], batch, seen)
+    for kind in ("tokens", "both"):
+        if ("correction", kind) in readouts:
+            correction = readouts["correction", kind](rows).float().mT.reshape(CELLS**2, 2, *grid)
+            cells = torch.nn.functional.pixel_shuffle(correction.transpose(0, 1), CELLS)[:, 0]
+            found.psnr[episode.scene, kind] += splatted(looked, corrected_depth(looked.swept[0], cells), batch, seen)
+    # 3. Correspondence between the two views.
+    places = contexts.depth[0], contexts.K[0], contexts.c2w[0], *depth_tolerance(in_metres)
+    maps = {"tokens": looked.views.tokens[0].mT.unflatten(-1, grid)}
+    if batch.features is not None:
+        maps["features"] = batch.features[0]
+    for kind, each in maps.items():
+        if (matched := matches(each, *places)) is not None:
+            found.add_matches(episode.scene, episode.bin, kind, matched)
+    return found, True
+
+
+def merged(into: ProbeScores, other: ProbeScores) -> None:
+    """Add the sums of one pair to those of all."""
+    for key, (error, count) in other.errors.items():
+        into.errors[key][0] += error
+        into.errors[key][1] += count
+    for target, parts in other.spread.items():
+        into.spread[target] = [a + b for a, b in zip(into.spread.get(target, [0, 0, 0]), parts)]
+    for key, values in other.psnr.items():
+        into.psnr[key] += values
+    for (scene, bin, kind), found in other.matches.items():
+        into.add_matches(scene, bin, kind, found)
+
+
+def probe_summary(
+    scores: ProbeScores, readouts: dict[tuple[str, str], Solution], about: dict, absent: dict[str, str]
+) -> dict:
+    rows = scores.rows()
+    kinds = sorted({kind for _, _, kind in scores.matches})
+    tables = {
+        "readouts": {
+            target: {
+                kind: scores.explained(target, kind) | {"penalty": readout.penalty}
+                for (t, kind), readout in readouts.items()
+                if t == target
+            }
+            for target in READ_TARGETS
+            if any(t == target for t, _ in readouts)
+        },
+        "correspondence": {
+            kind: {"all": scores.share(kind)} | {b: found for b in BINS if (found := scores.share(kind, b))}
+            for kind in kinds
+            if scores.share(kind)
+        },
+        "added": added(rows),
+    }
+    return about | tables | {"absent": absent}
+
+
+def main(config: Config) -> None:
+    fix_computation(1)  # of each of the threads below
+    network, threads = load_geometry(WEIGHTS), config.threads
+    dataset, in_metres = config.dataset, all_in_metres(read_index(SCENES))
+    draw = TrainingEpisodes(SCENES, dataset.episodes, dataset.train_category, 0)
+    drawn = [draw(number) for number in range(config.probe.pairs)]
+    training = moments(ProbedPairs(config, network, without_targets(drawn)), threads, "training pairs")
+    held_out = read_episodes(SCENES, "val", dataset.train_category)
+    validation = moments(ProbedPairs(config, network, without_targets(held_out)), threads, "validation pairs")
+    record = Features(FEATURES / "backbone", "features").record
+    about = {"backbone": record["label"], "weights": record["weights"], "pairs": config.probe.pairs}
+    if training[1].products is None or validation[1].products is None:
+        reason = "the training or validation photographs have no depth to learn a readout from"
+        write_solutions(READOUT, {})
+        return write_probe(PROBE, about | {"absent": {"Probes": reason}}, [])
+    with torch.inference_mode():
+        readouts = solutions(training, validation)
+    episodes = read_episodes(SCENES, "test", dataset.test_category)
+    pairs, scores, blind = ProbedPairs(config, network, episodes), ProbeScores(), 0
+
+    def probed(number: int) -> tuple[ProbeScores, bool]:
+        with torch.inference_mode():
+            return test_pair(pairs, number, readouts, config.eval.masks, in_metres)
+
+    for found, with_depth in tqdm(ordered(probed, range(len(episodes)), threads), "probe test pairs", len(episodes)):
+        merged(scores, found)
+        blind += not with_depth
+    absent = {f"Probes of {blind} pairs": "their photographs have no depth"} if blind else {}
+    if record["channels"] and not any(kind == "features" for _, _, kind in scores.matches):
+        absent["Correspondence by the features"] = "they are the same everywhere"
+    solved = {kind: readout.tensors for (target, kind), readout in readouts.items() if target == "correction"}
+    write_solutions(READOUT, solved)
+    write_probe(PROBE, probe_summary(scores, readouts, about, absent), scores.rows())
+
+
+if __name__ == "__main__":
+    run(main, "probe")
