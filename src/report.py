@@ -24,6 +24,7 @@ from src.experiments.publish import (
     experiment_record,
     headline_metrics,
     intervals_by_bin,
+    probe_rows,
     score_interval,
     weigh_scenes,
     write_plots,
@@ -34,20 +35,22 @@ from src.page.page import page
 from src.page.pictures import Chosen, choose, panels, second_renders, strip
 from src.page.provenance import provenance
 from src.page.viewer import viewer_scenes
+from src.probes.results import read_probe
 from src.reproducible.files import fresh_folder
 from src.reproducible.seeds import fix_computation
 from src.results.evaluation import read_evaluation
-from src.results.tables import Row, select_rows
+from src.results.tables import Row, select_rows, write_rows
 from src.run import run, stage_times
 from src.scenes.scene import Scene, SceneRecord, read_index
 
 EVAL, RENDERS, SCENES = Path("data/eval"), Path("data/renders"), Path("data/scenes")
+PROBE = Path("data/probe")
 PAGE = REPORTS / "summary" / "index.html"
 
 Targets = list[tuple[Chosen, dict[str, np.ndarray]]]  # chosen targets and their panels
 
 
-def score_findings(summary: dict, rows: list[Row], config: Config) -> Scores:
+def score_findings(summary: dict, rows: list[Row], probes: dict, config: Config) -> Scores:
     """What was measured of this run, with its intervals over scenes; over_baselines needs other experiments too."""
     return Scores(
         summary=summary,
@@ -55,6 +58,7 @@ def score_findings(summary: dict, rows: list[Row], config: Config) -> Scores:
         mean=score_interval(select_rows(rows, method="render"), config.eval.confidence),
         by_bin=intervals_by_bin(rows, config),
         over_baselines={},
+        probes=probes,
     )
 
 
@@ -62,6 +66,7 @@ def publish(scores: Scores, targets: Targets, record: dict) -> None:
     """The files that Git tracks; they depend on this run alone."""
     with fresh_folder(REPORTS / "plots") as folder:
         curves = write_plots(folder, scores.rows, scores.by_bin, record["label"])
+        write_rows(folder / "probes.csv", probe_rows(scores.probes, record["label"]))
     with fresh_folder(REPORTS / "images") as folder:
         for chosen, pictures in targets:
             title = f"{chosen.rule} of {chosen.family} · {record['label']}"
@@ -72,6 +77,7 @@ def publish(scores: Scores, targets: Targets, record: dict) -> None:
             strip(pictures, title, note).save(folder / f"{chosen.name}.png", optimize=True)
     metrics = headline_metrics(scores.summary)
     rest = detailed_metrics(scores.summary, record["trainable_parameters"], record["fusion"])
+    rest |= {"probe": {name: scores.probes[name] for name in ("readouts", "added") if name in scores.probes}}
     write_result(REPORTS, record | {"curves": curves}, metrics, rest, select_rows(scores.rows, method="render"))
 
 
@@ -111,7 +117,8 @@ def main(config: Config) -> None:
     summary, rows, clouds = read_evaluation(EVAL)
     summary = weigh_scenes(summary, rows, clouds)
     index = {record.id: record for record in read_index(SCENES)}
-    scores, record = score_findings(summary, rows, config), experiment_record(config, summary)
+    probes, _ = read_probe(PROBE)
+    scores, record = score_findings(summary, rows, probes, config), experiment_record(config, summary)
     targets = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]
     publish(scores, targets, record)
     findings = gather_findings(config, scores, targets, record, index)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from src import extract, prepare, render, train, weights
+from src import extract, prepare, probe, render, train, weights
 from src.config import load_config
 from src.mast3r.network import Mast3rConfig
 from src.reproducible.files import read_json, write_json
@@ -33,6 +33,7 @@ MINIATURE = [
     "model.backbone=rgb",
     "opt.lr=0.002",
     "threads=1",
+    "probe.pairs=3",
 ]
 TINY = Mast3rConfig(
     enc_embed_dim=48,
@@ -78,6 +79,7 @@ def extracted(tmp_path_factory) -> Path:
         weights.main(config())
         extract.main(config(), "geometry")
         extract.main(config(), "backbone")
+        probe.main(config())
     return folder
 
 

@@ -248,6 +248,16 @@ def write_plots(folder: Path, rows: list[Row], bins: dict[str, dict[str, Interva
     return published_curves(folder, model)
 
 
+def probe_rows(probes: dict, model: str) -> list[Row]:
+    """reports/plots/probes.csv: how much of each target a readout of each kind of inputs explains, R²."""
+    return [
+        {"target": f"{target.replace('_', ' ')}, {kind}", "r2": found["r2"], "model": model}
+        for target, kinds in probes.get("readouts", {}).items()
+        for kind, found in kinds.items()
+        if "r2" in found
+    ] or [{"target": "none", "r2": None, "model": model}]
+
+
 def fusion_words(fusion: dict) -> list[tuple[str, str]]:
     """Names and values of what the adapters are and came to do; nothing without one."""
     rows = [("adapter parameters", f"{fusion['parameters']:,}")] if fusion["sites"] else []

@@ -23,6 +23,7 @@ class Scores:
     mean            mean aligned masked PSNR, None where no target has one
     by_bin          overlap bin -> method -> interval of the aligned masked PSNR, None without scores
     over_baselines  this run against each baseline that needs no training, by the baseline's name
+    probes          data/probe/summary.json
     """
 
     summary: dict
@@ -30,6 +31,7 @@ class Scores:
     mean: Interval | None
     by_bin: dict[str, dict[str, Interval | None]]
     over_baselines: dict[str, Comparison]
+    probes: dict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from src.page.cards import picture_cards
 from src.page.figures import differences_chart, page_charts
 from src.page.findings import Experiments, Findings
 from src.page.numbers import plus_minus, unbroken
+from src.page.probe_tables import added_table, match_table, probe_words, readout_table
 from src.page.score_tables import (
     SPLATT3R_TITLES,
     baseline_board,
@@ -82,6 +83,7 @@ def verdict_part(findings: Findings) -> dict:
         "baselines": baseline_words(scores.over_baselines) if scores.over_baselines else None,
         "control": control_words(current.label, experiments.against_control.get(current.name)),
         "power": power_words(own) if own else None,
+        "probed": unbroken(words) if (words := probe_words(scores.probes)) else None,
         "key_figures": key_figures(scores.summary),
         "brackets": brackets(experiments),
         "differences": differences_chart(experiments, scores.over_baselines),
@@ -103,7 +105,10 @@ def score_part(findings: Findings) -> dict:
         "bins": group_table(summary["bins"], "overlap"),
         "categories": group_table(summary["categories"], "scenes"),
         "clouds": cloud_table(summary["cloud"]) if summary["cloud"]["aligned"] else None,
-        "absent": summary["absent"] | unmeasured(findings),
+        "readouts": readout_table(findings.scores.probes),
+        "added": added_table(findings.scores.probes),
+        "matched": match_table(findings.scores.probes),
+        "absent": summary["absent"] | findings.scores.probes["absent"] | unmeasured(findings),
     }
 
 

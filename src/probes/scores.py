@@ -38,12 +38,13 @@ class ProbeScores:
         self.matches[key] = self.matches[key] + found if key in self.matches else found
 
     def explained(self, target: str, inputs: str) -> dict[str, float]:
-        """r2 and rmse over all test patches, all columns of the target together."""
+        """rmse over all test patches, all columns of the target together, and r2 where the target varies."""
         parts = [total for (_, t, i), total in self.errors.items() if (t, i) == (target, inputs)]
         error, count = (sum(part[k] for part in parts) for k in (0, 1))
         n, total, squares = self.spread[target]
         variance = (squares - total.square() / n).sum().item()
-        return {"r2": 1 - error / variance, "rmse": math.sqrt(error / count)}
+        varies = variance > LOWEST * count
+        return {"rmse": math.sqrt(error / count)} | ({"r2": 1 - error / variance} if varies else {})
 
     def share(self, inputs: str, bin: str | None = None) -> dict[str, float | int] | None:
         """Shares of the matches of all scenes, of one overlap bin or of all; None where there are none."""

@@ -1,0 +1,89 @@
+"""What the features know and add, as tables and one sentence."""
+
+from src.page.numbers import NOT_MEASURED, number, with_limits
+from src.results.statistics import ALPHA
+from src.results.tables import BINS
+
+TARGET_TITLES = {
+    "log_depth": "logarithm of depth",
+    "normals": "surface normals",
+    "distance": "distance error of the points",
+    "direction": "direction error of the points",
+    "correction": "depth error after comparing views",
+}
+INPUT_TITLES = {
+    "position": "place alone",
+    "features": "features",
+    "tokens": "geometry's tokens",
+    "both": "tokens and features",
+}
+ADDED_TITLES = {  # and units
+    "log_depth": ("depth", "log of the ratio of squared errors"),
+    "normals": ("normals", "log of the ratio of squared errors"),
+    "correction": ("what corrects the geometry's depth", "log of the ratio of squared errors"),
+    "psnr_masked": ("splatted points moved by it", "dB, masked"),
+    "pck_1": ("matches within 1 cell", "share of cells, features alone minus tokens alone"),
+    "distance": ("distance error of the points", "log of the ratio of squared errors"),
+    "direction": ("direction error of the points", "log of the ratio of squared errors"),
+    "pck_2": ("matches within 2 cells", "share of cells, features alone minus tokens alone"),
+}
+
+
+def readout_table(probes: dict) -> dict | None:
+    """R² on test patches, a row per target and a column per kind of inputs; None without readouts."""
+    readouts = probes.get("readouts") or {}
+    kinds = [kind for kind in INPUT_TITLES if any(kind in each for each in readouts.values())]
+    rows = [
+        [title, *(number(readouts[name][kind]["r2"], 3) if kind in readouts[name] else "–" for kind in kinds)]
+        for name, title in TARGET_TITLES.items()
+        if any("r2" in found for found in readouts.get(name, {}).values())
+    ]
+    return {"head": ["R² of", *(INPUT_TITLES[kind] for kind in kinds)], "rows": rows} if rows else None
+
+
+def added_table(probes: dict) -> dict | None:
+    """What features add to the geometry's tokens, with intervals over scenes; None where there is nothing to compare."""
+    rows = []
+    for name, (title, unit) in ADDED_TITLES.items():
+        if found := (probes.get("added") or {}).get(name):
+            difference = with_limits(found["mean"], found["low"], found["high"], 3, sign=True)
+            verdict = ""
+            if found["p_holm"] is not None:
+                verdict = "distinguishable from 0" if found["p_holm"] < ALPHA else "not distinguishable from 0"
+            rows.append([title, unit, difference, verdict, str(found["scenes"])])
+    return (
+        {"head": ["Added by the features", "unit", "difference", "verdict", "scenes"], "rows": rows} if rows else None
+    )
+
+
+def match_table(probes: dict) -> dict | None:
+    """Shares of matched cells by overlap of the context views; None without any."""
+    matches = probes.get("correspondence") or {}
+    columns = [name for name in ("all", *BINS) if any(name in each for each in matches.values())]
+
+    def cell(kind: str, column: str) -> str:
+        found = matches[kind].get(column)
+        return NOT_MEASURED if found is None else f"{number(found['pck_1'], 3)} / {number(found['pck_2'], 3)}"
+
+    rows = [
+        [INPUT_TITLES[kind], *(cell(kind, column) for column in columns)]
+        for kind in ("tokens", "features")
+        if kind in matches
+    ]
+    head = ["Matches within 1 / 2 cells", *(column.replace("_", " ") for column in columns)]
+    return {"head": head, "rows": rows} if rows else None
+
+
+def probe_words(probes: dict) -> str | None:
+    """The other half of the page's answer: what the features know and add, without any training."""
+    added, readouts = probes.get("added") or {}, probes.get("readouts") or {}
+    if "psnr_masked" not in added or "r2" not in readouts.get("log_depth", {}).get("features", {}):
+        return None
+    depth, gain = readouts["log_depth"], added["psnr_masked"]
+    return (
+        f"Read out in closed form, without training or seed: {probes['backbone']} alone explains "
+        f"{number(100 * depth['features']['r2'], 1)} % of the variance of log-depth (the geometry's tokens "
+        f"{number(100 * depth['tokens']['r2'], 1)} %, place alone {number(100 * depth['position']['r2'], 1)} %); "
+        "splatted points moved by what tokens and features say score "
+        f"{with_limits(gain['mean'], gain['low'], gain['high'], sign=True, unit='dB')} against tokens alone."
+    )

@@ -1,0 +1,98 @@
+"""The stage on small procedural scenes, with the bundled network."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src import download, extract, prepare, probe, weights
+from src.config import load_config
+from src.probes.results import read_probe
+from src.splatt3r.readout import read_solution
+from tests.helpers.miniatures import computing_as_before
+from tests.helpers.repository import ROOT
+
+MINIATURE = [
+    "eval.lpips=none",
+    "datasets.procedural.resolution=[64,64]",
+    "datasets.procedural.source.scenes.train=1",
+    "datasets.procedural.source.scenes.val=1",
+    "datasets.procedural.source.scenes.test=1",
+    "datasets.procedural.source.views=6",
+    "datasets.procedural.source.samples=1",
+    "datasets.procedural.episodes.per_bin=1",
+    "probe.pairs=4",
+    "threads=1",
+]
+
+
+def config(*overrides: str):
+    return load_config([*MINIATURE, *overrides], ROOT)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """All stages before `extract_backbone` have run."""
+    folder = tmp_path_factory.mktemp("probed")
+    shutil.copytree(ROOT / "data/bundled", folder / "data/bundled")
+    with pytest.MonkeyPatch.context() as patch, computing_as_before():
+        patch.chdir(folder)
+        download.main(config())
+        prepare.main(config())
+        weights.main(config("model.backbone=none"))
+        extract.main(config(), "geometry")
+    return folder
+
+
+def probed(folder: Path, monkeypatch, *overrides: str) -> tuple[dict, list[dict]]:
+    monkeypatch.chdir(folder)
+    with computing_as_before():
+        weights.main(config(*overrides))
+        extract.main(config(*overrides), "backbone")
+        probe.main(config(*overrides))
+    return read_probe("data/probe")
+
+
+def values(rows: list[dict], name: str, inputs: str) -> list[float]:
+    return [row["value"] for row in rows if (row["probe"], row["inputs"]) == (name, inputs)]
+
+
+def test_the_positive_control_is_read_out_whole(folder, monkeypatch):
+    summary, rows = probed(folder, monkeypatch, "model.backbone=truth", "probe.pairs=12")
+    for target in ("log_depth", "normals"):
+        found = summary["readouts"][target]
+        assert found["features"]["r2"] > 0.99 > found["position"]["r2"], target
+    assert np.mean(values(rows, "correction", "both")) < np.mean(values(rows, "correction", "tokens")) - 1
+    assert read_solution("data/readout.safetensors", "both").keys() == {"mean", "inverse_sd", "weight", "bias"}
+
+
+def test_constant_features_add_exactly_nothing(folder, monkeypatch):
+    summary, rows = probed(folder, monkeypatch, "model.backbone=constant")
+    for name in ("log_depth", "normals", "distance", "direction", "correction", "psnr_masked"):
+        assert values(rows, name, "both") == values(rows, name, "tokens") != [], name
+        assert summary["added"][name]["mean"] == 0
+    assert "features" not in summary["correspondence"] and "they are the same everywhere" in str(summary["absent"])
+
+
+def test_bytes_do_not_depend_on_threads(folder, monkeypatch):
+    def written(threads: int) -> list[bytes]:
+        probed(folder, monkeypatch, "model.backbone=rgb", f"threads={threads}")
+        return [path.read_bytes() for path in (*sorted(Path("data/probe").iterdir()), Path("data/readout.safetensors"))]
+
+    assert written(1) == written(2)
+
+
+def test_without_a_backbone_the_geometry_is_probed_alone(folder, monkeypatch):
+    summary, rows = probed(folder, monkeypatch, "model.backbone=none")
+    assert summary["readouts"]["log_depth"].keys() == {"position", "tokens"} and summary["added"] == {}
+    assert read_solution("data/readout.safetensors", "both") == {} != read_solution("data/readout.safetensors", "tokens")
+    assert {row["inputs"] for row in rows} == {"position", "tokens", "swept"}
+
+
+def test_truth_with_noise_knows_less_the_more_there_is(folder, monkeypatch):
+    found = []
+    for noise in ("", ":0.1", ":0.4"):
+        summary, _ = probed(folder, monkeypatch, f"model.backbone=truth{noise}")
+        found.append(summary["readouts"]["log_depth"]["features"]["r2"])
+    assert found == sorted(found, reverse=True) and found[0] - found[-1] > 0.005
