@@ -10,7 +10,8 @@ import sys
 import yaml
 
 from src.backbones.registry import FEATURELESS, refuse_backbone
-from src.config import Config, require
+from src.config import Config
+from src.parameters.rules import require
 from src.reproducible.versions import git_output
 from src.run import run
 

@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from src.backbones import load_backbone
 from src.backbones.base import Backbone
-from src.config import Config, require, require_positive, require_share
+from src.config import Config
 from src.fetching.backbone import backbone_weights
+from src.parameters.rules import require, require_positive, require_share
 from src.pretrained.choices import DINOV2_WIDTHS
 from src.pretrained.state_dicts import Described, write_backbone
 from src.pretraining.distillation import Head, Photographs, agreement_loss, draw_crops, mean_scores, patch_rows

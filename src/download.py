@@ -10,11 +10,14 @@ scenes/<id>.json (path, size and SHA-256 of every file that `prepare` will read)
 from functools import partial
 from pathlib import Path
 
-from src.config import Config, Procedural
+from src.config import Config
+from src.datasets.captures import list_captures
 from src.datasets.co3d.download import fetch_co3d
+from src.datasets.colmap import COLMAP
 from src.datasets.processes import in_processes
 from src.datasets.scannetpp import list_rooms
-from src.datasets.transforms import list_captures
+from src.datasets.transforms import TRANSFORMS
+from src.parameters.datasets import Procedural
 from src.procedural.scenes import generate
 from src.reproducible.files import fresh_folder, write_json
 from src.reproducible.seeds import fix_computation
@@ -71,7 +74,8 @@ FETCH = {  # (datasets block, folder, workers) -> manifest
     "procedural": render_scenes,
     "co3d": fetch_co3d,
     "scannetpp": list_rooms,
-    "transforms": list_captures,
+    "transforms": partial(list_captures, TRANSFORMS),
+    "colmap": partial(list_captures, COLMAP),
 }
 
 

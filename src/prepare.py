@@ -17,14 +17,16 @@ from typing import Iterator
 
 import numpy as np
 
-from src.config import Config, Episodes, Procedural
+from src.config import Config
+from src.datasets.captures import listed_captures
 from src.datasets.co3d.scenes import co3d_scenes
+from src.datasets.colmap import COLMAP
 from src.datasets.conversion import OVERLAP, SCENE, Converted, code_hash, convert
 from src.datasets.processes import in_processes
 from src.datasets.recording import Catalogue, Recording
 from src.datasets.scannetpp import listed_rooms
 from src.datasets.splits import SPLITS, check_no_leak
-from src.datasets.transforms import listed_captures
+from src.datasets.transforms import TRANSFORMS
 from src.datasets.usable import Tally
 from src.episodes.bins import OVERLAP_BINS
 from src.episodes.episodes import (
@@ -34,6 +36,7 @@ from src.episodes.episodes import (
     overlap_file,
     write_episodes,
 )
+from src.parameters.datasets import Episodes, Procedural
 from src.reproducible.files import fresh_folder, read_json, write_json
 from src.reproducible.seeds import fix_computation
 from src.run import run
@@ -207,7 +210,8 @@ CATALOGUES = {  # (datasets block, raw folder, its manifest) -> Catalogue
     "procedural": rendered_scenes,
     "co3d": co3d_scenes,
     "scannetpp": listed_rooms,
-    "transforms": listed_captures,
+    "transforms": partial(listed_captures, TRANSFORMS),
+    "colmap": partial(listed_captures, COLMAP),
 }
 
 

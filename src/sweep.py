@@ -28,8 +28,9 @@ from hydra.errors import HydraException
 
 from src.backbones.registry import refuse_backbone
 from src.compare import publish_comparison
-from src.config import Config, ConfigError, load_config
+from src.config import Config, load_config
 from src.experiments.result import experiment_commits, merge_seeds, read_revision
+from src.parameters.rules import ConfigError
 from src.reproducible.hashes import params_hash
 from src.reproducible.versions import git_output
 from src.run import Words, mistakes_explained, override, stage_times

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from src import check
-from src.config import ConfigError, load_config
+from src.config import load_config
+from src.parameters.rules import ConfigError
 from tests.helpers.repository import ROOT
 
 

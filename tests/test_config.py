@@ -5,9 +5,10 @@ import pytest
 
 from src.backbones.dinov2 import DINOV2_MODELS
 from src.benchmark import AUTOCAST
-from src.config import ConfigError, load_config, one_sentence
-from src.datasets.choices import SCANNETPP_IMAGES
+from src.config import load_config, one_sentence
 from src.datasets.scannetpp import FOLDERS
+from src.parameters.datasets import SCANNETPP_IMAGES
+from src.parameters.rules import ConfigError
 from src.pretrained.choices import DINOV2_WIDTHS, LPIPS_TRUNKS
 from src.pretrained.trunks import TRUNKS
 from src.procedural.choices import SCENE_FAMILIES

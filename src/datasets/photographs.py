@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.datasets.colmap_model import decode_depth_map
 from src.datasets.lenses import resampling
 from src.datasets.raw_files import RawFiles
 from src.datasets.transforms_json import Camera
@@ -60,7 +61,7 @@ def read_image(files: RawFiles, path: str) -> tuple[np.ndarray, np.ndarray | Non
 def read_depth(
     files: RawFiles, listed: ListedPhotograph, size: tuple[int, int], tally: Tally
 ) -> tuple[np.ndarray | None, float]:
-    """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of a .npy array or 32-bit picture
+    """Depth samples (H, W) uint16 and their unit: of a 16-bit PNG as they are; of COLMAP's, a .npy array or 32-bit picture
     rounded to a unit as fine as fits, negative, non-finite and too large ones and outliers that the unit does not reach
     0 and counted. A smaller map of the image's shape is enlarged, each sample repeated. None when there is no such file,
     or when it cannot be used, which is counted.
@@ -117,7 +118,9 @@ def fineness(samples: np.ndarray) -> float:
 
 
 def wide_samples(data: bytes, path: str) -> np.ndarray | None:
-    """The numbers of a .npy array or of a picture with 32 bits per pixel, float64; None for other pictures."""
+    """The numbers of COLMAP's .bin, a .npy array or a picture with 32 bits per pixel, float64; None for others."""
+    if path.endswith(".bin"):
+        return decode_depth_map(data).astype(np.float64)
     if not path.lower().endswith(".npy"):
         try:
             picture = open_image(data)

@@ -11,8 +11,7 @@ from typing import Iterator
 
 import numpy as np
 
-from src.config import ScanNetPP
-from src.datasets.colmap import points_of
+from src.datasets.colmap_model import read_points
 from src.datasets.json_node import Node
 from src.datasets.lenses import fisheye_pinhole, resampling
 from src.datasets.photographs import ListedPhotograph, photograph, read_image
@@ -22,6 +21,7 @@ from src.datasets.recording import Catalogue, Recording
 from src.datasets.splits import share_of
 from src.datasets.transforms_json import Camera, FrameEntry, camera, read_transforms
 from src.datasets.usable import BadFrame, SceneDropped, Tally
+from src.parameters.datasets import ScanNetPP
 from src.reproducible.files import existing_root
 from src.scenes.pixels import BadPixels
 from src.scenes.reconstruction import Points
@@ -248,8 +248,10 @@ def with_valid(frame: Frame, inside: np.ndarray) -> Frame:
 def room_points(root: Path, list_file: Path, model: list[str]) -> Points:
     """The reconstruction's points in the world of transforms.json."""
     files = RawFiles.of_list(root, list_file)
-    points = points_of(*(files.read(path) for path in model))
-    return Points(points.xyz @ WORLD.T, points.observed)
+    folder = Path(model[0]).parent
+    points = read_points(".txt", lambda name: files.read((folder / name).as_posix()))
+    observed = {Path(name).name: seen for name, seen in (points.observed or {}).items()}  # without their folders
+    return Points(points.xyz @ WORLD.T, observed)
 
 
 def room_recording(root: Path, raw: Path, scene: dict) -> Recording:

@@ -5,9 +5,6 @@ paths inside are relative to it. The dataset's root is one such folder or holds 
 """
 
 import io
-import re
-import sys
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,24 +13,18 @@ from typing import Callable, Iterator
 import numpy as np
 from plyfile import PlyData, PlyParseError
 
-from src.config import Transforms
+from src.datasets.captures import CaptureLayout
 from src.datasets.json_node import Node
 from src.datasets.photographs import ListedPhotograph, photograph, read_image
-from src.datasets.processes import in_processes
 from src.datasets.raw_files import RawFiles, check_inside, relative_path
-from src.datasets.recording import Catalogue, Recording
+from src.datasets.recording import Recording
 from src.datasets.transforms_json import FrameEntry, camera, natural, read_transforms
 from src.datasets.usable import BadFrame, Tally
-from src.reproducible.files import existing_root
+from src.parameters.datasets import TransformsSource
 from src.scenes.pixels import BadPixels
 from src.scenes.reconstruction import Points
 from src.scenes.scene import Frame
 
-TRANSFORMS_KEY = "datasets.transforms.source"
-TRANSFORMS_ROOT_HOLDS = (
-    "a capture (transforms.json or transforms_{train,val,test}.json and its images), or one folder per capture"
-)
-CAPTURES = "captures"
 WHOLE, BLENDER = "transforms.json", tuple(f"transforms_{part}.json" for part in ("train", "val", "test"))
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".PNG", ".JPG", ".JPEG", ".BMP")
 NEIGHBOURS = 3  # frames on each side that instant-ngp compares the sharpness with
@@ -43,24 +34,6 @@ def json_files(folder: Path) -> list[str]:
     """The lists of a capture, in the order their photographs are taken in; none when `folder` is no capture."""
     names = (WHOLE,) if (folder / WHOLE).is_file() else BLENDER
     return [name for name in names if (folder / name).is_file()]
-
-
-def captures(root: Path) -> dict[str, str]:
-    """Scene id and folder relative to `root` of every capture.
-
-    raises    ValueError when there is none
-    """
-    folders = [root] if json_files(root) else sorted(filter(json_files, filter(Path.is_dir, root.iterdir())))
-    if not folders:
-        raise ValueError(
-            f"{TRANSFORMS_KEY}.root is {str(root)!r}, where no capture was found; it must hold {TRANSFORMS_ROOT_HOLDS}."
-        )
-    ids = [re.sub(r"[^A-Za-z0-9_-]", "_", folder.resolve().name) for folder in folders]
-    if doubled := sorted(id for id, count in Counter(ids).items() if count > 1):
-        raise ValueError(
-            f"{TRANSFORMS_KEY}.root holds several captures that would be called {', '.join(doubled)}; rename their folders."
-        )
-    return {id: folder.relative_to(root).as_posix() for id, folder in zip(ids, folders)}
 
 
 def joined_below(folder: str, path: str, where: str) -> str:
@@ -87,6 +60,10 @@ def sharpness_of(entry: FrameEntry) -> float:
     """The variance of the photograph's Laplacian, larger is sharper; NaN when it is not given."""
     node = entry.frame.get("sharpness")
     return np.nan if node is None else node.number()
+
+
+def has_lists(folder: Path) -> bool:
+    return bool(json_files(folder))
 
 
 class Capture:
@@ -190,61 +167,23 @@ def read_capture(files: RawFiles, folder: str, names: list[str], depth_unit: flo
     return Capture(folder, lists, files.__contains__, depth_unit)
 
 
-def list_capture(root: Path, target: Path, depth_unit: float, scene: tuple[str, str]) -> dict:
-    """Worker: the files of one capture, hashed, into target/scenes/<id>.json; what the manifest says about it: for a
-    capture whose lists cannot be used, `fault`."""
-    try:
-        return listed_capture(root, target, depth_unit, *scene)
-    except ValueError as error:
-        return {"id": scene[0], "folder": scene[1], "fault": str(error)}
+def listed_capture(root: Path, folder: str, source: TransformsSource) -> tuple[RawFiles, dict]:
+    """The files of one capture, and what the manifest says about it.
 
-
-def listed_capture(root: Path, target: Path, depth_unit: float, id: str, folder: str) -> dict:
-    """raises    ValueError for a broken list"""
+    raises    ValueError for a broken list
+    """
     names = json_files(root / folder)
     paths = [joined_below(folder, name, folder) for name in names]
     lists = [read_transforms((root / path).read_bytes(), path) for path in paths]
-    capture = Capture(folder, lists, lambda path: (root / path).is_file(), depth_unit)
+    capture = Capture(folder, lists, lambda path: (root / path).is_file(), source.depth_unit)
     capture.check()
     if capture.unread:
         print(f"download: {folder}: {', '.join(capture.unread)} are not known here and change no camera", flush=True)
     for path in capture.files():
         check_inside(root / path, root / folder)
     files = RawFiles.found(root, paths + capture.files())
-    files.write_list(target / "scenes" / f"{id}.json")
     points = capture.point_file if capture.point_file in files else None
-    return {
-        "id": id,
-        "folder": folder,
-        "lists": names,
-        "listed": len(capture.photographs),
-        "points": points,
-        "fingerprint": files.fingerprint,
-    }
-
-
-def list_captures(dataset: Transforms, target: Path, workers: int) -> dict:
-    """List every capture and its files; nothing is copied.
-
-    raises    ValueError, FileNotFoundError for the root; ValueError for a wrong name in train or val, and for a broken
-              list where no capture has a whole one or on_bad_frame is error; else that capture is said and left out
-    """
-    root = existing_root(dataset.source.root, f"{TRANSFORMS_KEY}.root", TRANSFORMS_ROOT_HOLDS)
-    found = captures(root)
-    for key in ("train", "val"):
-        if unknown := [name for name in getattr(dataset.source, key) if name not in found]:
-            raise ValueError(
-                f"{TRANSFORMS_KEY}.{key} names {', '.join(unknown)}, but the captures are {', '.join(found)}; "
-                "correct the list."
-            )
-    job = partial(list_capture, root, target, dataset.source.depth_unit)
-    listed = in_processes(job, list(found.items()), workers, "list captures")
-    faults = [scene["fault"] for scene in listed if "fault" in scene]
-    if faults and (len(faults) == len(listed) or dataset.source.on_bad_frame == "error"):
-        raise ValueError(faults[0])
-    for fault in faults:
-        print(f"download: a capture is left out: {fault}", file=sys.stderr, flush=True)
-    return {"dataset": "transforms", "scenes": listed}
+    return files, {"lists": names, "listed": len(capture.photographs), "points": points}
 
 
 def capture_frames(files: RawFiles, capture: Capture, tally: Tally) -> Iterator[Frame]:
@@ -311,35 +250,17 @@ def capture_points(root: Path, list_file: Path, path: str) -> Points:
         ) from error
 
 
-def capture_recording(dataset: Transforms, root: Path, raw: Path, scene: dict) -> Recording:
+def capture_of_lists(source: TransformsSource, root: Path, list_file: Path, scene: dict, common: dict) -> Recording:
     """One capture of the manifest."""
-    source, id, list_file = dataset.source, scene["id"], raw / "scenes" / f"{scene['id']}.json"
     frames = CaptureFrames(root, list_file, scene, source.depth_unit)
-    split = "train" if id in source.train else "val" if id in source.val else "test"
     points = partial(capture_points, root, list_file, scene["points"]) if scene["points"] else None
-    return Recording(
-        id,
-        CAPTURES,
-        split,
-        "scene",
-        scene["listed"],
-        frames,
-        {"license": "the capture's own", "source": {"fingerprint": scene["fingerprint"]}},
-        frames.details,
-        points,
-        partial(str, scene["fingerprint"]),
-    )
+    return Recording(**common, frames=frames, details=frames.details, points=points)
 
 
-def listed_captures(dataset: Transforms, raw: Path, manifest: dict) -> Catalogue:
-    """The captures that `download` listed: evaluated only, but for those the parameters call training or validation."""
-    root = existing_root(dataset.source.root, f"{TRANSFORMS_KEY}.root", TRANSFORMS_ROOT_HOLDS)
-    recordings = [capture_recording(dataset, root, raw, scene) for scene in manifest["scenes"] if "fault" not in scene]
-    broken = [scene["id"] for scene in manifest["scenes"] if "fault" in scene]
-    return Catalogue(
-        "transforms",
-        recordings,
-        {"broken_list": broken} if broken else {},
-        on_bad_frame=dataset.source.on_bad_frame,
-        required=tuple(sorted({recording.split for recording in recordings})),
-    )
+TRANSFORMS = CaptureLayout(
+    "transforms",
+    "a capture (transforms.json or transforms_{train,val,test}.json and its images), or one folder per capture",
+    has_lists,
+    listed_capture,
+    capture_of_lists,
+)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from src.datasets.choices import ON_BAD_FRAME
+from src.parameters.datasets import ON_BAD_FRAME
 from src.scenes.crop import OffCentre, symmetric_box
 from src.scenes.pixels import BadPixels, content_hash, depth_metres
 from src.scenes.scene import RELIABLE, Frame

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from src.datasets.colmap import points_of
+from src.datasets.colmap_model import read_points
 from src.episodes.episodes import read_episodes
 from tests.helpers.miniatures import (
     DEPTH_SCALE,
@@ -231,11 +231,12 @@ def test_points_measure_overlap_where_no_depth_was_rendered(monkeypatch, tmp_pat
     report = run(monkeypatch, tmp_path, "datasets.scannetpp.episodes.alpha=0")
     assert {scene["overlap_source"] for scene in report["scenes"].values()} == {"sparse"}
     folder = root / f"raw/data/{TEST}/dslr/colmap"
-    found = points_of((folder / "images.txt").read_bytes(), (folder / "points3D.txt").read_bytes())
+    found = read_points(".txt", lambda name: (folder / name).read_bytes())
     np.testing.assert_array_equal(found.xyz, points)
-    assert found.observed[names()[0]].tolist() == list(range(0, 60, 2)) and len(found.observed) == 12
-    with pytest.raises(ValueError, match="is not a COLMAP text model"):
-        points_of(b"1 2 3", b"7 0 0 0 1 2 3 0.5 9 9")
+    observed = {name.rpartition("/")[2]: seen for name, seen in found.observed.items()}
+    assert observed[names()[0]].tolist() == list(range(0, 60, 2)) and len(observed) == 12
+    with pytest.raises(ValueError, match="images.txt is no whole file of a COLMAP model"):
+        read_points(".txt", lambda name: b"1 2 3" if name == "images.txt" else b"7 0 0 0 1 2 3 0.5 9 9")
 
 
 def gone(path):

@@ -12,11 +12,11 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
-from src.config import Co3d, Co3dSource
 from src.datasets.co3d.archives import extract
 from src.datasets.co3d.layout import CO3D_KEY, SUBSETS, annotation_files, categories_in, chosen_categories, tree_root
 from src.datasets.json_node import Node
 from src.fetching.fetch import FetchError, download, part_of, remote_size
+from src.parameters.datasets import Co3d, Co3dSource
 from src.reproducible.files import read_json, write_json
 from src.reproducible.hashes import file_hash
 

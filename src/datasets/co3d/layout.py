@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from src.config import Co3dSource
+from src.parameters.datasets import Co3dSource
 from src.reproducible.files import existing_root
 
 CO3D_KEY = "datasets.co3d.source"

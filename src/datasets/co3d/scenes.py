@@ -12,12 +12,12 @@ from typing import Iterator
 
 import numpy as np
 
-from src.config import Co3d
 from src.datasets.co3d.annotations import Category, FrameAnnotation, Packed, read_category
 from src.datasets.co3d.layout import CO3D_KEY, inside, tree_root
 from src.datasets.recording import Catalogue, Recording
 from src.datasets.splits import SPLITS, share_of, split_of
 from src.datasets.usable import Tally
+from src.parameters.datasets import Co3d
 from src.scenes.pixels import BadPixels, decode_depth, decode_mask, decode_photograph
 from src.scenes.scene import RELIABLE, VALID, Frame
 
