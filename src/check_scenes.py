@@ -15,7 +15,7 @@ from src.datasets.scannetpp import SCANNETPP_ROOT_HOLDS
 from src.datasets.splits import SPLITS, leaks
 from src.datasets.usable import Tally, check_frame
 from src.episodes.episodes import BROKEN_LINE, Episode, SceneViews, episode_faults, episode_of, file_of, overlap_file
-from src.episodes.overlap import read_overlap
+from src.episodes.overlap import overlap_findings, read_overlap
 from src.peer_lists.evaluation_index import index_findings
 from src.peer_lists.findings import Finding, fault, note
 from src.peer_lists.splatt3r_sets import set_findings
@@ -68,18 +68,22 @@ def record_findings(record: SceneRecord, scene: Scene, digest: str) -> Iterator[
             yield fault(f"{record.file}: {key} is {found}, but {INDEX} says {told}")
 
 
-def scene_findings(folder: Path, record: SceneRecord, photographs: list[Photograph]) -> Iterator[Finding]:
-    """What is wrong with a scene's files; its photographs are added to those seen."""
+def scene_findings(
+    folder: Path, record: SceneRecord, photographs: list[Photograph], resolution: tuple[int, int] | None
+) -> Iterator[Finding]:
+    """What is wrong with a scene's files; its photographs are added to those seen. resolution: (W, H) that overlap was
+    measured at, where that is known."""
     try:
         scene = Scene.open(folder / record.file)
     except (FileNotFoundError, SceneError) as error:
         yield fault(error)
         return
-    yield from record_findings(record, scene, file_hash(folder / record.file))
-    first = {}
+    first, own = {}, [*record_findings(record, scene, file_hash(folder / record.file))]
+    yield from own
     for number, name in enumerate(scene.names):
         found, stored = frame_findings(scene, number)
         yield from found
+        own += found
         contents = {scene.content[number], stored} - {None}  # of the photograph as taken, and as stored
         twins = sorted({first[content] for content in contents if content in first})
         yield from (fault(f"scene {scene.id}: frames {twin} and {name} show the same pixels") for twin in twins)
@@ -87,7 +91,10 @@ def scene_findings(folder: Path, record: SceneRecord, photographs: list[Photogra
             first.setdefault(content, name)
             photographs.append((record.split, f"{record.id} {name}", content))
     try:
-        read_overlap(overlap_file(folder, record.id), scene.names, record.sha256)
+        overlap = read_overlap(overlap_file(folder, record.id), scene.names, record.sha256)
+        if resolution is not None and not any(finding.fault for finding in own):
+            found = overlap_findings(overlap, scene, resolution)
+            yield from (fault(f"{overlap_file(folder, record.id)}: {words}; run dvc repro prepare") for words in found)
     except (FileNotFoundError, ValueError) as error:
         yield fault(error)
 
@@ -145,6 +152,15 @@ def readable_views(folder: Path, record: SceneRecord) -> SceneViews | None:
         return None
 
 
+def measured_at(folder: Path) -> tuple[int, int] | None:
+    """The resolution (W, H) that the report tells; None where it does not, which is a fault of its own."""
+    try:
+        width, height = read_json(folder / REPORT)["resolution"]
+        return int(width), int(height)
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+
+
 def report_findings(folder: Path, records: list[SceneRecord]) -> Iterator[Finding]:
     """Whether every listed scene and photograph is accounted for: listed = kept + skipped."""
     try:
@@ -189,9 +205,9 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
     except (FileNotFoundError, SceneError) as error:
         yield fault(error)
         return
-    photographs = []
+    photographs, resolution = [], measured_at(folder)
     for record in records:
-        yield from scene_findings(folder, record, photographs)
+        yield from scene_findings(folder, record, photographs, resolution)
     yield from leak_findings(records, photographs)
     for split in SPLITS:
         yield from episode_findings(folder, records, split)

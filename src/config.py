@@ -21,7 +21,7 @@ from src.scenes.crop import PATCH
 from src.splatt3r.choices import CAMERAS, FUSION_MODES, FUSION_SITES, OPTIMIZERS, PRECISIONS, SH_DEGREES, STRATEGIES
 
 MERGING = "Error merging override "  # Hydra's words
-WITHOUT_METRES = ("co3d", "transforms", "colmap")  # datasets whose scenes have a scale of their own
+WITHOUT_METRES = ("co3d", "transforms", "colmap", "chunks")  # datasets whose scenes have a scale of their own
 
 
 @dataclass

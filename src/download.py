@@ -12,6 +12,7 @@ from pathlib import Path
 
 from src.config import Config
 from src.datasets.captures import list_captures
+from src.datasets.chunks import list_chunks
 from src.datasets.co3d.download import fetch_co3d
 from src.datasets.colmap import COLMAP
 from src.datasets.processes import in_processes
@@ -76,6 +77,7 @@ FETCH = {  # (datasets block, folder, workers) -> manifest
     "scannetpp": list_rooms,
     "transforms": partial(list_captures, TRANSFORMS),
     "colmap": partial(list_captures, COLMAP),
+    "chunks": list_chunks,
 }
 
 

@@ -10,7 +10,7 @@ Scenes that an interrupted run finished are kept in scratch/prepare and not made
 import os
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Iterator
@@ -19,20 +19,23 @@ import numpy as np
 
 from src.config import Config
 from src.datasets.captures import listed_captures
+from src.datasets.chunks import listed_chunk_scenes
 from src.datasets.co3d.scenes import co3d_scenes
 from src.datasets.colmap import COLMAP
 from src.datasets.conversion import OVERLAP, SCENE, Converted, code_hash, convert
 from src.datasets.processes import in_processes
-from src.datasets.recording import Catalogue, Recording
+from src.datasets.recording import Catalogue, ListedEpisode, Recording
 from src.datasets.scannetpp import listed_rooms
 from src.datasets.splits import SPLITS, check_no_leak
 from src.datasets.transforms import TRANSFORMS
 from src.datasets.usable import Tally
 from src.episodes.bins import OVERLAP_BINS
 from src.episodes.episodes import (
+    EpisodeError,
     SceneViews,
     draw_training_episode,
     evaluation_episodes,
+    listed_episode,
     overlap_file,
     write_episodes,
 )
@@ -57,7 +60,7 @@ def convert_all(
     counts = Counter(recording.id for recording in catalogue.recordings)
     if doubled := sorted(id for id, count in counts.items() if count > 1):
         raise ValueError(f"scene {', '.join(doubled)} is listed more than once; repair the raw data's lists.")
-    recordings, rules = catalogue.recordings, replace(catalogue, recordings=[], skipped={}, excluded={})
+    recordings, rules = catalogue.recordings, replace(catalogue, recordings=[], skipped={}, excluded={}, index=None)
     job = partial(convert, rules, scratch, resolution, code_hash())
     results = in_processes(job, recordings, workers, "prepare scenes")
     skipped = {reason: list(ids) for reason, ids in catalogue.skipped.items()}
@@ -131,22 +134,38 @@ def check_enough(kept: int, skipped: dict[str, list[str]], limit: float, reports
         )
 
 
-def choose_episodes(records: list[SceneRecord], selection: Episodes, folder: Path, required: tuple[str, ...]) -> dict:
+def choose_episodes(
+    records: list[SceneRecord],
+    selection: Episodes,
+    folder: Path,
+    required: tuple[str, ...],
+    listed: dict[str, ListedEpisode],
+) -> dict:
     """Write the frozen episodes of every split; per split and bin, how many pairs there were and how many were taken.
 
-    raises    ValueError when a required split offers no episode, or a training scene no draw
+    listed    by scene, what an evaluation index scores; such a scene has no other episode
+    raises    ValueError when a required split offers no episode
     """
     report, by_id = {}, {record.id: record for record in records}
     views_of = lru_cache(maxsize=1)(lambda id: SceneViews.read(folder, by_id[id]))  # one scene in memory at a time
+    refused: dict[str, list[str]] = {}
+    leaked = 0
     for split in SPLITS:
         episodes, available = [], Counter({bin: 0 for bin in OVERLAP_BINS})
         members = [record.id for record in records if record.split == split]
-        for views in map(views_of, members):
-            chosen, pairs = evaluation_episodes(views, selection)
-            episodes += chosen
-            available.update(pairs)
-            if split == "train":  # a scene without any draw must stop us here, not in the middle of training
-                draw_training_episode(views, selection, np.random.default_rng(0))
+        for id in members:
+            if id in listed:
+                chosen, reason, count = listed_episode(views_of(id), *astuple(listed[id]))
+                leaked += count
+                if chosen is None:
+                    refused.setdefault(reason, []).append(id)
+                    continue
+                episodes.append(chosen)
+                available[chosen.bin] += 1
+            else:
+                found, pairs = evaluation_episodes(views_of(id), selection)
+                episodes += found
+                available.update(pairs)
         if not episodes and split in required:
             raise ValueError(
                 f"The {len(members)} {split} scenes offer no episode with {selection.num_targets} "
@@ -155,7 +174,36 @@ def choose_episodes(records: list[SceneRecord], selection: Episodes, folder: Pat
         write_episodes(folder, split, episodes, views_of)
         taken = Counter(item.bin for item in episodes)
         report[split] = {bin: {"pairs": available[bin], "episodes": taken[bin]} for bin in available}
-    return report
+    return {"episodes": report} | ({"index": {"refused": refused, "leaked_targets": leaked}} if listed else {})
+
+
+def drop_scenes_without_draws(
+    records: list[SceneRecord], selection: Episodes, folder: Path, accounts: dict, limit: float
+) -> list[SceneRecord]:
+    """The scenes without the training scenes that no episode can be drawn from, which must not stop us in the middle of
+    training; `accounts` is told.
+
+    raises    ValueError when a larger share than `limit` of the training scenes offers none
+    """
+    lost: dict[str, str] = {}
+    training = [record for record in records if record.split == "train"]
+    for record in training:
+        try:
+            draw_training_episode(SceneViews.read(folder, record), selection, np.random.default_rng(0))
+        except EpisodeError as error:
+            lost[record.id] = str(error)
+    if len(lost) > limit * len(training):
+        raise ValueError(
+            f"{len(lost)} of {len(training)} training scenes offer no draw, at most {limit:.0%} may: "
+            f"{next(iter(lost.values()))}"
+        )
+    for record in [record for record in training if record.id in lost]:
+        (folder / record.file).unlink()
+        overlap_file(folder, record.id).unlink()
+        accounts["skipped"].setdefault("no_draw", []).append(record.id)
+        accounts["scenes"][record.id] |= {"dropped": "no_draw", "examples": {"no_draw": lost[record.id]}}
+    accounts["kept"] -= len(lost)
+    return [record for record in records if record.id not in lost]
 
 
 def contents(folder: Path, records: list[SceneRecord]) -> Iterator[tuple[str, str, str]]:
@@ -171,13 +219,14 @@ def prepare(
 ) -> None:
     """Fill `folder` with scenes, index, episodes and report; `scratch` keeps finished scenes until then."""
     records, report = convert_all(catalogue, folder, resolution, workers, scratch)
+    records = drop_scenes_without_draws(records, selection, folder, report, catalogue.max_dropped)
     check_no_leak(contents(folder, records))
     write_index(folder, records)
-    report |= {
-        "dataset": catalogue.dataset,
-        "resolution": list(resolution),
-        "episodes": choose_episodes(records, selection, folder, catalogue.required),
-    }
+    listed = {recording.id: recording.episode for recording in catalogue.recordings if recording.episode}
+    report |= {"dataset": catalogue.dataset, "resolution": list(resolution)}
+    report |= choose_episodes(records, selection, folder, catalogue.required, listed)
+    if catalogue.index is not None:
+        report["index"] = catalogue.index | report.get("index", {})
     write_json(folder / "report.json", report)
 
 
@@ -212,6 +261,7 @@ CATALOGUES = {  # (datasets block, raw folder, its manifest) -> Catalogue
     "scannetpp": listed_rooms,
     "transforms": partial(listed_captures, TRANSFORMS),
     "colmap": partial(listed_captures, COLMAP),
+    "chunks": listed_chunk_scenes,
 }
 
 

@@ -134,6 +134,36 @@ def episode(edit):
     return with_lines("episodes_test.jsonl", edit)
 
 
+def falsified(change):
+    """The overlap file of the test scene, changed, for the same scene."""
+
+    def damage(folder):
+        path, record = folder / f"overlaps/{TEST}.safetensors", next(r for r in read_index(folder) if r.id == TEST)
+        overlap = read_overlap(path, Scene.open(folder / record.file).names, record.sha256)
+        overlap = replace(overlap, seen=overlap.seen[:])
+        write_overlap(path, replace(overlap, **change(overlap)), record.sha256)
+
+    return damage
+
+
+def more_coverage(overlap):
+    coverage = overlap.coverage.copy()
+    coverage[0, 11] += np.float16(0.25)
+    return {"coverage": coverage}
+
+
+def more_samples(overlap):
+    """The last view is said to see all of the first, in samples and in coverage alike."""
+    seen, coverage = overlap.seen.copy(), overlap.coverage.copy()
+    seen[11, 0] = seen[0, 0]
+    coverage[0, 11] = coverage[0, 0]
+    return {"seen": seen, "coverage": coverage}
+
+
+def other_bin(e):
+    e.update(bin="close" if e["bin"] != "close" else "wide")
+
+
 SIDE = np.full((48, 48, 3), 90, np.uint8)
 FAULTS = {
     "target in contexts": (
@@ -215,6 +245,18 @@ FAULTS = {
         lambda folder: shutil.copy(folder / f"overlaps/{TRAIN}.safetensors", folder / f"overlaps/{TEST}.safetensors"),
         ["was measured on another version", MORE],
     ),
+    "falsified bin": (episode(other_bin), ["but its contexts overlap by"]),
+    "falsified overlap": (
+        episode(lambda e: e.update(overlap=e["overlap"] + 0.02)),
+        ["says its contexts overlap by"],
+    ),
+    "falsified source": (
+        episode(lambda e: e.update(overlap_source="sparse")),
+        ["says its overlap was measured by sparse, not by depth"],
+    ),
+    "overlap left out": (episode(lambda e: e.update(overlap=None)), ["but says nothing of its overlap"]),
+    "falsified coverage": (falsified(more_coverage), ["its coverage is not that of its samples", MORE]),
+    "falsified samples": (falsified(more_samples), ["it says that frame011 shows"]),
     "foreign file": (
         lambda folder: shutil.copy(path_of(folder, TEST), path_of(folder, "walls__9")),
         ["scenes/walls__9.safetensors belongs to no scene"],

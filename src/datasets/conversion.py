@@ -70,6 +70,7 @@ def origin(rules: Catalogue, resolution: tuple[int, int], code: str, recording: 
         code,
         rules.dataset,
         rules.min_frames,
+        recording.min_frames,
         rules.on_bad_frame,
         rules.crop,
         list(resolution),
@@ -119,7 +120,8 @@ def checked_and_written(rules: Catalogue, place: Path, resolution: tuple[int, in
     tally = Tally(rules.on_bad_frame)
     try:
         frames = [shrunk(frame, rules.crop, resolution) for frame in usable_frames(recording.frames(tally), tally)]
-        frames, dropped = check_scene(frames, tally, rules.min_frames), None
+        least = rules.min_frames if recording.min_frames is None else recording.min_frames
+        frames, dropped = check_scene(frames, tally, least), None
     except SceneDropped as error:
         frames, dropped = [], error.reason
     assert len(frames) + tally.total_skipped == recording.listed, f"{recording.id}: a photograph is unaccounted for"

@@ -9,6 +9,15 @@ from src.scenes.reconstruction import Points
 from src.scenes.scene import Frame
 
 
+@dataclass(frozen=True)
+class ListedEpisode:
+    """The views, by frame name, that somebody else's list scores of a scene; overlap: that list's own word for it."""
+
+    contexts: tuple[str, ...]
+    targets: tuple[str, ...]
+    overlap: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One listed scene.
@@ -22,6 +31,8 @@ class Recording:
     details    by frame name, JSON values kept with the frame: source path, sharpness, ...
     points     reads the reconstruction's points, where a dataset has them; asked only where there is no depth
     fingerprint  computes a name that changes with the raw data; without it an interrupted run begins the scene anew
+    min_frames  fewer usable photographs drop the scene; None = as the catalogue says
+    episode    what an evaluation index scores of it; then nothing else is
     """
 
     id: str
@@ -34,6 +45,8 @@ class Recording:
     details: dict[str, dict] = field(default_factory=dict)
     points: Callable[[], Points] | None = None
     fingerprint: Callable[[], str] | None = None
+    min_frames: int | None = None
+    episode: ListedEpisode | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +59,7 @@ class Catalogue:
     max_dropped    share of the listed scenes above which unusable ones stop the stage
     excluded       ids, by reason, of scenes without fault that the dataset's protocol leaves out; not counted as listed
     required       splits that must offer episodes; another may be empty
+    index          what there is to tell of an evaluation index that the dataset was listed with
     """
 
     dataset: str
@@ -57,3 +71,4 @@ class Catalogue:
     max_dropped: float = 0.2
     excluded: dict[str, list[str]] = field(default_factory=dict)
     required: tuple[str, ...] = SPLITS
+    index: dict | None = None

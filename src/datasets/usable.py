@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import NoReturn
 
 import numpy as np
 
@@ -65,13 +66,13 @@ class Tally:
         if number:
             self.counts[word] += number
 
-    def drop(self, reason: str, frames: list[Frame], message: str) -> None:
+    def drop(self, reason: str, names: list[str], message: str) -> NoReturn:
         """Give the scene up; the photographs that are left count as skipped for the same reason.
 
         raises    SceneDropped
         """
-        if frames:
-            self.skipped.setdefault(reason, []).extend(frame.name for frame in frames)
+        if names:
+            self.skipped.setdefault(reason, []).extend(names)
         self.examples.setdefault(reason, message.rstrip("."))
         raise SceneDropped(reason, message)
 
@@ -166,12 +167,13 @@ def check_scene(frames: list[Frame], tally: Tally, min_frames: int) -> list[Fram
     frames = without_outliers(without_doubles(sorted(frames, key=lambda frame: frame.frame_number), tally), tally)
     poses = {frame.c2w.tobytes() for frame in frames}
     tally.count("identical_poses", len(frames) - len(poses))
+    names = [frame.name for frame in frames]
     if not frames and set(tally.skipped) == {"bad_focal"}:
         tally.drop("bad_focal", [], "no photograph has a believable focal length.")
     if len(frames) > 1 and (np.ptp([frame.c2w[:3, 3] for frame in frames], axis=0) == 0).all():
-        tally.drop("one_place", frames, f"all {len(frames)} cameras stand in one place, which shows no depth.")
+        tally.drop("one_place", names, f"all {len(frames)} cameras stand in one place, which shows no depth.")
     if len(frames) < min_frames:
-        tally.drop("too_few_frames", frames, f"{len(frames)} usable photographs, {min_frames} are needed.")
+        tally.drop("too_few_frames", names, f"{len(frames)} usable photographs, {min_frames} are needed.")
     return frames
 
 
@@ -207,7 +209,11 @@ def without_outliers(frames: list[Frame], tally: Tally) -> list[Frame]:
     median = np.median(distances)
     outlying = (distances > FAR_FROM_ORIGIN) | ((distances > FAR_FROM_OTHERS * median) & (median > 0))
     if outlying.mean() > OUTLIERS:
-        tally.drop("pose_outlier", frames, f"{outlying.sum()} of {len(frames)} cameras are absurdly far away.")
+        tally.drop(
+            "pose_outlier",
+            [frame.name for frame in frames],
+            f"{outlying.sum()} of {len(frames)} cameras are absurdly far away.",
+        )
     for frame in (frame for frame, out in zip(frames, outlying) if out):
         tally.skip("pose_outlier", frame.name, f"its camera is {np.linalg.norm(frame.c2w[:3, 3]):.3g} units away.")
     return [frame for frame, out in zip(frames, outlying) if not out]

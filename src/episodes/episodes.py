@@ -18,7 +18,11 @@ from src.reproducible.files import write_whole
 from src.reproducible.seeds import numpy_generator
 from src.scenes.scene import Scene, SceneRecord, read_index
 
-GAP_BIN, TRAIN_BIN = "gap", "train"
+GAP_BIN, TRAIN_BIN, LISTED_BIN = "gap", "train", "index"
+IN_ORDER = ("gap", "index")  # selections that draw in capture order; `index` has its test episodes from a list
+# scene units between the contexts of a listed episode; published scores leave shorter ones out
+SHORTEST_BASELINE = 1e-3
+SAME_OVERLAP = 1e-3  # by which an overlap written down may miss the measured one
 BROKEN_LINE = json.JSONDecodeError, TypeError, KeyError  # what a line that is no episode raises
 
 
@@ -210,7 +214,7 @@ def draw_coverage(views: SceneViews, selection, rng: np.random.Generator, id: st
 
 def draw_training_episode(views: SceneViews, selection, rng: np.random.Generator, id: str = TRAIN_BIN) -> Episode:
     """One draw as `selection` (config.Episodes) says; by gap where the scene has no overlap to go by."""
-    by_gap = selection.view_selection == "gap" or views.overlap.source == "gap"
+    by_gap = selection.view_selection in IN_ORDER or views.overlap.source == "gap"
     return (draw_gap if by_gap else draw_coverage)(views, selection, rng, id)
 
 
@@ -221,7 +225,7 @@ def evaluation_episodes(views: SceneViews, selection) -> tuple[list[Episode], di
     than `num_targets` such views are passed over. The choice depends on the scene and the selection, not on any seed:
     runs with different seeds are compared on the same photographs.
     """
-    if selection.view_selection == "gap" or views.overlap.source == "gap":
+    if selection.view_selection in IN_ORDER or views.overlap.source == "gap":
         pairs, _ = gap_pairs(views, selection)
         return choose_bin(views, pairs, GAP_BIN, selection), {GAP_BIN: len(pairs)}
     overlap, chosen, available = views.overlap.overlap, [], {}
@@ -232,6 +236,35 @@ def evaluation_episodes(views: SceneViews, selection) -> tuple[list[Episode], di
         chosen += choose_bin(views, pairs, bin, selection)
         available[bin] = len(pairs)
     return chosen, available
+
+
+def listed_episode(
+    views: SceneViews, contexts: tuple[str, ...], targets: tuple[str, ...], overlap: str | None
+) -> tuple[Episode | None, str | None, int]:
+    """The episode that an evaluation index lists of a scene, by frame name; or None and why it cannot be scored. Also
+    how many of its targets were left out because they show a context; those that the scene lacks are left out too.
+
+    overlap    the index's own word for how much the contexts share, which the bin is called after
+    """
+    if len(contexts) != 2:
+        return None, "not_two_contexts", 0
+    if not set(contexts) <= set(views.names):
+        return None, "context_unusable", 0
+    first, second = map(views.names.index, contexts)
+    if not np.linalg.norm(views.centres[first] - views.centres[second]) >= SHORTEST_BASELINE:
+        return None, "short_baseline", 0
+    known = [views.names.index(name) for name in dict.fromkeys(targets) if name in views.names]
+    held_out = set(views.others(first, second).tolist())
+    honest = [target for target in known if target in held_out]
+    leaked = len(known) - len(honest)
+    if not honest:
+        return None, "no_target", leaked
+    id = f"{views.record.id}-{LISTED_BIN}"
+    return (
+        episode(views, (first, second), honest, f"{LISTED_BIN}_{overlap}" if overlap else LISTED_BIN, id, None),
+        None,
+        leaked,
+    )
 
 
 def choose_bin(views: SceneViews, pairs: list[tuple[int, int]], bin: str, selection) -> list[Episode]:
@@ -274,7 +307,28 @@ def episode_faults(episode: Episode, views: SceneViews, split: str) -> list[str]
         contents = [views.content[i] for i in index]
         faults["shows one photograph twice"] = len(set(contents)) < len(contents)
         faults["has both contexts in one place"] = not views.pairable[index[0], index[1]]
+        faults |= overlap_faults(episode, views, index[0], index[1])
     return [fault for fault, present in faults.items() if present]
+
+
+def overlap_faults(episode: Episode, views: SceneViews, first: int, second: int) -> dict[str, bool]:
+    """Whether what an episode says of its contexts' overlap, and the bin it stands in, are what was measured."""
+    told = episode.overlap
+    if told is None:
+        in_order = episode.bin in (GAP_BIN, TRAIN_BIN) or episode.bin.partition("_")[0] == LISTED_BIN
+        return {f"stands in bin {episode.bin}, but says nothing of its overlap": not in_order}
+    measured = float(views.overlap.overlap[first, second])
+    lowest, highest = OVERLAP_BINS.get(episode.bin, (0.0, 1.0))
+    inside = lowest <= measured and (measured < highest or highest == 1.0)
+    known = episode.bin in OVERLAP_BINS or episode.bin == TRAIN_BIN
+    return {
+        f"says its contexts overlap by {told:.3f}, but they do by {measured:.3f}": not abs(told - measured)
+        < SAME_OVERLAP,
+        f"stands in bin {episode.bin}, but its contexts overlap by {measured:.3f}": not (known and inside),
+        f"says its overlap was measured by {episode.overlap_source}, not by {views.overlap.source}": (
+            episode.overlap_source != views.overlap.source
+        ),
+    }
 
 
 def check_episode(episode: Episode, views: SceneViews, split: str) -> None:

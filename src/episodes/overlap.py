@@ -26,6 +26,7 @@ MIN_VALID = 0.05  # share of a view's samples that must have depth
 MIN_DEPTH_FRACTION = 0.1  # share of a scene's frames that must have depth, or its depth is not used
 FRUSTUM_DEPTHS = (0.5, 1.0, 2.0)
 MAX_SEEN = 2**28  # views * views * points; of more points, every so many-th is taken
+SAME_SHARE = 0.01  # by which two measurements of one coverage may differ, on another machine
 PARALLEL = 1e-4  # conditioning of the focus point below which optical axes count as parallel
 
 
@@ -189,6 +190,31 @@ def covisibility(scene: Scene, resolution: tuple[int, int], points: Callable[[],
             known.xyz[::step], *cameras, resolution, names, None if table is None else table[:, ::step]
         )
     return frustum_covisibility(*cameras, resolution, names) or nothing_to_measure(names)
+
+
+def overlap_findings(overlap: Covisibility, scene: Scene, resolution: tuple[int, int]) -> list[str]:
+    """What is wrong with the overlap that was written down for a scene at `resolution` (W, H): by its own samples, and by
+    those that the scene's depth or cameras give again; a reconstruction's points are not at hand for that."""
+    names, counts = overlap.names, np.bitwise_count(overlap.seen[:]).sum(-1, dtype=np.int64)
+    own = shares(counts * overlap.weight, overlap.usable).T
+    found = (
+        []
+        if np.abs(own - overlap.coverage).max(initial=0) < SAME_SHARE
+        else ["its coverage is not that of its samples"]
+    )
+    if overlap.source == "sparse":
+        return found
+    again = covisibility(scene, resolution)
+    if again.source != overlap.source:
+        return [*found, f"it says that it was measured by {overlap.source}, but the scene gives {again.source}"]
+    off = np.abs(again.coverage.astype(np.float64) - overlap.coverage)
+    if off.max(initial=0) >= SAME_SHARE:
+        first, second = np.unravel_index(off.argmax(), off.shape)
+        found.append(
+            f"it says that {names[second]} shows {overlap.coverage[first, second]:.3f} of {names[first]}, but it shows "
+            f"{again.coverage[first, second]:.3f}"
+        )
+    return found
 
 
 def write_overlap(path: str | Path, overlap: Covisibility, scene_sha256: str) -> None:

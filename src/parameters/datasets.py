@@ -9,6 +9,7 @@ from src.procedural.choices import SCENE_FAMILIES
 from src.scenes.crop import PATCH
 
 ON_BAD_FRAME = ("skip", "error")
+VIEW_SELECTIONS = ("coverage", "gap", "splatt3r", "index")
 SCANNETPP_IMAGES = ("undistorted", "fisheye")
 
 
@@ -52,7 +53,7 @@ class Episodes:
 
     def __post_init__(self):
         key = "episodes"
-        require_choice(f"{key}.view_selection", self.view_selection, ("coverage", "gap", "splatt3r"))
+        require_choice(f"{key}.view_selection", self.view_selection, VIEW_SELECTIONS)
         require_share(f"{key}.alpha", self.alpha)
         require_share(f"{key}.beta", self.beta)
         require(
@@ -64,7 +65,7 @@ class Episodes:
         require_positive(f"{key}.per_bin", self.per_bin)
         between = self.temporal_gap_min - 1
         require(
-            self.view_selection != "gap" or between >= self.num_targets,
+            self.view_selection not in ("gap", "index") or between >= self.num_targets,
             f"{key}.temporal_gap_min {self.temporal_gap_min} leaves {between} photographs between the contexts, but "
             f"{key}.num_targets is {self.num_targets}; raise the gap or take fewer targets.",
         )
@@ -89,6 +90,10 @@ class Dataset:
                 f"must be a multiple of the geometry network's patch size {PATCH}, for example "
                 f"{max(1, round(side / PATCH)) * PATCH} instead of {side}.",
             )
+        require(
+            self.episodes.view_selection != "index" or isinstance(self, Chunks),
+            "episodes.view_selection is index, but only datasets.chunks has index files; choose another.",
+        )
         for metric, found in self.seed_sd.items():
             require(
                 found.keys() == {"own", "shared"} and min(found.values()) >= 0,
@@ -200,9 +205,47 @@ class Colmap(Dataset):
 
 
 @dataclass
+class ChunksSource:
+    root: str | None = MISSING
+    image_size: list[int] = MISSING
+    train_scenes: int | None = MISSING
+    evaluation_index: str | None = MISSING
+    on_bad_frame: str = MISSING
+    max_dropped: float = MISSING
+
+    def __post_init__(self):
+        key = "datasets.chunks.source"
+        require(
+            len(self.image_size) == 2 and min(self.image_size) > 0,
+            f"{key}.image_size is {self.image_size}; it must be [width, height].",
+        )
+        require(
+            self.train_scenes is None or self.train_scenes > 1,
+            f"{key}.train_scenes is {self.train_scenes}; training needs 2 at least, of which one validates.",
+        )
+        require_choice(f"{key}.on_bad_frame", self.on_bad_frame, ON_BAD_FRAME)
+        require_share(f"{key}.max_dropped", self.max_dropped)
+
+
+@dataclass
+class Chunks(Dataset):
+    source: ChunksSource = MISSING
+
+    def __post_init__(self):
+        super().__post_init__()
+        given = self.source.evaluation_index is not None
+        require(
+            given == (self.episodes.view_selection == "index"),
+            "datasets.chunks.source.evaluation_index and episodes.view_selection=index belong together, but the first "
+            f"is {self.source.evaluation_index} and the second {self.episodes.view_selection}.",
+        )
+
+
+@dataclass
 class Datasets:
     procedural: Procedural = MISSING
     co3d: Co3d = MISSING
     scannetpp: ScanNetPP = MISSING
     transforms: Transforms = MISSING
     colmap: Colmap = MISSING
+    chunks: Chunks = MISSING

@@ -4,31 +4,13 @@ Their scenes are listed in the index.json of a folder of .torch files: scene -> 
 scene from 0.
 """
 
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-import torch
-
+from src.datasets.chunks import CHUNK_INDEX, IndexEntry, chunk_files, entry_of, load_chunk
 from src.datasets.json_node import Node
 from src.peer_lists.findings import Finding, fault, note
 from src.scenes.scene import INDEX, read_index
-
-CHUNKS = "index.json"
-
-
-@dataclass(frozen=True)
-class IndexEntry:
-    """The views of one scene, by position."""
-
-    contexts: list[int]
-    targets: list[int]
-
-
-def entry_of(node: Node) -> IndexEntry:
-    """raises ValueError when an entry is not of the form above"""
-    return IndexEntry(*([number.typed(int) for number in node[key].items()] for key in ("context", "target")))
 
 
 def entry_faults(entry: IndexEntry, count: int | None) -> list[str]:
@@ -54,15 +36,11 @@ def photograph_counts(folder: Path) -> dict[str, int]:
     """
     if (folder / INDEX).exists():
         return {record.id: record.n_frames for record in read_index(folder)}
-    if not (folder / CHUNKS).exists():
-        raise FileNotFoundError(f"{folder} holds neither {INDEX} nor {CHUNKS}; name a folder of scenes.")
-    files = defaultdict(list)
-    listed = Node.read((folder / CHUNKS).read_bytes(), CHUNKS)
-    for scene in listed.value:
-        files[listed[scene].text()].append(scene)
+    if not (folder / CHUNK_INDEX).exists():
+        raise FileNotFoundError(f"{folder} holds neither {INDEX} nor {CHUNK_INDEX}; name a folder of scenes.")
     counts = {}
-    for file, scenes in sorted(files.items()):
-        found = {item["key"]: len(item["images"]) for item in torch.load(folder / file, weights_only=True)}
+    for file, scenes in sorted(chunk_files(folder.parent, folder.name).items()):
+        found = {scene["key"]: len(scene["images"]) for scene in load_chunk(folder.parent / file, file)}
         counts |= {scene: found[scene] for scene in scenes if scene in found}
     return counts
 

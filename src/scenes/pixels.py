@@ -54,6 +54,15 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
+def header_size(data: bytes) -> tuple[int, int] | None:
+    """(W, H) of a picture as its first bytes say; None when they say nothing."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except (*DECODE_ERRORS, Image.DecompressionBombError):
+        return None
+
+
 def sixteen_bits(data: bytes) -> bool:
     """Whether a picture's colours have 16 bits each, of which decoding would silently keep 8."""
     return any(";16" in str(tile) for tile in Image.open(io.BytesIO(data)).tile)

@@ -72,8 +72,22 @@ def depth_samples(root: Path, annotation: FrameAnnotation, size: tuple[int, int]
     return decode_depth(data, size, "f16")
 
 
-def read_frame(root: Path, annotation: FrameAnnotation) -> Frame:
-    """One annotated photograph with its depth, masks and camera, none of them judged yet.
+def reliable_depth(
+    root: Path, annotation: FrameAnnotation, size: tuple[int, int]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Depth (H, W) float16, and flags (H, W) uint8 of where its publisher trusts it; None where there is no file.
+
+    raises    BadPixels when either cannot be used: without the second nothing says what the first is worth
+    """
+    depth, mask = depth_samples(root, annotation, size), file_bytes(root, annotation.depth_mask)
+    if mask is None:
+        return depth, None
+    return depth, np.where(decode_mask(mask, size), VALID | RELIABLE, VALID).astype(np.uint8)
+
+
+def read_frame(root: Path, annotation: FrameAnnotation, tally: Tally) -> Frame:
+    """One annotated photograph with its depth, masks and camera, none of them judged yet. Depth that cannot be used is
+    left out and counted.
 
     raises    BadPixels for the photograph that cannot be used
     """
@@ -85,13 +99,16 @@ def read_frame(root: Path, annotation: FrameAnnotation) -> Frame:
         raise BadPixels("missing_image", f"{annotation.image} is not there.")
     size = annotation.size[1], annotation.size[0]
     image, alpha = decode_photograph(data, size)
-    mask, reliable = (file_bytes(root, path) for path in (annotation.mask, annotation.depth_mask))
-    if reliable is not None:
-        reliable = np.where(decode_mask(reliable, size), VALID | RELIABLE, VALID).astype(np.uint8)
+    mask, name = file_bytes(root, annotation.mask), name_of(annotation.image)
+    try:
+        depth, reliable = reliable_depth(root, annotation, size)
+    except BadPixels as error:
+        depth = reliable = None
+        tally.lose("depth_unusable", name, str(error))
     return Frame(
-        name_of(annotation.image),
+        name,
         image,
-        depth_samples(root, annotation, size),
+        depth,
         annotation.depth_scale,
         alpha if mask is None else decode_mask(mask, size),
         reliable,
@@ -131,7 +148,7 @@ class Sequence:
             name = name_of(annotation.image)
             self.details[name] = {"source": annotation.image, "seen": annotation.kind}
             try:
-                frame = read_frame(self.root, annotation)
+                frame = read_frame(self.root, annotation, tally)
             except BadPixels as error:
                 tally.skip(error.reason, name, str(error))
                 continue
