@@ -4,6 +4,8 @@ timm builds the network; what differs from Meta's own models at other sizes than
 embedding, is done here as there, so that features are equal at every size.
 """
 
+import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -14,12 +16,25 @@ from src.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from src.backbones.blocks import chosen_blocks, with_blocks
 from src.mast3r.attention import Grid
 from src.mast3r.initialise import initialise
+from src.mast3r.weight_file import CheckpointError
 from src.pretrained.choices import DINOV2_WIDTHS
 from src.pretrained.source import Source
 
 DINOV2_LICENCE = "Apache-2.0 (Meta)"
 ADDRESS = "https://dl.fbaipublicfiles.com/dinov2"
-SIDE = 37  # cells per side of the position embedding: 518 px
+SIDE = 37  # cells per side of the published position embedding: 518 px
+RENAMED = (  # others' names, and timm's
+    (r"\.mlp\.(w12|weights_in)\.", ".mlp.fc1."),  # Meta's and Hugging Face's SwiGLU
+    (r"\.mlp\.(w3|weights_out)\.", ".mlp.fc2."),
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # Meta's training keeps blocks in chunks, under their own numbers
+    (r"^embeddings\.position_embeddings$", "pos_embed"),  # from here Hugging Face's
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.", ""),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"^layernorm\.", "norm."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+)
 OFFSET = 0.1  # cells added to the wanted grid before the scale factor is computed, models without registers
 
 # by DINOV2_WIDTHS: ViT name, timm's name, size of the weight file in MB
@@ -110,16 +125,22 @@ class DinoV2(Backbone):
         self.source = source_of(model)
         self.freeze()
 
+    @property
+    def side(self) -> int:
+        """Cells per side of the position embedding; files of shorter trainings have fewer than the published."""
+        return math.isqrt(self.network.pos_embed.shape[1])
+
     def positions(self, grid: Grid) -> Tensor:
         """Position embedding of the patches at `grid` cells, (1, gh gw, C), resampled as Meta's models do."""
-        native = self.network.pos_embed[:, -SIDE * SIDE :]
-        if grid == (SIDE, SIDE):
+        side = self.side
+        native = self.network.pos_embed[:, -side * side :]
+        if grid == (side, side):
             return native
-        table = native.unflatten(1, (SIDE, SIDE)).permute(0, 3, 1, 2).float()
+        table = native.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
         if self.registers:
             table = interpolate(table, grid, mode="bicubic", antialias=True)
         else:
-            factors = tuple((cells + OFFSET) / SIDE for cells in grid)  # used as they are, not recomputed from sizes
+            factors = tuple((cells + OFFSET) / side for cells in grid)  # used as they are, not recomputed from sizes
             table = interpolate(table, scale_factor=factors, mode="bicubic")
         return table.flatten(2).mT.to(native.dtype)
 
@@ -143,21 +164,63 @@ class DinoV2(Backbone):
         return torch.cat(maps, -1).mT.unflatten(-1, grid)
 
     def converted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From Meta's layout to timm's; timm's own passes unchanged.
+        """From Meta's layout, or that of Hugging Face, to timm's; timm's own passes unchanged.
 
         Meta has a mask token (used in training only), registers in `register_tokens` with the CLS token's position
-        still in `pos_embed`, and in ViT-g the two halves of SwiGLU packed in `mlp.w12`.
+        still in `pos_embed`, in ViT-g the two halves of SwiGLU packed in `mlp.w12`, and in training blocks in chunks.
         """
-        state = {
-            name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): tensor
-            for name, tensor in state.items()
-            if name != "mask_token"
-        }
+        state = {own_name(name): tensor for name, tensor in with_joined_attention(state).items()}
+        state.pop("mask_token", None)
         if "register_tokens" in state:
             state["reg_token"] = state.pop("register_tokens")
             width = self.network.embed_dim
-            shapes = [tensor.shape for tensor in (state.get("cls_token"), state.get("pos_embed")) if tensor is not None]
-            if shapes == [(1, 1, width), (1, 1 + SIDE * SIDE, width)]:  # others are left for the strict load to name
-                state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-                state["pos_embed"] = state["pos_embed"][:, 1:]
+            cls, table = (state.get(name) for name in ("cls_token", "pos_embed"))
+            if (  # others are left for the strict load to name
+                cls is not None and table is not None and cls.shape == (1, 1, width) and is_table(table, width, 1)
+            ):
+                state["cls_token"] = cls + table[:, :1]
+                state["pos_embed"] = table[:, 1:]
         return state
+
+    def load(self, state: dict[str, Tensor], origin: str) -> None:
+        """As every backbone, but a position embedding of another number of cells is taken as it is: it is resampled from
+        there to the grid that is wanted, as Meta does.
+
+        raises    CheckpointError
+        """
+        published, table = self.network.pos_embed, self.converted(state).get("pos_embed")
+        other = table is not None and table.shape != published.shape
+        if other and is_table(table, self.network.embed_dim, 0 if self.registers else 1):
+            self.network.pos_embed = nn.Parameter(torch.empty_like(table), requires_grad=False)
+        try:
+            super().load(state, origin)
+        except CheckpointError:
+            self.network.pos_embed = published
+            raise
+        if self.side != SIDE:
+            print(f"{origin}: its {self.side} x {self.side} position embeddings are resampled to each grid", flush=True)
+
+
+def is_table(tensor: Tensor, width: int, before: int) -> bool:
+    """Whether a tensor is (1, before + n n, width), a position embedding of a square with `before` tokens in front."""
+    count = tensor.shape[1] - before if tensor.ndim == 3 else 0
+    return count > 0 and tensor.shape == (1, before + math.isqrt(count) ** 2, width)
+
+
+def own_name(name: str) -> str:
+    for pattern, replacement in RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def with_joined_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The separate queries, keys and values of Hugging Face as the one layer that everybody else has."""
+    joined = {}
+    for name, tensor in state.items():
+        if ".attention.attention.query." in name:
+            parts = [state.get(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
+            if all(part is not None for part in parts):
+                joined[name.replace(".attention.attention.query.", ".attn.qkv.")] = torch.cat(parts)
+        elif not re.search(r"\.attention\.attention\.(key|value)\.", name):
+            joined[name] = tensor
+    return joined

@@ -5,11 +5,11 @@ Networks are imported where one is built, as torch takes seconds and the stage `
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.backbones.blocks import chosen_blocks
+from src.backbones.spelling import near_names
 from src.config import Model
 from src.pretrained.choices import DINOV2_WIDTHS
 from src.reproducible.files import read_json
@@ -136,6 +136,15 @@ def known() -> list[str]:
     return [f"{name}<{words.get(name, 'name')}>" if name.endswith(":") else name for name in FAMILIES]
 
 
+def near_networks(name: str) -> list[str]:
+    """What is like a name that is no family's: sizes of DINOv2, then networks of timm."""
+    if sizes := near_names(name, DINOV2_WIDTHS, 0.95):
+        return [f"dinov2 with model.dinov2_model={sizes[0]}"]
+    from src.backbones.timm_models import names
+
+    return near_names(name, [f"timm:{network}" for network in names()], 0.5)
+
+
 def family_of(model: Model) -> str:
     """The key of FAMILIES that model.backbone means.
 
@@ -143,7 +152,7 @@ def family_of(model: Model) -> str:
     """
     family, colon, name = model.backbone.partition(":")
     if family + colon not in FAMILIES or (colon and not name):
-        near = get_close_matches(model.backbone, known(), n=3)
+        near = near_names(model.backbone, known()) or near_networks(model.backbone)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"model.backbone is {model.backbone!r}; {hint}Known are {', '.join(known())}.")
     return family + colon

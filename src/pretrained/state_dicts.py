@@ -17,6 +17,7 @@ are left out.
 
 import json
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,9 +31,16 @@ from src.mast3r.weight_file import ZIP, CheckpointError, opening
 from src.reproducible.files import whole_file
 
 PICKLE = b"\x80\x02"  # what torch.save wrote before its version 1.6
-ENTRIES = ("teacher", "state_dict", "model")  # where training loops put the state dict; a teacher is a mean of students
-PREFIXES = ("teacher.", "module.", "model.", "backbone.", "encoder.")  # what they put before its names, nested at will
+# where training loops put the state dict; a teacher, or `ema`, is a mean of students
+ENTRIES = ("teacher", "ema", "model_ema", "state_dict", "model_state_dict", "model")
+# what they put before its names, nested at will
+PREFIXES = (
+    *("teacher.", "module.", "model.", "backbone.", "encoder.", "_orig_mod.", "net.", "network.", "vit.", "dinov2."),
+)
+HEADS = ("head.", "heads.", "classifier.", "fc.", "dino_head.", "ibot_head.")  # what they train beside it
 MAX_NESTING = 4  # of the nesting, at most
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # of terminals, in torch's messages
+REFUSED = re.compile(r"(?:GLOBAL|global:?|class) ([A-Za-z_][\w.]*\.\w+)")  # what torch would have had to run
 
 
 @dataclass(frozen=True)
@@ -123,22 +131,38 @@ def read_state(path: str | Path, fits: Callable[[dict[str, Tensor]], bool]) -> d
             f"{path} is no plain state dict: its top level holds {shown_content(content)}; save the "
             f"network's state dict alone, or under one of {', '.join(ENTRIES)}."
         )
-    candidates, common = [state], state
+    candidates, common = {"": state}, ("", state)
     for _ in range(MAX_NESTING):
-        for candidate in candidates:
-            if fits(candidate):
-                left_out = len(state) - len(candidate)
-                if left_out:
-                    print(f"{path}: {left_out} tensors beside the backbone's are left out", flush=True)
-                return candidate
-        common = next((one for one in candidates if len(one) == len(state)), common)
-        candidates = [
-            {name.removeprefix(prefix): tensor for name, tensor in candidate.items() if name.startswith(prefix)}
-            for candidate in candidates
+        for stripped, candidate in candidates.items():
+            for found in (candidate, without_heads(candidate)):
+                if fits(found):
+                    say_stripped(path, entry, stripped, len(state) - len(found))
+                    return found
+        common = next(((way, one) for way, one in candidates.items() if len(one) == len(state)), common)
+        deeper = {
+            way + prefix: {
+                name.removeprefix(prefix): tensor for name, tensor in candidate.items() if name.startswith(prefix)
+            }
+            for way, candidate in candidates.items()
             for prefix in PREFIXES
-        ]
-        candidates = [candidate for candidate in candidates if candidate]
-    return common
+        }
+        candidates = {way: candidate for way, candidate in deeper.items() if candidate}
+    say_stripped(path, entry, common[0], 0)
+    return common[1]
+
+
+def without_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith(HEADS)}
+
+
+def say_stripped(path: str | Path, entry: str | None, prefix: str, left_out: int) -> None:
+    """Tell what was taken off a file's tensors, where anything was."""
+    words = [f"its entry {entry} is read"] * (entry is not None) + [f"{prefix} before the names is taken off"] * bool(
+        prefix
+    )
+    words += [f"{left_out} tensors beside the backbone's are left out"] * bool(left_out)
+    if words:
+        print(f"{path}: {', '.join(words)}", flush=True)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -182,8 +206,8 @@ def read_content(path: str | Path) -> tuple[dict, dict[str, str]]:
         ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is damaged, or holds more than tensors, which is not read for safety "
-            f"({first_line(error)}); save its state dict alone."
+            f"{path} is damaged, or holds more than tensors, which is not read for safety"
+            f"{refused_class(error)}; save its state dict alone."
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(
@@ -193,8 +217,14 @@ def read_content(path: str | Path) -> tuple[dict, dict[str, str]]:
     return state, metadata
 
 
+def refused_class(error: Exception) -> str:
+    """What torch would have had to run, in words of ours: its own are long, and advise to run it."""
+    found = REFUSED.search(ESCAPES.sub("", str(error)))
+    return f" (it would run {found[1]})" if found else ""
+
+
 def first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return ESCAPES.sub("", str(error)).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def shown_content(content: object) -> str:

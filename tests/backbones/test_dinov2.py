@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import timm
@@ -179,6 +180,89 @@ def test_timms_layout_loads_unchanged():
         second.load(first.network.state_dict(), "timm")
         images = photographs(56, 56)
         assert torch.equal(first(images), second(images))
+
+
+def chunked(state):
+    """As Meta's training loop leaves it: blocks in chunks of one, and a head beside."""
+    names = {name: re.sub(r"^blocks\.(\d+)", r"blocks.\1.\1", name) for name in state}
+    return {f"backbone.{names[name]}": tensor for name, tensor in state.items()} | {"dino_head.last": torch.ones(2)}
+
+
+def hugging_face(state):
+    """Under the names of transformers' Dinov2Model."""
+    found = {}
+    for name, tensor in state.items():
+        if ".attn.qkv." in name:
+            for part, piece in zip(("query", "key", "value"), tensor.chunk(3)):
+                found[name.replace("attn.qkv", f"attention.attention.{part}")] = piece
+            continue
+        for old, new in (
+            ("attn.proj", "attention.output.dense"),
+            ("ls1.gamma", "layer_scale1.lambda1"),
+            ("ls2.gamma", "layer_scale2.lambda1"),
+            ("mlp.w12", "mlp.weights_in"),
+            ("mlp.w3", "mlp.weights_out"),
+            ("patch_embed.proj", "embeddings.patch_embeddings.projection"),
+        ):
+            name = name.replace(old, new)
+        names = {"pos_embed": "embeddings.position_embeddings", "norm.weight": "layernorm.weight"}
+        names |= {"norm.bias": "layernorm.bias"}
+        name = names.get(name, f"embeddings.{name}" if name.endswith("_token") or name == "register_tokens" else name)
+        found[name] = tensor
+    return {re.sub(r"^blocks\.", "encoder.layer.", name): tensor for name, tensor in found.items()}
+
+
+LOOPS = {
+    "chunked teacher": (lambda state: {"teacher": chunked(state)}, "its entry teacher is read, backbone. before"),
+    "hugging face": (hugging_face, ""),
+    "hugging face classifier": (
+        lambda state: (
+            {f"dinov2.{name}": tensor for name, tensor in hugging_face(state).items()}
+            | {"classifier.bias": torch.ones(3)}
+        ),
+        "1 tensors beside",
+    ),
+    "compiled": (
+        lambda state: {f"_orig_mod.net.{name}": tensor for name, tensor in state.items()},
+        "_orig_mod.net. before",
+    ),
+    "averaged": (
+        lambda state: {"ema": {f"vit.{name}": tensor for name, tensor in state.items()}, "step": 3},
+        "entry ema",
+    ),
+    "head beside": (lambda state: {"model_state_dict": state | {"head.weight": torch.ones(3, 64)}}, "1 tensors beside"),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("model", ["dinov2_vits14", "dinov2_vits14_reg", "dinov2_vitg14"])
+def test_files_of_training_loops_are_read_exactly(tmp_path, capsys, model, loop):
+    sizes, layout = KINDS[model]
+    wrap, words = LOOPS[loop]
+    state = meta_state(64, 2, **layout)
+    torch.save(wrap(state), tmp_path / "loop.pth")
+    backbone, plain = DinoV2(model, **sizes), DinoV2(model, **sizes)
+    backbone.load(backbone.read(tmp_path / "loop.pth"), "loop")
+    plain.load(state, "plain")
+    found = backbone.network.state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in plain.network.state_dict().items())
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["dinov2_vits14", "dinov2_vits14_reg"])
+@pytest.mark.parametrize("size", [(224, 224), (308, 224)])
+def test_position_embeddings_of_another_count_are_resampled_as_metas(capsys, model, size):
+    sizes, layout = KINDS[model]
+    state = meta_state(64, 2, side=16, **layout)
+    backbone = DinoV2(model, **sizes)
+    backbone.load(state, "short.pth")
+    assert "short.pth: its 16 x 16 position embeddings are resampled" in capsys.readouterr().out
+    images = photographs(*size, batch=1)
+    (tokens,) = reference_tokens(state, normalised(images), 4, [2])
+    torch.testing.assert_close(backbone(images), as_map(tokens, size[0] // 14), **TOLERANCE)
+    again = DinoV2(model, **sizes)
+    again.load(backbone.network.state_dict(), "data/weights")
+    assert torch.equal(again(images), backbone(images))
 
 
 def test_unknown_models_are_refused():

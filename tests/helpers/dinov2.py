@@ -8,7 +8,9 @@ from torch.nn.functional import conv2d, gelu, interpolate, layer_norm, linear, s
 TOLERANCE = {"rtol": 0, "atol": 1e-5}  # of features with unit variance; float32
 
 
-def meta_state(width: int, depth: int, registers: int = 0, swiglu_hidden: int = 0) -> dict[str, torch.Tensor]:
+def meta_state(
+    width: int, depth: int, registers: int = 0, swiglu_hidden: int = 0, side: int = 37
+) -> dict[str, torch.Tensor]:
     """Random weights under the names and shapes of Meta's published files, large enough for every term to matter."""
     generator = torch.Generator().manual_seed(0)
 
@@ -17,7 +19,7 @@ def meta_state(width: int, depth: int, registers: int = 0, swiglu_hidden: int = 
 
     state = {
         "cls_token": draw(1, 1, width, scale=0.5),
-        "pos_embed": draw(1, 1 + 37 * 37, width, scale=0.5),
+        "pos_embed": draw(1, 1 + side * side, width, scale=0.5),
         "mask_token": torch.zeros(1, width),
         "patch_embed.proj.weight": draw(width, 3, 14, 14, scale=0.05),
         "patch_embed.proj.bias": draw(width, scale=0.1),
@@ -56,12 +58,13 @@ def reference_tokens(state: dict, images: torch.Tensor, heads: int, blocks: list
 
     patches = conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=14)
     batch, _, rows, columns = patches.shape
-    table = state["pos_embed"][0, 1:].T.reshape(1, width, 37, 37)
-    if (rows, columns) != (37, 37):
+    side = math.isqrt(state["pos_embed"].shape[1])
+    table = state["pos_embed"][0, 1:].T.reshape(1, width, side, side)
+    if (rows, columns) != (side, side):
         if registers:
             table = interpolate(table, size=(rows, columns), mode="bicubic", antialias=True)
         else:
-            table = interpolate(table, scale_factor=((rows + 0.1) / 37, (columns + 0.1) / 37), mode="bicubic")
+            table = interpolate(table, scale_factor=((rows + 0.1) / side, (columns + 0.1) / side), mode="bicubic")
     x = (patches + table).reshape(batch, width, -1).transpose(1, 2)
     front = [(state["cls_token"] + state["pos_embed"][:, :1]).repeat(batch, 1, 1)]
     if registers:

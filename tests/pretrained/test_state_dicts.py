@@ -79,8 +79,9 @@ def test_nothing_in_a_file_is_run(tmp_path):
             return open, (str(trace), "w")
 
     torch.save({"weight": torch.ones(1), "more": Harmful()}, path)
-    with pytest.raises(CheckpointError, match="not read for safety"):
+    with pytest.raises(CheckpointError, match=r"not read for safety \(it would run \w*\.open\); save its") as refused:
         read_tensors(path)
+    assert "\x1b" not in str(refused.value) and "weights_only" not in str(refused.value)
     path.write_bytes(pickle.dumps(Harmful(), protocol=2))
     with pytest.raises(CheckpointError):
         read_tensors(path)
@@ -150,7 +151,7 @@ def test_what_training_loops_put_around_a_network_is_taken_off(tmp_path, capsys,
     assert same(read_state(tmp_path / "c.pth", fits), STATE)
     assert read_described(tmp_path / "c.pth") == Described("dinov2_vits14")
     told = capsys.readouterr().out
-    assert (f"{beside} tensors beside the backbone's are left out" in told) if beside else told == ""
+    assert (f"{beside} tensors beside the backbone's are left out" in told) if beside else "left out" not in told
 
 
 def test_what_fits_nowhere_is_shown_without_the_common_prefix(tmp_path):
@@ -164,9 +165,7 @@ def test_what_fits_nowhere_is_shown_without_the_common_prefix(tmp_path):
     ):
         load_strictly(torch.nn.Linear(4, 3), found, "c.pth is wrong")
     torch.save({"weights": STATE, "epoch": 3}, tmp_path / "c.pth")
-    with pytest.raises(
-        CheckpointError, match="top level holds weights, epoch; .* or under one of teacher, state_dict, mod"
-    ):
+    with pytest.raises(CheckpointError, match="top level holds weights, epoch; .* or under one of teacher, ema, mod"):
         read_state(tmp_path / "c.pth", fits)
 
 
