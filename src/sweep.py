@@ -163,6 +163,11 @@ def planned_experiments(words: list[str]) -> list[PlannedExperiment]:
             f"Git does not track {', '.join(unknown)}, but experiments run in copies of what it tracks; git add or "
             "remove it."
         )
+    if not str(Path.cwd()).isascii():
+        raise ValueError(
+            f"This repository lies in {Path.cwd()}, but DVC writes that path in ASCII alone when it makes an experiment's "
+            "copy; move the repository to a path without other letters, or run dvc exp run without --temp in it."
+        )
     edits = git_output(".", "diff", "HEAD", "--full-index", "--", *CODE)
     found, wrong = combinations(words), []
     varied = {key for each in found for key in each if len({other.get(key) for other in found}) > 1}

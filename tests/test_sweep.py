@@ -136,6 +136,13 @@ def test_files_that_copies_of_the_repository_would_lack_are_refused(folder):
         planned_experiments(["model.backbone=none"])
 
 
+def test_a_path_that_dvc_cannot_write_is_refused_before_anything_runs(folder, tmp_path, monkeypatch):
+    moved = shutil.copytree(folder, tmp_path / "früh")
+    monkeypatch.chdir(moved)
+    with pytest.raises(ValueError, match="früh, but DVC writes that path in ASCII alone"):
+        planned_experiments(["model.backbone=none"])
+
+
 def test_without_a_commit_there_is_nothing_to_grow_from(tmp_path, monkeypatch):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)

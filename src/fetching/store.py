@@ -13,7 +13,7 @@ from src.fetching.fetch import FetchError, download, offline, verify
 from src.fetching.hugging_face import from_hub
 from src.fetching.packages import INSTALL, installed
 from src.pretrained.source import Source
-from src.reproducible.files import write_json
+from src.reproducible.files import whole_file, write_json
 from src.reproducible.hashes import file_hash
 
 MODEL_FILE = "model.safetensors"
@@ -110,5 +110,6 @@ def renew(folder: Path, record: dict, tensors: dict[str, Tensor] | None = None) 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if tensors is not None:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / MODEL_FILE)
+        with whole_file(folder / MODEL_FILE) as partial:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
     write_json(folder / "record.json", record)

@@ -37,7 +37,10 @@ def read_snapshot(path: str | Path, resolution: tuple[int, int], K: np.ndarray |
         raise FileNotFoundError(f"There is no photograph {path}; name two picture files.")
     image = opened(path)
     image, turned = upright(image)
-    image, profiled = in_srgb(image)
+    try:
+        image, profiled = in_srgb(image)
+    except BadPixels as error:
+        raise ValueError(f"{path}: {error} Save it as a JPEG or PNG without a profile.") from error
     image, coloured = in_colour(image, path)
     turned += [f"converted to sRGB from {profiled}"] if profiled else []
     if min(image.size) < PATCH:

@@ -9,6 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from src.reproducible.files import whole_file
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -50,8 +52,9 @@ def stored(name: str, tensor: Tensor) -> Tensor:
 
 def write_episode(folder: Path, about: dict, pictures: dict[str, Tensor]) -> None:
     """The file that `Rendered.read` reads; about and pictures as there."""
-    save_file(
-        {name: stored(name, tensor) for name, tensor in pictures.items()},
-        folder / f"{about['episode']}.safetensors",
-        {"episode": json.dumps(about, sort_keys=True)},
-    )
+    with whole_file(folder / f"{about['episode']}.safetensors") as partial:
+        save_file(
+            {name: stored(name, tensor) for name, tensor in pictures.items()},
+            partial,
+            {"episode": json.dumps(about, sort_keys=True)},
+        )

@@ -30,6 +30,13 @@ def fresh_folder(path: str | Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def usual_mode(path: str | Path) -> None:
+    """Give a file the mode that a new one has by the umask; safetensors makes its own readable to their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """A sibling of `path` with its suffix to write to; it takes the place of `path` when the block ends well, and is
@@ -42,6 +49,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    usual_mode(partial)
     os.replace(partial, path)
 
 

@@ -14,10 +14,18 @@ def versions() -> dict[str, str]:
 
 
 def git_output(root: str | Path, *words: str) -> str | None:
-    """Output of a git command; None when it fails or there is no Git."""
+    """Output of a git command; None when it fails or there is no Git.
+
+    raises    ValueError in Git's words where it refuses another user's repository
+    """
     try:
         return subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True, encoding="utf8").stdout
-    except (subprocess.CalledProcessError, FileNotFoundError):
+    except subprocess.CalledProcessError as error:
+        if "dubious ownership" in error.stderr:
+            said = " ".join(error.stderr.removeprefix("fatal: ").split())
+            raise ValueError(f"Git refuses this repository: {said}") from error
+        return None
+    except FileNotFoundError:
         return None
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from src.config import Config
 from src.mast3r.network import Mast3r
 from src.mast3r.weight_file import load_geometry, read_checkpoint
-from src.reproducible.files import read_json, write_json
+from src.reproducible.files import read_json, whole_file, write_json
 from src.reproducible.seeds import torch_generator
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.gaussian_head import Limits
@@ -85,7 +85,8 @@ def save_trained(network: Splatt3R, folder: str | Path, record: dict) -> None:
     """Tensors that training may have changed, and a record of what they belong to."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(trained_state_dict(network), folder / TRAINED)
+    with whole_file(folder / TRAINED) as partial:
+        save_file(trained_state_dict(network), partial)
     write_json(folder / "record.json", record)
 
 

@@ -135,6 +135,12 @@ def test_a_colour_profile_is_undone_and_said(tmp_path):
     np.testing.assert_allclose(pixels, in_srgb_by_formula(blocks()), atol=2)
 
 
+def test_a_profile_that_cannot_be_read_is_refused_by_the_file_s_name(tmp_path):
+    Image.fromarray(blocks()).save(tmp_path / "odd.png", icc_profile=b"no profile at all")
+    with pytest.raises(ValueError, match="odd.png: the image's colour profile cannot be used .*Save it"):
+        read(tmp_path / "odd.png")
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 def test_sixteen_bits_per_colour_are_refused(tmp_path, channels):
     assert cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 96, channels), 40000, np.uint16))

@@ -1,8 +1,10 @@
 import os
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from src.reproducible.files import existing_root, fresh_folder
+from src.reproducible.files import existing_root, fresh_folder, whole_file
 
 
 def test_the_new_folder_takes_the_place_of_the_old(tmp_path):
@@ -50,3 +52,14 @@ def test_a_missing_root_is_one_sentence_that_names_the_key(tmp_path):
         existing_root(None, "datasets.co3d.root", "CO3D v2")
     with pytest.raises(FileNotFoundError, match="^datasets.co3d.root is '.*', but there is no such folder"):
         existing_root(str(tmp_path / "absent"), "datasets.co3d.root", "CO3D v2")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_whole_file_has_the_mode_that_the_umask_gives(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with whole_file(tmp_path / "weights.safetensors") as partial:
+            save_file({"a": np.zeros(1)}, partial)  # which makes it 0600
+        assert (tmp_path / "weights.safetensors").stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)

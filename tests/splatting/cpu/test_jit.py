@@ -29,6 +29,22 @@ def test_machine_code_is_kept_in_a_folder_named_after_the_sources():
     )
 
 
+def test_compiled_code_is_kept_elsewhere_where_its_folder_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()  # no folder can be made below it, whoever runs this
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file/cache"))
+    monkeypatch.setattr(jit, "gettempdir", lambda: str(tmp_path))
+    jit.writable_folder.cache_clear()
+    try:
+        found = jit.writable_folder()
+        assert found == tmp_path / f"backsplat-{os.getuid()}" and found.stat().st_mode & 0o777 == 0o700
+        jit.writable_folder.cache_clear()
+        found.rmdir()
+        found.symlink_to(tmp_path)  # somebody else's
+        assert jit.writable_folder() not in (found, tmp_path)
+    finally:
+        jit.writable_folder.cache_clear()
+
+
 DEAL = """
 import numpy as np
 from src.splatting.cpu.composite import deal
