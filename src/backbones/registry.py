@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.backbones.blocks import chosen_blocks
-from src.backbones.spelling import near_names
+from src.backbones.spelling import names_like
 from src.config import Model
 from src.pretrained.choices import DINOV2_WIDTHS
 from src.reproducible.files import read_json
@@ -138,11 +138,11 @@ def known() -> list[str]:
 
 def near_networks(name: str) -> list[str]:
     """What is like a name that is no family's: sizes of DINOv2, then networks of timm."""
-    if sizes := near_names(name, DINOV2_WIDTHS, 0.95):
+    if sizes := names_like(name, DINOV2_WIDTHS, 0.95):
         return [f"dinov2 with model.dinov2_model={sizes[0]}"]
     from src.backbones.timm_models import names
 
-    return near_names(name, [f"timm:{network}" for network in names()], 0.5)
+    return names_like(name, [f"timm:{network}" for network in names()], 0.5)
 
 
 def family_of(model: Model) -> str:
@@ -152,7 +152,7 @@ def family_of(model: Model) -> str:
     """
     family, colon, name = model.backbone.partition(":")
     if family + colon not in FAMILIES or (colon and not name):
-        near = near_names(model.backbone, known()) or near_networks(model.backbone)
+        near = names_like(model.backbone, known()) or near_networks(model.backbone)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"model.backbone is {model.backbone!r}; {hint}Known are {', '.join(known())}.")
     return family + colon

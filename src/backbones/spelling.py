@@ -4,18 +4,18 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
+VIT_SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 VIT = re.compile(r"vit[-_ ]?([tslbhg])[-_/ ]?(\d+)")
 COMPARED = 40  # names, those that share most words: comparing letters takes time
 
 
 def words_of(name: str) -> list[str]:
     """The words and numbers of a name in lower case and alphabetical order: what spellings of it share."""
-    name = VIT.sub(lambda found: f"vit_{SIZES[found[1]]}_patch{found[2]}_", name.lower())
+    name = VIT.sub(lambda found: f"vit_{VIT_SIZES[found[1]]}_patch{found[2]}_", name.lower())
     return sorted(re.findall(r"[a-z]+|[0-9]+", name))
 
 
-def near_names(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
+def names_like(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
     """At most three of the names that are like `name`, the nearest first."""
     wanted = words_of(name)
 

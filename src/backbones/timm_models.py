@@ -12,7 +12,7 @@ from src.backbones.base import Backbone, seeded
 from src.backbones.blocks import chosen_blocks, with_blocks
 from src.backbones.efficientnet_lite0 import MODEL as LITE0
 from src.backbones.efficientnet_lite0 import PACKAGED, TITLE, TRAINED_ON, timm_names
-from src.backbones.spelling import near_names
+from src.backbones.spelling import names_like
 from src.mast3r.attention import Grid
 from src.pretrained.source import HUB, Source
 from src.scenes.crop import PATCH
@@ -35,7 +35,7 @@ def create(model: str, seed: int | None, **sizes) -> torch.nn.Module:
     import timm
 
     if model not in names():
-        near = near_names(model, names(), 0.4)
+        near = names_like(model, names(), 0.4)
         raise ValueError(
             f"model.backbone names timm:{model}, which timm {version('timm')} does not have; near are "
             f"{', '.join(near) or 'none'}."
@@ -158,7 +158,7 @@ def clip(model: str, layers: Sequence[int | float] | None, seed: int | None) -> 
     quick = model.replace("_clip_", "_clip_quickgelu_")
     towers = [name for name in names() if "_clip_" in name]
     if model not in towers:
-        near = near_names(model, towers, 0.4)
+        near = names_like(model, towers, 0.4)
         raise ValueError(
             f"model.backbone names clip:{model}, which is no CLIP tower of timm {version('timm')}; near "
             f"are {', '.join(near) or 'none'}; other networks are timm:<name>."

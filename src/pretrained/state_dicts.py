@@ -37,7 +37,7 @@ ENTRIES = ("teacher", "ema", "model_ema", "state_dict", "model_state_dict", "mod
 PREFIXES = (
     *("teacher.", "module.", "model.", "backbone.", "encoder.", "_orig_mod.", "net.", "network.", "vit.", "dinov2."),
 )
-HEADS = ("head.", "heads.", "classifier.", "fc.", "dino_head.", "ibot_head.")  # what they train beside it
+TRAINED_BESIDE = ("head.", "heads.", "classifier.", "fc.", "dino_head.", "ibot_head.")  # what they train beside it
 MAX_NESTING = 4  # of the nesting, at most
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # of terminals, in torch's messages
 REFUSED = re.compile(r"(?:GLOBAL|global:?|class) ([A-Za-z_][\w.]*\.\w+)")  # what torch would have had to run
@@ -152,7 +152,7 @@ def read_state(path: str | Path, fits: Callable[[dict[str, Tensor]], bool]) -> d
 
 
 def without_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if not name.startswith(HEADS)}
+    return {name: tensor for name, tensor in state.items() if not name.startswith(TRAINED_BESIDE)}
 
 
 def say_stripped(path: str | Path, entry: str | None, prefix: str, left_out: int) -> None:
