@@ -10,6 +10,7 @@ import numpy as np
 from src.experiments.result import (
     METRIC,
     REPORTS,
+    SCORED,
     ExperimentResult,
     OtherSchema,
     experiment_commits,
@@ -56,8 +57,19 @@ def gather(root: str | Path, folder: str | Path = REPORTS) -> list[ExperimentRes
     same = [other.name for other in found if (other.about, other.rows) == (current.about, current.rows)]
     others = [other for other in found if other.name not in same]
     if not same:
-        return [current, *merge_seeds(others)]
-    return merge_seeds([replace(current, name=f"{current.name} ({same[0]})"), *others])
+        return [current, *merge_seeds(others), *outside(folder)]
+    return merge_seeds([replace(current, name=f"{current.name} ({same[0]})"), *others]) + outside(folder)
+
+
+def outside(folder: str | Path = REPORTS) -> list[ExperimentResult]:
+    """Results of methods that this project does not run, as src.score left them under a reports folder."""
+    found = []
+    for path in sorted(Path(folder, SCORED).glob("[!.]*")):
+        try:
+            found += [each] if (each := read_folder(path, path.name)) else []
+        except OtherSchema as error:
+            print(f"report: {error}", file=sys.stderr)
+    return found
 
 
 def reference_of(results: list[ExperimentResult]) -> ExperimentResult | None:

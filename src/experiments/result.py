@@ -17,6 +17,8 @@ METRIC = HEADLINE[0]  # what experiments are ranked by, with aligned scale
 
 EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE = "experiment.json", "records.csv", "benchmark.json"  # there
 METRICS_FILE, DETAILS_FILE = "metrics.json", "details.json"
+SCORED = "scored"  # folder there, of results of methods that this project does not run, a folder each
+SCORING = ("scenes", "episodes", "resolution", "eval.masks", "eval.lpips")  # what such a one shares with ours
 EXPERIMENT_SCHEMA = 4  # of reports/experiment.json and records.csv
 
 
@@ -52,6 +54,11 @@ class ExperimentResult:
     @property
     def is_mast3r_only(self) -> bool:
         return self.about["backbone"]["name"] == "none"
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the renders are of a method that this project does not run (src.score)."""
+        return "declared" in self.about
 
     @property
     def runs(self) -> dict[int, list[Row]]:
@@ -174,10 +181,11 @@ def flat(tree: dict, prefix: str = "") -> dict[str, object]:
 
 def protocol_differences(first: ExperimentResult, second: ExperimentResult, free: tuple[str, ...] = ()) -> list[str]:
     """What was not held still between two results, `free` settings apart, in words; empty when their scores may be
-    compared."""
+    compared. Of a method that this project does not run only the scoring is held still."""
     ours, theirs = (flat(each.about["protocol"]) for each in (first, second))
     ignored, words = {*free, "seed"}, []  # what another seed changes is for the statistics to say
-    for key in sorted((ours.keys() | theirs.keys()) - ignored):
+    held = set(SCORING) if first.is_outside or second.is_outside else ours.keys() | theirs.keys()
+    for key in sorted(held - ignored):
         here, there = ours.get(key), theirs.get(key)
         if here != there:
             hashed = isinstance(here, str) and len(here) == 64
