@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,16 @@ def opened_splats(path: Path) -> Gaussians:
     return found.chosen(sound)
 
 
+def viser_library() -> ModuleType:
+    """raises FileNotFoundError where viser is not installed: the viewer alone needs it"""
+    try:
+        import viser
+    except ModuleNotFoundError:
+        words = "viser is not installed; python -m pip install -r requirements-viewer.txt brings it."
+        raise FileNotFoundError(words) from None
+    return viser
+
+
 def enlargement(scenes: list[Gaussians]) -> float:
     """Factor that puts the median Gaussian of the first scene at DISTANCE from the first photograph's camera."""
     median = scenes[0].means.norm(dim=-1).median().item() if len(scenes[0]) else 0
@@ -83,11 +94,7 @@ def serve(paths: list[Path], port: int) -> tuple[viser.ViserServer, list[viser.G
 
     raises    FileNotFoundError, ValueError  when viser or a file is missing, or one holds no Gaussians; no server then runs
     """
-    try:
-        import viser  # of this command alone
-    except ModuleNotFoundError:
-        words = "viser is not installed; python -m pip install -r requirements-viewer.txt brings it."
-        raise FileNotFoundError(words) from None
+    viser = viser_library()
     scenes = [opened_splats(path) for path in paths]
     factor = enlargement(scenes)
     server = viser.ViserServer(HOST, port, label="Backsplat", verbose=False)

@@ -1,0 +1,118 @@
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+import viser
+from PIL import Image
+
+from src import demo
+from src.predict import predict_pair
+from src.renders.ply import read_ply
+from src.scenes.scene import Scene
+from tests.helpers.repository import ROOT
+from tests.helpers.trained import SIZE, inside, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained folder, its configuration, its model in memory, and the two images of its pair as PNG bytes."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = train(folder)
+    scene = Scene.open(folder / "data/scenes/scenes/pair.safetensors")
+    files = []
+    for name in scene.names:
+        buffer = io.BytesIO()
+        Image.fromarray(scene.frame(name).image).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    with inside(folder):
+        model = demo.TrainedModel(config)
+    return folder, config, model, files
+
+
+@pytest.fixture
+def desk(trained):
+    """What a visitor sees, on a server in place of a browser's client."""
+    server = viser.ViserServer("127.0.0.1", 0, verbose=False)
+    yield demo.Desk(server, trained[2])
+    server.stop()
+
+
+class Sent:
+    """A client that keeps what it is sent."""
+
+    def send_file_download(self, filename: str, content: bytes) -> None:
+        self.filename, self.content = filename, content
+
+
+def upload(desk: demo.Desk, number: int, name: str, content: bytes) -> None:
+    """As the browser does: the button's value changes, and what was attached to it is called."""
+    button = desk.uploads[number]
+    button._impl.value = viser.UploadedFile(name, content)
+    for callback in button._impl.update_cb:
+        callback(viser.GuiEvent(None, None, button))
+
+
+def test_two_uploads_give_predict_s_gaussians_and_its_file(trained, desk, tmp_path):
+    folder, config, model, files = trained
+    assert desk.start.disabled and all(button.disabled for button in desk.downloads.values())
+    for number, content in enumerate(files):
+        upload(desk, number, f"{number}.png", content)
+    assert not desk.start.disabled
+    np.testing.assert_array_equal(desk.shown[1].image, np.asarray(Image.open(io.BytesIO(files[1]))))
+    with inside(folder):
+        desk.explained(desk.predict)
+    assert f"{2 * SIZE[0] * SIZE[1]:,} Gaussians" in desk.said.content
+    with inside(folder):
+        wanted = predict_pair(config, torch.stack(desk.images))[0].gaussians[0]
+    assert torch.equal(desk.gaussians.means, wanted.means) and torch.equal(desk.gaussians.sh, wanted.sh)
+    sent = Sent()
+    desk.download(sent, ".ply")
+    (tmp_path / sent.filename).write_bytes(sent.content)
+    torch.testing.assert_close(read_ply(tmp_path / "scene.ply").means, wanted.means)
+    desk.download(sent, ".splat")
+    assert sent.filename == "scene.splat" and len(sent.content) == 32 * len(wanted)
+
+
+def test_a_visitor_s_mistakes_are_said_and_lose_nothing(trained, desk):
+    files = trained[3]
+    desk.explained(desk.predict)
+    assert demo.START in desk.said.content
+    upload(desk, 0, "a.png", files[0])
+    upload(desk, 1, "../notes.txt", b"no picture")
+    assert "notes.txt" in desk.said.content and "tmp" not in desk.said.content and desk.start.disabled
+    assert desk.images[0] is not None and desk.images[1] is None
+    upload(desk, 1, "again.png", files[0])
+    desk.explained(desk.predict)
+    assert "same picture" in desk.said.content and desk.gaussians is None
+
+
+def test_the_examples_are_two_views_of_one_scene(trained, desk):
+    first, second = demo.example_pair("objects", (32, 32))
+    assert first.shape == second.shape == (3, 32, 32) and 0.01 < (first - second).abs().mean() < 0.5
+    assert torch.equal(first, demo.example_pair("objects", (32, 32))[0])
+
+
+def test_every_visitor_gets_a_desk_of_their_own(trained, monkeypatch):
+    seated = []
+    monkeypatch.setattr(demo, "Desk", lambda client, model: seated.append((client, model)))
+    server = demo.serve_demo(trained[2], "127.0.0.1", 0)
+    try:
+        assert server.get_host() == "127.0.0.1"
+        for number in (1, 2):
+            for connected in server._client_connect_cb:
+                connected(f"client {number}")
+        assert seated == [("client 1", trained[2]), ("client 2", trained[2])]
+    finally:
+        server.stop()
+
+
+def test_without_a_trained_model_or_viser_the_remedy_is_named(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="error: There is no trained model here, .* run dvc repro train"):
+        demo.main([])
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(SystemExit, match="error: viser is not installed; .* -r requirements-viewer.txt"):
+        demo.main([])
