@@ -1,4 +1,6 @@
+import base64
 import io
+import json
 import sys
 
 import numpy as np
@@ -11,6 +13,7 @@ from src import demo
 from src.predict import predict_pair
 from src.renders.ply import read_ply
 from src.scenes.scene import Scene
+from tests.helpers import browser
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import SIZE, inside, train
 
@@ -106,6 +109,48 @@ def test_every_visitor_gets_a_desk_of_their_own(trained, monkeypatch):
         assert seated == [("client 1", trained[2]), ("client 2", trained[2])]
     finally:
         server.stop()
+
+
+UPLOAD_AND_PREDICT = """
+(async () => {
+  const until = async (found) => { while (!found()) await new Promise((go) => setTimeout(go, 50)); };
+  const inputs = [...document.querySelectorAll("input[type=file]")].slice(0, 2);
+  const bytes = (data) => Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const files = FILES.map((data, number) => new File([bytes(data)], `${number}.png`));
+  for (const [number, input] of inputs.entries()) {
+    const chosen = new DataTransfer();
+    chosen.items.add(files[number]);
+    input.files = chosen.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    await until(() => document.body.innerText.includes(`${number}.png: `));
+  }
+  const button = (name) => [...document.querySelectorAll("button")].find((each) => each.innerText.trim() == name);
+  await until(() => !button("Predict").disabled);
+  button("Predict").click();
+  const start = performance.now();
+  await until(() => document.body.innerText.includes(" Gaussians."));
+  await until(() => !button("Download scene.ply").disabled);
+  return [document.body.innerText, (performance.now() - start) / 1000, document.querySelectorAll("canvas").length];
+})()
+"""
+
+
+@pytest.mark.skipif(not browser.installed(), reason="needs Chromium, the Debian package chromium")
+def test_a_browser_uploads_two_images_and_is_shown_the_splats(trained, tmp_path):
+    folder, _, model, files = trained
+    server = demo.serve_demo(model, "127.0.0.1", 0)
+    try:
+        with inside(folder):
+            work = UPLOAD_AND_PREDICT.replace("FILES", json.dumps([base64.b64encode(file).decode() for file in files]))
+            address = f"http://127.0.0.1:{server.get_port()}/"
+            ready = 'document.body.innerText.includes("Predict")'
+            seen = browser.visit(address, tmp_path, 1200, ready, work)
+    finally:
+        server.stop()
+    words, seconds, canvases = seen.answers[0]
+    assert f"{2 * SIZE[0] * SIZE[1]:,} Gaussians." in words and canvases >= 1
+    print(f"{seconds:.1f} s from the click to the splats")
+    assert all(request.startswith((address, "data:", "blob:", "ws")) for request in seen.requests)
 
 
 def test_without_a_trained_model_or_viser_the_remedy_is_named(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A headless Chromium that opens one file from disk and says what happened. Needs `chromium`; tests skip without it."""
+"""A headless Chromium that opens one file from disk, or one address of this machine, and says what happened. Needs `chromium`; tests skip without it."""
 
 import asyncio
 import shutil
@@ -38,8 +38,8 @@ class Visit:
     requests: list[str] = field(default_factory=list)
 
 
-def visit(page: Path, profile: Path, width: int, ready: str, *expressions: str) -> Visit:
-    """Open a file in a window of a width, wait until the expression `ready` is true, and evaluate others."""
+def visit(page: Path | str, profile: Path, width: int, ready: str, *expressions: str) -> Visit:
+    """Open a file, or an address, in a window of a width, wait until the expression `ready` is true, and evaluate others."""
     process = subprocess.Popen(
         ["chromium", *FLAGS, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
@@ -52,7 +52,7 @@ def visit(page: Path, profile: Path, width: int, ready: str, *expressions: str) 
         process.wait()
 
 
-async def talk(page: Path, profile: Path, width: int, ready: str, expressions: tuple[str, ...]) -> Visit:
+async def talk(page: Path | str, profile: Path, width: int, ready: str, expressions: tuple[str, ...]) -> Visit:
     port_file, start, found = profile / "DevToolsActivePort", time.monotonic(), Visit()
     while not port_file.exists():
         assert time.monotonic() - start < PATIENCE, "Chromium did not start"
@@ -79,7 +79,7 @@ async def talk(page: Path, profile: Path, width: int, ready: str, expressions: t
             for domain in ("Runtime", "Log", "Network", "Page"):
                 await ask(f"{domain}.enable")
             await ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-            await ask("Page.navigate", url=page.as_uri())
+            await ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
             while not await evaluate(ready):
                 assert time.monotonic() - start < PATIENCE, f"{ready} did not become true: {found}"
                 await asyncio.sleep(0.2)
