@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from src import check, evaluate, extract, render, train, weights
+from src import check, evaluate, extract, probe, render, train, weights
 from src.backbones import FAMILIES
 from src.backbones.base import Backbone
 from src.backbones.croco import CrocoBackbone
@@ -35,7 +35,9 @@ SETTINGS = [
     "opt.val_every=2",
     "opt.log_every=1",
     "eval.num_plys=0",
+    "probe.pairs=2",
 ]
+CONTROLS = "shuffled", "constant", "rgb", "oracle", "truth"
 SCENES = ["train=2", "val=1", "test=1"]
 SMALL_CROCO = Mast3rConfig(enc_embed_dim=64, enc_depth=2, enc_num_heads=2)
 # model.backbone, further settings; channels, and rows and columns of the map
@@ -67,6 +69,10 @@ TABLE = {
     "constant": ("constant", [], 384, (4, 5)),
     "rgb": ("rgb", [], 590, (4, 5)),
     "oracle": ("oracle", [], 0, None),
+    "truth": ("truth:0.1", [], 28, (3, 4)),
+    "posed": ("rgb", ["model.cameras=posed"], 590, (4, 5)),
+    "posed, at the head": ("rgb", ["model.cameras=posed", "model.fusion_site=head"], 590, (4, 5)),
+    "posed oracle": ("oracle", ["model.cameras=posed"], 0, None),
     "from outside": ("means", [], 3, (6, 8)),
 }
 
@@ -119,6 +125,7 @@ def test_a_backbone_runs_from_its_weights_to_a_score(case, prepared, monkeypatch
         assert read_json(features / "record.json")["channels"] == channels
         shapes = {tuple(stored_shape(path)) for path in features.glob("*.safetensors")}
         assert shapes == (set() if cells is None else {(6, channels, *cells)})
+        probe.main(config)
         train.main(config)
         render.main(config)
         evaluate.main(config)
@@ -126,8 +133,8 @@ def test_a_backbone_runs_from_its_weights_to_a_score(case, prepared, monkeypatch
     score = summary["methods"]["render"]["aligned"]["psnr_masked"]
     assert score["n"] > 0 and 3 < score["mean"] < 40
     trained = read_json(prepared / "data/model/record.json")["backbone"]
-    assert trained["label"] and ("note" in trained) == (case in ("shuffled", "constant", "rgb", "oracle"))
-    if case == "oracle":
+    assert trained["label"] and ("note" in trained) == (name.partition(":")[0] in CONTROLS)
+    if name == "oracle":
         raw, aligned = (summary["methods"]["render"][kind]["psnr"]["mean"] for kind in ("raw", "aligned"))
         assert trained["label"] == "oracle geometry (true points)" and raw == aligned
         assert summary["cloud"]["aligned"]["chamfer"]["mean"] < 0.1  # the head's offsets alone

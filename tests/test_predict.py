@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from plyfile import PlyData
 
 from src import predict as command
 from src.geometry.alignment import camera_in_prediction
+from src.geometry.cameras import unproject
 from src.procedural.scenes import generate
 from src.render import about_episode, episode_renders
 from src.renders.episode_file import Rendered, write_episode
@@ -157,3 +159,68 @@ def test_a_compressed_file_and_a_preview_are_written(run, tmp_path, monkeypatch)
         first, second = (np.asarray(sheet.crop((x, 0, x + side, side))) for x in (0, 4 * side))
     assert np.array_equal(first, np.asarray(Image.open(photographs[0])))
     assert np.array_equal(second, np.asarray(Image.open(photographs[1])))
+
+
+@pytest.fixture(scope="module")
+def posed(tmp_path_factory):
+    """A trained folder of the posed track, its configuration, and a file of the cameras of two of its photographs."""
+    folder = tmp_path_factory.mktemp("posed")
+    config = train(folder, "model.cameras=posed", "model.backbone=none")
+    scene = Scene.open(folder / "data/scenes/scenes/pair.safetensors")
+    for name in scene.names:
+        Image.fromarray(scene.frame(name).image).save(folder / f"{name}.png")
+    cameras = {"K": scene.K[:2].tolist(), "c2w": scene.c2w[:2].tolist()}
+    (folder / "cameras.json").write_text(json.dumps(cameras))
+    return folder, config, scene
+
+
+def posed_run(posed, monkeypatch, *words: str) -> None:
+    monkeypatch.setattr(command, "load_config", lambda: posed[1])
+    with inside(posed[0]):
+        command.main([str(word) for word in words])
+
+
+def test_given_cameras_put_every_gaussian_on_its_ray(posed, monkeypatch, capsys, tmp_path):
+    folder, config, scene = posed
+    posed_run(posed, monkeypatch, "000.png", "001.png", "-o", tmp_path / "s.ply", "--cameras", "cameras.json")
+    assert "cameras given" in capsys.readouterr().out and len(read_ply(tmp_path / "s.ply")) == 2 * SIZE[0] * SIZE[1]
+    with inside(folder):
+        images = torch.stack([scene.view(name, SIZE).image for name in ("000", "001")])
+        K, c2w = torch.from_numpy(scene.K[:2]), torch.from_numpy(scene.c2w[:2])
+        output, _ = command.predict_pair(config, images, (K, c2w))
+    points = output.points1.pts3d[0].double()
+    rays = unproject(torch.ones(SIZE[1], SIZE[0], dtype=torch.float64), K[0])
+    assert torch.allclose(points / points[..., 2:], rays, atol=1e-4)
+
+
+def test_cameras_are_estimated_where_none_are_given_or_said_not_to_fit(posed, monkeypatch, capsys, tmp_path):
+    try:
+        posed_run(posed, monkeypatch, "000.png", "001.png", "-o", tmp_path / "s.ply")
+    except SystemExit as stop:  # the network is a disturbed one
+        assert "fit no camera" in str(stop.code)
+    else:
+        assert "cameras estimated" in capsys.readouterr().out and (tmp_path / "s.ply").exists()
+
+
+def test_cameras_that_are_none_are_sentences(posed, monkeypatch, run, tmp_path):
+    folder, _, scene = posed
+
+    def answer(text: str) -> str:
+        (tmp_path / "c.json").write_text(text)
+        with pytest.raises(SystemExit) as stop:
+            posed_run(
+                posed, monkeypatch, "000.png", "001.png", "-o", tmp_path / "s.ply", "--cameras", tmp_path / "c.json"
+            )
+        return str(stop.value.code)
+
+    K, c2w = scene.K[:2].tolist(), scene.c2w[:2].tolist()
+    assert "is no file of cameras" in answer("{") and "is no file of cameras" in answer(json.dumps({"K": K}))
+    assert "(2, 3, 3) and (2, 4, 4)" in answer(json.dumps({"K": K, "c2w": c2w[:1]}))
+    assert "no rotation" in answer(json.dumps({"K": K, "c2w": (2 * scene.c2w[:2]).tolist()}))
+    assert "positive focal" in answer(json.dumps({"K": (-scene.K[:2]).tolist(), "c2w": c2w}))
+    monkeypatch.undo()
+
+
+def test_a_model_of_the_unposed_track_takes_no_cameras(posed, run, trained, tmp_path):
+    cameras = posed[0] / "cameras.json"
+    assert "takes no cameras" in refusal(run, "000.png", "001.png", "-o", tmp_path / "s.ply", "--cameras", cameras)

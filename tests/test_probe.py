@@ -86,7 +86,9 @@ def test_bytes_do_not_depend_on_threads(folder, monkeypatch):
 def test_without_a_backbone_the_geometry_is_probed_alone(folder, monkeypatch):
     summary, rows = probed(folder, monkeypatch, "model.backbone=none")
     assert summary["readouts"]["log_depth"].keys() == {"position", "tokens"} and summary["added"] == {}
-    assert read_solution("data/readout.safetensors", "both") == {} != read_solution("data/readout.safetensors", "tokens")
+    assert (
+        read_solution("data/readout.safetensors", "both") == {} != read_solution("data/readout.safetensors", "tokens")
+    )
     assert {row["inputs"] for row in rows} == {"position", "tokens", "swept"}
 
 

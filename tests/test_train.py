@@ -17,6 +17,7 @@ from src.run import memory_advice, run
 from src.scenes.scene import write_scene
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.network import Splatt3R
+from src.splatt3r.readout import read_solution
 from src.train import by_rate
 from tests.helpers.fabricated import frames
 from tests.helpers.miniatures import computing_as_before
@@ -81,6 +82,17 @@ def extracted(tmp_path_factory) -> Path:
         extract.main(config(), "backbone")
         probe.main(config())
     return folder
+
+
+def test_the_posed_track_trains_on_the_probes_readout(workspace):
+    settings = config("model.cameras=posed")
+    train.main(settings)
+    trained = load_file("data/model/trained.safetensors")
+    for name, tensor in read_solution("data/readout.safetensors", "both").items():
+        assert torch.equal(trained[f"readout.{name}"], tensor.float()) and tensor.abs().max() > 0
+    assert not any(name.startswith("downstream_head2") for name in trained)
+    render.main(settings)
+    assert list(Path("data/renders").glob("*.safetensors"))
 
 
 @pytest.fixture

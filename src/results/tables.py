@@ -12,7 +12,17 @@ from src.pretrained.choices import LPIPS_TRUNKS
 from src.reproducible.files import write_whole
 from src.results.statistics import means_by_scene
 
-NAMES = ("episode", "scene", "category", "bin", "target", "method", "alignment", "probe", "inputs")  # columns that hold words
+NAMES = (
+    "episode",
+    "scene",
+    "category",
+    "bin",
+    "target",
+    "method",
+    "alignment",
+    "probe",
+    "inputs",
+)  # columns that hold words
 METHODS = ("render", "copy_nearest", "points", "points_splat")
 BASELINES = METHODS[1:]  # need no training
 ALIGNMENTS = ("raw", "aligned")
