@@ -156,9 +156,9 @@ def timing_rows(resolutions: dict[str, dict], model: str) -> list[dict]:
     ]
 
 
-def read_views(side: int, device: torch.device) -> tuple[Views, Views]:
-    """The first test episode's contexts, and its first target, at side x side pixels."""
-    episode = read_episodes(SCENES, "test")[0]
+def read_views(split: str, side: int, device: torch.device) -> tuple[Views, Views]:
+    """The contexts of a split's first episode, and its first target, at side x side pixels."""
+    episode = read_episodes(SCENES, split)[0]
     scene = Scene.open(SCENES / "scenes" / f"{episode.scene}.safetensors", episode.scene_sha256)
     contexts, targets = (
         each_tensor(lambda tensor: tensor.to(device), Views.of([scene.view(name, (side, side)) for name in names]))
@@ -183,7 +183,7 @@ def main(config: Config) -> None:
     resolutions = {}
     for side in settings.resolutions:
         cells = (side // PATCH, side // PATCH) if config.model.feature_grid == "aligned" else None
-        pieces = ModelPieces(network, backbone, *read_views(side, device), cells)
+        pieces = ModelPieces(network, backbone, *read_views(config.eval.split, side, device), cells)
         resolutions[str(side)] = measure_pieces(pieces, settings.warmup, settings.repeats, device, dtype)
     record = read_json(WEIGHTS / "backbone" / "record.json")
     label = backbone.label(record["weights"])

@@ -48,6 +48,11 @@ def check_trunks(config: Config) -> None:
 
 def main(config: Config) -> None:
     """Loading was the check of each parameter."""
+    require(
+        config.eval.split == "test" or config.data.dataset == "procedural",
+        f"eval.split is {config.eval.split}, but data.dataset={config.data.dataset} sets no scenes apart for choices; set "
+        "eval.split to test.",
+    )
     check_trunks(config)
     refuse_backbone(config.model)
     for key in without_effect(config):

@@ -23,14 +23,16 @@ from src.procedural.scenes import generate
 from src.reproducible.files import fresh_folder, write_json
 from src.reproducible.seeds import fix_computation
 from src.run import run
+from src.scenes.choices import SCORED
 from src.scenes.scene import write_scene
 
 RAW = Path("data/raw")
-FIRST_SEED = {"train": 0, "val": 100_000, "test": 200_000}  # scenes of the bundled network's training start at 900 000
+FIRST_SEED = {"train": 0, "val": 100_000, "dev": 200_000, "test": 300_000}  # the bundled network's start at 900 000
 
 
 def scenes_to_render(families: list[str], counts: dict[str, int]) -> list[dict]:
-    """id, category, split and seed of every scene to render; counts: scenes per split and family.
+    """id, category, split and seed of every scene to render; counts: scenes per family and split, of the splits that are
+    wanted.
 
     raises    ValueError when the splits' seeds would meet
     """
@@ -42,8 +44,8 @@ def scenes_to_render(families: list[str], counts: dict[str, int]) -> list[dict]:
     return [
         {"id": f"{family}__{seed:06d}", "category": family, "split": split, "seed": seed}
         for family in families
-        for split, first in FIRST_SEED.items()
-        for seed in range(first, first + counts[split])
+        for split, count in counts.items()
+        for seed in range(FIRST_SEED[split], FIRST_SEED[split] + count)
     ]
 
 
@@ -62,10 +64,12 @@ def render_listed(folder: Path, views: int, resolution: tuple[int, int], samples
     return scene | {"file": file, "sha256": write_scene(folder / file, frames, about, lossless=True)}
 
 
-def render_scenes(dataset: Procedural, folder: Path, workers: int) -> dict:
-    """Render all scenes, `workers` at a time, and list them; the result does not depend on `workers`."""
+def render_scenes(dataset: Procedural, folder: Path, workers: int, scored: str = SCORED[0]) -> dict:
+    """Render the scenes to train on, to validate on and of the scored split, `workers` at a time, and list them; the
+    result does not depend on `workers`. A run that makes a choice on `dev` has no test scene that it could look at."""
     source = dataset.source
-    listed = scenes_to_render(source.families, vars(source.scenes))
+    counts = {split: vars(source.scenes)[split] for split in ("train", "val", scored)}
+    listed = scenes_to_render(source.families, counts)
     render = partial(render_listed, folder, source.views, tuple(dataset.resolution), source.samples)
     scenes = in_processes(render, listed, workers, "render scenes")
     return {"dataset": "procedural", "views": source.views, "scenes": scenes}
@@ -84,7 +88,10 @@ FETCH = {  # (datasets block, folder, workers) -> manifest
 def main(config: Config) -> None:
     fix_computation(config.threads)
     with fresh_folder(RAW) as folder:
-        write_json(folder / "manifest.json", FETCH[config.data.dataset](config.dataset, folder, config.threads))
+        fetch = FETCH[config.data.dataset]
+        if fetch is render_scenes:  # the others have one scored split
+            fetch = partial(render_scenes, scored=config.eval.split)
+        write_json(folder / "manifest.json", fetch(config.dataset, folder, config.threads))
 
 
 if __name__ == "__main__":

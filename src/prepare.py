@@ -2,7 +2,7 @@
 
     python -m src.prepare [key=value ...]
 
-reads data/raw; writes data/scenes: index.jsonl, scenes/, overlaps/, episodes_{train,val,test}.jsonl, report.json
+reads data/raw; writes data/scenes: index.jsonl, scenes/, overlaps/, episodes_{train,val,test,dev}.jsonl, report.json
 
 Scenes that an interrupted run finished are kept in scratch/prepare and not made again.
 """
@@ -26,7 +26,7 @@ from src.datasets.conversion import OVERLAP, SCENE, Converted, code_hash, conver
 from src.datasets.processes import in_processes
 from src.datasets.recording import Catalogue, ListedEpisode, Recording
 from src.datasets.scannetpp import listed_rooms
-from src.datasets.splits import SPLITS, check_no_leak
+from src.datasets.splits import check_no_leak
 from src.datasets.transforms import TRANSFORMS
 from src.datasets.usable import Tally
 from src.episodes.bins import OVERLAP_BINS
@@ -43,6 +43,7 @@ from src.parameters.datasets import Episodes, Procedural
 from src.reproducible.files import fresh_folder, read_json, write_json
 from src.reproducible.seeds import fix_computation
 from src.run import run
+from src.scenes.choices import SPLITS
 from src.scenes.scene import Frame, Scene, SceneRecord, write_index
 
 RAW, SCENES = Path("data/raw"), Path("data/scenes")
@@ -252,7 +253,8 @@ def rendered_scenes(dataset: Procedural, raw: Path, manifest: dict) -> Catalogue
         )
         for scene in manifest["scenes"]
     ]
-    return Catalogue("procedural", recordings, min_frames=manifest["views"])
+    required = tuple(dict.fromkeys(scene["split"] for scene in manifest["scenes"]))
+    return Catalogue("procedural", recordings, min_frames=manifest["views"], required=required)
 
 
 CATALOGUES = {  # (datasets block, raw folder, its manifest) -> Catalogue

@@ -97,7 +97,7 @@ def main(config: Config) -> None:
     fix_computation(config.threads)
     network, _ = load_model(config, GEOMETRY, MODEL)
     frozen = scale_reference(network, GEOMETRY)
-    episodes = read_episodes(SCENES, "test", config.dataset.test_category)
+    episodes = read_episodes(SCENES, config.eval.split, config.dataset.test_category)
     in_metres = all_in_metres(read_index(SCENES))
     samples = Samples(
         SCENES,

@@ -92,7 +92,9 @@ def gather_findings(
     comparable = [each for each in results if not protocol_differences(results[0], each)]
     claimed = [each for each in comparable if each is reference or not each.is_mast3r_only]
     seeds = scores_and_spread(comparable, METRIC, priors)[1]
-    licences = {Scene.open(SCENES / each.file).metadata["license"] for each in index.values() if each.split == "test"}
+    licences = {
+        Scene.open(SCENES / each.file).metadata["license"] for each in index.values() if each.split == config.eval.split
+    }
     return Findings(
         scores=replace(scores, over_baselines=against_baselines(scores.rows, config, seeds)),
         experiments=Experiments(

@@ -160,6 +160,7 @@ class Settings:
     threads: int = 2
     feature_grid: str = "aligned"
     geometry: str = "tiny"
+    split: str = "test"
 
     @property
     def benchmark(self):
@@ -169,13 +170,17 @@ class Settings:
     def model(self):
         return self
 
+    @property
+    def eval(self):
+        return self
+
 
 def test_the_stage_writes_its_numbers_and_a_constant_stamp(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark, "fix_computation", lambda threads: None)
     monkeypatch.setattr(benchmark.backbones, "load_backbone", lambda model, folder: Rgb())
     monkeypatch.setattr(benchmark.build, "load_model", lambda *arguments: (network(Rgb().channels), {}))
-    monkeypatch.setattr(benchmark, "read_views", lambda side, device: views(side))
+    monkeypatch.setattr(benchmark, "read_views", lambda split, side, device: views(side))
     (tmp_path / "data/weights/backbone").mkdir(parents=True)
     (tmp_path / "data/weights/backbone/record.json").write_text('{"weights": "none"}')
     main(Settings())

@@ -45,6 +45,14 @@ def test_no_network_judges_what_it_was_trained_on_or_fused_with(overrides, words
     assert "\n" not in str(caught.value)
 
 
+def test_choices_are_made_on_scenes_that_a_dataset_sets_apart_for_them():
+    check.main(load_config(["eval.split=dev"], ROOT))
+    with pytest.raises(ConfigError, match="eval.split is dev, but data.dataset=co3d sets no .* eval.split to test"):
+        check.main(load_config(["eval.split=dev", "data.dataset=co3d"], ROOT))
+    with pytest.raises(ConfigError, match="eval.split is 'val'; choose one of test, dev"):
+        load_config(["eval.split=val"], ROOT)
+
+
 def test_a_trunk_may_judge_beside_the_headline_or_where_it_is_asked_to():
     check.check_trunks(load_config(["loss.lpips_loss_weight=0.1"], ROOT))  # alex, which scores beside vgg
     asked = ["loss.lpips_loss_weight=0.1", "loss.lpips_network=vgg", "eval.lpips_as_trained=true"]

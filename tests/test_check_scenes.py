@@ -308,6 +308,12 @@ def test_scenes_without_a_split_are_noted(folder):
     assert faults(folder) == [] and "split val has no scenes" in notes(folder)
 
 
+def test_without_a_scene_to_score_there_is_a_fault(folder):
+    write_index(folder, [record for record in read_index(folder) if record.split != "test"])
+    (folder / "episodes_test.jsonl").write_text("")
+    assert "no scene is of test or dev, so there is nothing to score" in " ".join(faults(folder))
+
+
 INDEX = {
     "a": {"context": [0, 40], "target": [10, 20, 45]},
     "b": None,

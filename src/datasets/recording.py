@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Callable, Iterator
 
-from src.datasets.splits import SPLITS
+from src.datasets.splits import DIVIDED
 from src.datasets.usable import Tally
 from src.scenes.reconstruction import Points
 from src.scenes.scene import Frame
@@ -23,7 +23,7 @@ class Recording:
     """One listed scene.
 
     id         file name in the scene format: <category>__<sequence>
-    split      train | val | test
+    split      one of SPLITS
     units      metre | scene
     listed     number of photographs the dataset lists for it
     frames     yields the decodable ones, one at a time, and tells the tally about every other listed one
@@ -70,5 +70,5 @@ class Catalogue:
     crop: str = "central"
     max_dropped: float = 0.2
     excluded: dict[str, list[str]] = field(default_factory=dict)
-    required: tuple[str, ...] = SPLITS
+    required: tuple[str, ...] = DIVIDED
     index: dict | None = None

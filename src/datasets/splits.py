@@ -1,9 +1,9 @@
-"""Train, validation and test: whole scenes, never frames, and the same on every machine."""
+"""Train, validation, development and test: whole scenes, never frames, and the same on every machine."""
 
 import hashlib
 from typing import Iterable, Iterator
 
-SPLITS = ("train", "val", "test")
+DIVIDED = ("train", "val", "test")  # what every dataset is divided into; `dev` is the procedural scenes' alone
 
 
 class LeakError(ValueError):

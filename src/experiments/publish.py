@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.config import Config
+from src.episodes.episodes import file_of
 from src.experiments.result import METRIC, scored
 from src.reproducible.files import read_json
 from src.reproducible.hashes import file_hash, params_hash
@@ -59,9 +60,10 @@ def held_still(config: Config, summary: dict, geometry: dict, train_category: st
     return sections | {
         "training_episodes": vars(config.dataset.episodes),
         "scenes": file_hash(SCENES / "index.jsonl"),
-        "episodes": file_hash(SCENES / "episodes_test.jsonl"),
+        "episodes": file_hash(file_of(SCENES, config.eval.split)),
         "geometry": geometry["sha256"] or geometry["label"],
         "seed": config.seed,
+        "eval.split": config.eval.split,
         "eval.masks": config.eval.masks,
         "data.batch_size": config.data.batch_size,
         "train_category": train_category,

@@ -49,7 +49,7 @@ def unmeasured(findings: Findings) -> dict[str, str]:
         absent["Scenes in the viewer"] = "no Gaussians were exported (eval.num_plys is 0)"
     if mean and mean.low is None:
         absent["Intervals over scenes"] = (
-            f"there are {mean.scenes} test scenes; fewer than {MIN_SCENES}, or scenes without any spread, have none"
+            f"there are {mean.scenes} scored scenes; fewer than {MIN_SCENES}, or scenes without any spread, have none"
         )
     return absent
 
@@ -95,6 +95,7 @@ def score_part(findings: Findings) -> dict:
     summary, experiments = findings.scores.summary, findings.experiments
     return {
         "counts": summary["counts"],
+        "split": experiments.current.about["protocol"]["eval.split"],
         "resolution": summary["resolution"],
         "several": any(each.repeats for each in experiments.results),
         "leaderboard": leaderboard(experiments),

@@ -6,6 +6,7 @@ from omegaconf import MISSING
 
 from src.parameters.rules import require, require_choice, require_positive, require_share
 from src.procedural.choices import SCENE_FAMILIES
+from src.scenes.choices import SPLITS
 from src.scenes.crop import PATCH
 
 ON_BAD_FRAME = ("skip", "error")
@@ -17,10 +18,11 @@ SCANNETPP_IMAGES = ("undistorted", "fisheye")
 class Scenes:
     train: int = MISSING
     val: int = MISSING
+    dev: int = MISSING
     test: int = MISSING
 
     def __post_init__(self):
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             require_positive(f"datasets.procedural.source.scenes.{split}", getattr(self, split))
 
 

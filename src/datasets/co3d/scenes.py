@@ -15,7 +15,7 @@ import numpy as np
 from src.datasets.co3d.annotations import Category, FrameAnnotation, Packed, read_category
 from src.datasets.co3d.layout import CO3D_KEY, inside, tree_root
 from src.datasets.recording import Catalogue, Recording
-from src.datasets.splits import SPLITS, share_of, split_of
+from src.datasets.splits import DIVIDED, share_of, split_of
 from src.datasets.usable import Tally
 from src.parameters.datasets import Co3d
 from src.scenes.pixels import BadPixels, decode_depth, decode_mask, decode_photograph
@@ -277,7 +277,7 @@ def co3d_scenes(block: Co3d, raw: Path, manifest: dict) -> Catalogue:
             else:
                 listed.append(sequence)
     chosen = splits(listed, manifest["subset"])
-    if not skipped and (lacking := [split for split in SPLITS if split not in chosen.values()]):
+    if not skipped and (lacking := [split for split in DIVIDED if split not in chosen.values()]):
         raise ValueError(
             f"CO3D's {len(listed)} usable sequences of {', '.join(manifest['categories'])} leave no scene "
             f"for {', '.join(lacking)}; name more in {CO3D_KEY}.categories."
