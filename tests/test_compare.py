@@ -22,9 +22,9 @@ def compare(repository, monkeypatch, capsys):
     shutil.copy(ROOT / "params.yaml", repository)
     monkeypatch.chdir(repository)
 
-    def run(*words) -> tuple[object, str, str]:
+    def run(*words, **options) -> tuple[object, str, str]:
         with pytest.raises(SystemExit) as stop:
-            main(list(words))
+            main(list(words), **options)
         return stop.value.code, *capsys.readouterr()
 
     return run
@@ -139,13 +139,94 @@ def test_the_front_holds_what_nothing_beats():
 
 
 def test_training_on_one_family_is_tabled_against_scoring_on_each(compare):
-    publish(Path(), "vit", 1.0, train_category="objects")
+    publish(Path(), "vit", 1.0, trained=("procedural", "objects"))
 
     for words in (["add", "-A"], ["commit", "-qm", "objects"]):
         subprocess.run(["git", *words], check=True)
-    publish(Path(), "vit", 0.0, train_category="rooms")
-    code, _, said = compare("HEAD")
-    assert code == 1 and "train_category rooms instead of objects" in said
+    publish(Path(), "vit", 0.0, trained=("procedural", "rooms"))
+    code, table, said = compare("HEAD")
+    assert code == 0 and "| HEAD (trained on objects) |" in table and "| this run (trained on rooms) |" in table
+    assert "dB [" in said and ": no verdict is given, since they were trained on other scenes." in said
     matrix = json.loads(Path("reports/comparison/comparison.json").read_text())["generalisation"]["vit"]
-    assert matrix["objects"]["rooms"] - matrix["rooms"]["rooms"] == pytest.approx(1.0, abs=0.3)
-    assert "trained on (rows)" in Path("reports/comparison/index.html").read_text()
+    assert matrix["objects"]["rooms"]["mean"] - matrix["rooms"]["rooms"]["mean"] == pytest.approx(1.0, abs=0.3)
+    page = Path("reports/comparison/index.html").read_text()
+    assert "trained on (rows)" in page and ", n = 24 in 8</td>" in page
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_fresh_clone_without_experiments_makes_the_published_comparison_again(compare, tmp_path_factory, monkeypatch):
+    """To the byte, on another branch, although the clone has no `dvc exp` reference and a later timing of its own."""
+    publish(Path(), "vit", 0.0, noise=3)
+    for words in (["add", "-A"], ["commit", "-qm", "this run"]):
+        subprocess.run(["git", *words], check=True)
+    commits = subprocess.run(["git", "rev-list", "HEAD"], check=True, capture_output=True, text=True).stdout.split()
+    better = subprocess.run(
+        ["git", "for-each-ref", "--format=%(objectname) %(refname)"], capture_output=True, text=True
+    )
+    better = next(line.split()[0] for line in better.stdout.splitlines() if line.endswith("/better"))
+    code, table, _ = compare("vits=HEAD", f"base={commits[1]}", f"better={better}", publish=True)
+    assert code == 0 and "| this run (vits) |" in table and "| base |" in table and "| better |" in table
+    assert set(files_of(Path("reports/experiments/better"))) == {
+        "benchmark.json",
+        "experiment.json",
+        "metrics.json",
+        "records.csv.gz",
+        "train_loss.csv",
+    }
+    for words in (["add", "-A"], ["commit", "-qm", "kept"], ["branch", "-m", "other"]):
+        subprocess.run(["git", *words], check=True)
+    published = files_of(Path("reports/comparison"))
+    clone = tmp_path_factory.mktemp("clone") / "fresh"
+    subprocess.run(["git", "clone", "-q", "--single-branch", str(Path.cwd()), clone], check=True)
+    monkeypatch.chdir(clone)
+    assert not subprocess.run(["git", "for-each-ref", "refs/exps"], capture_output=True).stdout
+    shutil.rmtree("reports/comparison")
+    assert compare()[0] == 0 and files_of(Path("reports/comparison")) == published
+
+
+def test_nothing_is_kept_where_one_name_is_wrong(compare):
+    code, _, _ = compare("better", "nowhere", publish=True)
+    assert "nowhere: no such revision or experiment" in code and not Path("reports/experiments").exists()
+    assert "names nothing to keep" in compare(publish=True)[0]
+    assert "cannot name a folder" in compare("../x=better", publish=True)[0]
+    assert compare("better", publish=True)[0] == 0
+    kept = files_of(Path("reports/experiments/better"))["records.csv.gz"]
+    assert compare("better", publish=True)[0] == 0  # again: the same bytes
+    assert files_of(Path("reports/experiments/better"))["records.csv.gz"] == kept
+
+
+def test_other_code_is_refused_unless_asked_for_and_then_said_beside_every_number(compare):
+    publish(Path(), "vit", 0.4, noise=3, code="d" * 16)
+    write_json("reports/benchmark.json", priced(7.0))
+    code, table, said = compare("main")
+    assert (
+        code == 1 and "| this run" not in table and "Refused: this run was measured in another way: other code." in said
+    )
+    code, table, said = compare("main", across_code=True)
+    assert code == 0 and "| this run (other code) |" in table and "this run (other code): vit" in said
+    assert "this run was not computed as main was: other code." in said
+    with open("reports/comparison/table.csv") as file:
+        assert {row["note"] for row in csv.DictReader(file) if row["run"] == "this run"} == {"other code"}
+    assert "this run (other code)" in Path("reports/comparison/forest.svg").read_text()
+
+
+def test_what_was_scored_on_another_dataset_stands_in_the_table_of_generalisation_alone(compare):
+    publish(Path(), "vit", 0.4, noise=3, category="apple", dataset="co3d", scenes="b" * 64, resolution="48x48")
+    code, table, said = compare("main")
+    assert code == 0 and "| this run" not in table and "this run was scored on co3d: it stands in" in said
+    assert "generalisation" in Path("reports/comparison/comparison.json").read_text()
+
+
+def test_another_processor_is_said(compare):
+    about = json.loads(Path("reports/experiment.json").read_text()) | {"benchmark_params": "p"}
+    about["protocol"]["resolution"] = "128x128"
+    write_json("reports/experiment.json", about)
+    write_json("reports/benchmark.json", priced(20.0) | {"hardware": {"cpu": "x", "instructions": "AVX2"}})
+    for words in (["add", "-A"], ["commit", "-qm", "there"]):
+        subprocess.run(["git", *words], check=True)
+    write_json("reports/benchmark.json", priced(20.0) | {"hardware": {"cpu": "x", "instructions": "AVX512"}})
+    said = compare("HEAD")[2]
+    assert "this run was not computed on the machine of HEAD: instruction set AVX512 instead of AVX2." in said

@@ -156,7 +156,10 @@ def check_module(words: list[str], known: set[str]) -> None:
         for overrides in importlib.import_module(name).combinations(rest):
             composed(*(f"{key}={value}" for key, value in overrides.items()))
     elif name == "src.compare":
-        assert set(rest) <= known, f"{rest} are not all among {known}"
+        revisions = {word.rpartition("=")[2] for word in rest if not word.startswith("--")}  # NAME=REV
+        assert revisions <= known, f"{revisions} are not all among {known}"
+    elif name == "src.score":
+        composed(*rest[1:])
 
 
 def runnable(name: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from src.experiments.protocol import SCORING
 from tests.helpers.repository import ROOT, UNHASHED, imports, reached, room
 
 STAGES = {
@@ -55,6 +56,8 @@ def rooms_reached(stage: str) -> set[str]:
     """What a stage must name: the rooms of all files that it reaches, or the one file that it reaches of a room."""
     beyond = {"src/__init__.py"} if stage == "check" else {"src/__init__.py"} | UNHASHED
     found = reached(f"src/{STAGES[stage]}.py", beyond)
+    if stage == "report":  # which names the code of the scores
+        found = found | {file for scoring in SCORING for file in reached(f"src/{STAGES[scoring]}.py", beyond)}
     one = ONE_FILE.get(stage, "")
     rest = {room(file) for file in found if file != one and not (one and file == f"{room(one)}/__init__.py")}
     return rest | ({one} if one else set())

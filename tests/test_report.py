@@ -280,7 +280,7 @@ def test_runs_that_were_trained_in_another_way_are_not_compared(tmp_path):
         found[key] = read_folder(tmp_path / "reports", key)
     usual, *others = found.values()
     assert protocol_differences(usual, others[0]) == ["geometries.max_scale 0.4 instead of 0.04"]
-    assert protocol_differences(usual, others[1]) == ["training_episodes.alpha 0.7 instead of 0.3"]
+    assert protocol_differences(usual, others[1]) == ["training.episodes.alpha 0.7 instead of 0.3"]
     assert len({each.about["arm"] for each in found.values()}) == 3
 
 
@@ -289,8 +289,9 @@ def test_hashes_say_whether_runs_share_recipe_training_scenes_and_seed(tmp_path,
     monkeypatch.chdir(tmp_path)
     record = read_json("data/model/record.json")
 
-    def hashes(*overrides, sha256: str | None = None) -> list[str]:
-        write_json("data/model/record.json", record | {"backbone": record["backbone"] | {"sha256": sha256}})
+    def hashes(*overrides, sha256: str | None = None, category: str = "all") -> list[str]:
+        backbone = record["backbone"] | {"sha256": sha256}
+        write_json("data/model/record.json", record | {"backbone": backbone, "train_category": category})
         found = experiment_record(
             load_config([*PINNED, *overrides], ROOT), {"resolution": [40, 32], "counts": {}, "absent": {}}
         )
@@ -303,7 +304,7 @@ def test_hashes_say_whether_runs_share_recipe_training_scenes_and_seed(tmp_path,
 
     assert same(hashes()) == [True, True, True]
     assert same(hashes("seed=1")) == [True, True, False]
-    assert same(hashes("datasets.procedural.train_category=rooms")) == [True, False, False]
+    assert same(hashes(category="rooms")) == [True, False, False]
     assert same(hashes("model.feature_grid=aligned")) == [False, False, False]
     assert same(hashes(sha256="ab" * 32)) == [False, False, False]  # another file under the same path
 

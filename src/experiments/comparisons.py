@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from src.experiments.archive import ARCHIVE, kept_results
 from src.experiments.result import (
     METRIC,
     REPORTS,
     SCORED,
     ExperimentResult,
     OtherSchema,
+    comparable,
     experiment_commits,
     merge_seeds,
-    protocol_differences,
     read_folder,
     read_revision,
     scored,
@@ -33,29 +34,49 @@ from src.results.statistics import (
     seed_spread,
     without_verdict,
 )
-from src.results.tables import HEADLINE, groups, scene_weighted, select_rows
+from src.results.tables import HEADLINE
 
 
-def gather(root: str | Path, folder: str | Path = REPORTS) -> list[ExperimentResult]:
-    """This run (the work tree), the commit it grew from, and that commit's experiments; equal results once, and results
-    that differ in their seed alone as one. A work tree that equals none of them may have other code, and stays alone.
+def equal(one: ExperimentResult, other: ExperimentResult) -> bool:
+    """Whether they are one result, whatever their names and wherever they were timed."""
+    return (one.about, one.rows) == (other.about, other.rows)
+
+
+def at_revisions(root: str | Path) -> list[ExperimentResult]:
+    """What the commit of a work tree and that commit's experiments published."""
+    head = git_output(root, "branch", "--show-current") or git_output(root, "rev-parse", "--short", "HEAD") or ""
+    revisions = [("HEAD", head.strip())] if head else []
+    revisions += [(commit, name) for name, commit in experiment_commits(root)]
+    found = []
+    for revision, name in revisions:
+        try:
+            found += [other] if (other := read_revision(root, revision, name)) else []
+        except OtherSchema as error:
+            print(f"report: {error}", file=sys.stderr)
+    return found
+
+
+def gather(root: str | Path, folder: str | Path = REPORTS, kept_alone: bool = False) -> list[ExperimentResult]:
+    """This run (the work tree), the experiments that Git keeps in `folder`, the commit it grew from, and that commit's
+    experiments (kept_alone: without these two); equal results once, and results that differ in their seed alone as one. A
+    work tree that equals none of them may have other code, and stays alone.
 
     raises FileNotFoundError when the work tree has no results
     """
     current = read_folder(folder, "this run")
     if current is None:
         raise FileNotFoundError(f"{folder} holds no results; run dvc repro.")
-    head = git_output(root, "branch", "--show-current") or git_output(root, "rev-parse", "--short", "HEAD") or ""
-    others = [("HEAD", head.strip())] if head else []
-    others += [(commit, name) for name, commit in experiment_commits(root)]
-    found = []
-    for revision, name in others:
-        try:
-            found += [other] if (other := read_revision(root, revision, name)) else []
-        except OtherSchema as error:
-            print(f"report: {error}", file=sys.stderr)
-    same = [other.name for other in found if (other.about, other.rows) == (current.about, current.rows)]
-    others = [other for other in found if other.name not in same]
+    kept, unread = kept_results(Path(folder) / ARCHIVE.name)
+    print(*(f"report: {error}\n" for error in unread), sep="", end="", file=sys.stderr)
+    same, others = [], []
+    for other in kept if kept_alone else [*kept, *at_revisions(root)]:
+        place = next((place for place, each in enumerate(others) if equal(other, each)), None)
+        if equal(other, current):
+            same.append(other.name)
+        elif place is None:
+            others.append(other)
+        elif others[place].revision is None:  # kept, and an experiment here, whose renders the cache may have
+            others[place] = replace(others[place], revision=other.revision)
     if not same:
         return [current, *merge_seeds(others), *outside(folder)]
     return merge_seeds([replace(current, name=f"{current.name} ({same[0]})"), *others]) + outside(folder)
@@ -72,22 +93,15 @@ def outside(folder: str | Path = REPORTS) -> list[ExperimentResult]:
     return found
 
 
-def reference_of(results: list[ExperimentResult]) -> ExperimentResult | None:
-    """The first MASt3R-only result that may be compared with the first of all."""
-    return next((each for each in results if each.is_mast3r_only and not protocol_differences(results[0], each)), None)
+def reference_of(results: list[ExperimentResult], free: tuple[str, ...] = ()) -> ExperimentResult | None:
+    """The first MASt3R-only result that may be compared with the first of all, `free` settings apart."""
+    return next((each for each in comparable(results, free) if each.is_mast3r_only), None)
 
 
-def control_of(results: list[ExperimentResult]) -> ExperimentResult | None:
+def control_of(results: list[ExperimentResult], free: tuple[str, ...] = ()) -> ExperimentResult | None:
     """The first result with constant features, an adapter that is told nothing, that may be compared with the first of
-    all."""
-    return next(
-        (
-            each
-            for each in results
-            if each.about["backbone"]["name"] == "constant" and not protocol_differences(results[0], each)
-        ),
-        None,
-    )
+    all, `free` settings apart."""
+    return next((each for each in comparable(results, free) if each.about["backbone"]["name"] == "constant"), None)
 
 
 def scene_scores(result: ExperimentResult, metric: str, targets: list[tuple[str, str]]) -> SceneScores | None:
@@ -131,6 +145,7 @@ def judge(
     priors: dict[str, dict[str, float]],
     confidence: float,
     metrics: tuple[str, ...] = HEADLINE,
+    elsewhere: frozenset[str] = frozenset(),
 ) -> Verdicts:
     """Differences of comparable results from a reference and from a control, where there are these.
 
@@ -138,7 +153,8 @@ def judge(
     in the first against the control. Further `metrics` get differences without a verdict. Ranks are corrected among
     themselves: they hold all at once with 95 %.
 
-    priors   metric -> what seeds change, where no result has several (datasets.<name>.seed_sd)
+    priors     metric -> what seeds change, where no result has several (datasets.<name>.seed_sd)
+    elsewhere  names of results that were trained on other scenes: they have differences, no verdicts and no ranks
     """
     measured = {metric: scores_and_spread(results, metric, priors) for metric in dict.fromkeys((*metrics, *HEADLINE))}
 
@@ -148,47 +164,28 @@ def judge(
             return {}
         return {name: (own, found[second.name], spread) for name, own in found.items() if name != second.name}
 
-    together = {(metric, name): claim for metric in HEADLINE for name, claim in claims(metric, reference).items()}
+    together = {
+        (metric, name): claim
+        for metric in HEADLINE
+        for name, claim in claims(metric, reference).items()
+        if name not in elsewhere
+    }
     if control is not reference:
         beside = {
-            name: claim for name, claim in claims(METRIC, control).items() if not reference or name != reference.name
+            name: claim
+            for name, claim in claims(METRIC, control).items()
+            if name not in elsewhere and (not reference or name != reference.name)
         }
         together |= {(None, name): claim for name, claim in beside.items()}
     tested = compare_paired(together, confidence)
     differences = {}
     for metric in measured:
-        if metric in HEADLINE:
-            differences[metric] = {name: each for (of, name), each in tested.items() if of == metric}
-        else:
-            shown = compare_paired(claims(metric, reference), confidence)
-            differences[metric] = {name: without_verdict(each) for name, each in shown.items()}
+        claimed = {name: each for (of, name), each in tested.items() if of == metric}
+        others = {name: claim for name, claim in claims(metric, reference).items() if name not in claimed}
+        shown = compare_paired(others, confidence)
+        differences[metric] = claimed | {name: without_verdict(each) for name, each in shown.items()}
     found, spread = measured[METRIC]
-    pairs = {(a, b): (found[a], found[b], spread) for a, b in combinations(found, 2)} if len(found) > 2 else {}
+    ranked = [name for name in found if name not in elsewhere]
+    pairs = {(a, b): (found[a], found[b], spread) for a, b in combinations(ranked, 2)} if len(ranked) > 2 else {}
     controlled = {name: each for (of, name), each in tested.items() if of is None}
     return Verdicts(differences, controlled, rank_intervals(pairs))
-
-
-def generalisation(results: list[ExperimentResult], metric: str = METRIC) -> dict[str, dict[str, dict[str, float]]]:
-    """recipe -> families it was trained on -> family it was scored on -> mean aligned score, for results that differ
-    from the first in their training scenes at most; recipes trained on one choice of scenes alone are left out. Those
-    that share label and detail are told apart by the name of their first run."""
-    recipes: dict[str, dict[str, ExperimentResult]] = {}
-    for each in results:
-        if not protocol_differences(results[0], each, free=("train_category",)):
-            trained = recipes.setdefault(each.about["recipe"], {})
-            trained.setdefault(str(each.about["protocol"].get("train_category", "all")), each)
-    tabled = [trained for trained in recipes.values() if len(trained) > 1]
-    firsts = [next(iter(trained.values())) for trained in tabled]
-    words = [" · ".join(filter(None, (each.label, each.about["detail"]))) for each in firsts]  # however many seeds
-    names = [f"{word} · {each.name}" if words.count(word) > 1 else word for word, each in zip(words, firsts)]
-    return {
-        name: {families: family_means(each, metric) for families, each in trained.items()}
-        for name, trained in zip(names, tabled)
-    }
-
-
-def family_means(result: ExperimentResult, metric: str) -> dict[str, float]:
-    """Mean aligned score by family of scenes, each scene with the same weight."""
-    rows = select_rows(result.rows, alignment="aligned")
-    means = {family: scene_weighted(select_rows(rows, category=family), metric) for family in groups(rows, "category")}
-    return {family: mean for family, mean in means.items() if mean is not None}

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.config import Config
-from src.episodes.episodes import file_of
+from src.experiments.protocol import held_still, scoring_code, trained_on
 from src.experiments.result import METRIC, scored
 from src.reproducible.files import read_json
-from src.reproducible.hashes import file_hash, params_hash
+from src.reproducible.hashes import params_hash
 from src.reproducible.versions import versions
 from src.results.statistics import Comparison, Interval, SceneScores, SeedSpread, compare_paired, measured, scores_of
 from src.results.tables import (
@@ -27,71 +27,29 @@ from src.results.tables import (
     write_rows,
 )
 
-SCENES, MODEL, TRAIN = Path("data/scenes"), Path("data/model"), Path("data/train")
-# keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
-FREE = {
-    "model": (
-        "backbone",
-        "dinov2_model",
-        "dinov2_dim",
-        "weights",
-        "backbone_layers",
-        "feature_grid",
-        "fusion_site",
-        "fusion_hooks",
-        "fusion_mode",
-        "identity_init",
-        "fusion_parameters",
-        "freeze_dinov2",
-        "freeze_fusion",
-    ),
-    "opt": ("log_every", "val_every", "gradient_checkpointing"),
-}
+MODEL, TRAIN = Path("data/model"), Path("data/train")
 
 
-def held_still(config: Config, summary: dict, geometry: dict, train_category: str) -> dict:
-    """What two runs must share for their scores to be compared; hashes stand for files."""
-    sections = {}
-    for name in ("model", "opt", "loss"):
-        values = vars(getattr(config, name))
-        sections[name] = {key: value for key, value in values.items() if key not in FREE.get(name, ())}
-    untrained = vars(config.geometries[config.model.geometry])  # how the heads start, and what they may do
-    sections["geometries"] = {key: value for key, value in untrained.items() if key != "file"}
-    return sections | {
-        "training_episodes": vars(config.dataset.episodes),
-        "scenes": file_hash(SCENES / "index.jsonl"),
-        "episodes": file_hash(file_of(SCENES, config.eval.split)),
-        "geometry": geometry["sha256"] or geometry["label"],
-        "seed": config.seed,
-        "eval.split": config.eval.split,
-        "eval.masks": config.eval.masks,
-        "data.batch_size": config.data.batch_size,
-        "train_category": train_category,
-        "resolution": "x".join(map(str, summary["resolution"])),
-        "eval.lpips": "+".join(config.eval.lpips) or "none",
-    }
-
-
-def experiment_record(config: Config, summary: dict) -> dict:
+def experiment_record(config: Config, summary: dict, training: dict | None = None) -> dict:
     """reports/experiment.json but for its schema and the names of the curves: what was run, and what it may be compared
-    with."""
+    with. training: of `trained_on`, where the model was trained elsewhere; else it was trained here."""
     record = read_json(MODEL / "record.json")
+    training = training or trained_on(config, record["train_category"])
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
     fusion = (
         [f"{model.fusion_mode} at {model.fusion_site}"] if record["feature_channels"] else []
     )  # the oracle has none
-    category = config.dataset.train_category
     recipe = (
-        config.data,
-        replace(config.dataset, train_category=None, seed_sd={}),
+        config.data.batch_size,
+        config.data.crop,
         model,
         config.geometries[model.geometry],
         config.opt,
         config.loss,
-        config.eval,
         backbone["sha256"],
     )
+    scoring = replace(config.dataset, train_category=None, seed_sd={}), config.data.dataset, config.eval
     return {
         "label": "MASt3R only (no backbone)" if bare else backbone["label"],
         "detail": "" if bare else ", ".join([*fusion, model.strategy]),
@@ -99,14 +57,15 @@ def experiment_record(config: Config, summary: dict) -> dict:
         "geometry": record["geometry"],
         "trainable_parameters": record["trainable_parameters"],
         "fusion": record["fusion"],
-        "protocol": held_still(config, summary, record["geometry"], record["train_category"]),
+        "protocol": held_still(config, summary, record["geometry"], training),
         "counts": summary["counts"],
         "absent": summary["absent"],
+        "code": scoring_code(),
         "versions": versions(),
-        # the same for runs that differ in training scenes and seed, in the seed, in nothing
+        # the same for runs that differ in seed and scenes, trained on and scored; in the seed; in nothing
         "recipe": params_hash(*recipe),
-        "arm": params_hash(category, *recipe),
-        "params": params_hash(config.seed, category, *recipe),
+        "arm": params_hash(training, *recipe, *scoring),
+        "params": params_hash(config.seed, training, *recipe, *scoring),
         "benchmark_params": params_hash(config.seed, config.threads, config.model, config.benchmark),
     }
 

@@ -1,6 +1,7 @@
 """What one run publishes under reports/: written there, read from a folder or through Git alone, without a checkout."""
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
@@ -16,10 +17,14 @@ REPORTS = Path("reports")
 METRIC = HEADLINE[0]  # what experiments are ranked by, with aligned scale
 
 EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE = "experiment.json", "records.csv", "benchmark.json"  # there
+HASH = re.compile("[0-9a-f]{16}|[0-9a-f]{64}")
 METRICS_FILE, DETAILS_FILE = "metrics.json", "details.json"
 SCORED = "scored"  # folder there, of results of methods that this project does not run, a folder each
 SCORING = ("scenes", "episodes", "resolution", "eval.masks", "eval.lpips")  # what such a one shares with ours
-EXPERIMENT_SCHEMA = 4  # of reports/experiment.json and records.csv
+READ_FILES = (EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE)  # by `parse_result`, besides the curves
+EXPERIMENT_SCHEMA = 5  # of reports/experiment.json and records.csv
+
+Read = Callable[[str], str | None]  # path under reports/ -> its text, or None
 
 
 class OtherSchema(ValueError):
@@ -130,12 +135,16 @@ def write_result(folder: Path, record: dict, metrics: dict, details: dict, rows:
     write_json(folder / EXPERIMENT_FILE, {"schema": EXPERIMENT_SCHEMA} | record)
 
 
-def parse_result(name: str, read: Callable[[str], str | None]) -> ExperimentResult | None:
+def curve_file(curve: str) -> str:
+    return f"plots/{curve}.csv"
+
+
+def parse_result(name: str, read: Read) -> ExperimentResult | None:
     """A result from `read`, which maps a path under reports/ to its text or None; None where nothing was published.
 
     raises OtherSchema
     """
-    texts = {path: read(path) for path in (EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE)}
+    texts = {path: read(path) for path in READ_FILES}
     if any(text is None for path, text in texts.items() if path != BENCHMARK_FILE):
         return None
     about = json.loads(texts[EXPERIMENT_FILE])
@@ -144,7 +153,7 @@ def parse_result(name: str, read: Callable[[str], str | None]) -> ExperimentResu
             f"The results of {name} were published by another version of this code (schema "
             f"{about.get('schema')}, this is {EXPERIMENT_SCHEMA}); run it again to compare it."
         )
-    curves = {curve: text for curve in about["curves"] if (text := read(f"plots/{curve}.csv")) is not None}
+    curves = {curve: text for curve in about["curves"] if (text := read(curve_file(curve))) is not None}
     benchmark = texts[BENCHMARK_FILE]
     return ExperimentResult(
         name,
@@ -155,19 +164,32 @@ def parse_result(name: str, read: Callable[[str], str | None]) -> ExperimentResu
     )
 
 
+def folder_reader(folder: str | Path) -> Read:
+    """Reads what lies in a reports folder."""
+    return lambda path: file.read_text("utf8") if (file := Path(folder, path)).exists() else None
+
+
 def read_folder(folder: str | Path, name: str) -> ExperimentResult | None:
     """What lies in a reports folder of the work tree."""
-    folder = Path(folder)
-    return parse_result(name, lambda path: (folder / path).read_text("utf8") if (folder / path).exists() else None)
+    return parse_result(name, folder_reader(folder))
+
+
+def commit_of(root: str | Path, revision: str) -> str | None:
+    """The commit of a revision, anything git or dvc exp names; None where there is no such."""
+    commit = git_output(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    return commit.strip() if commit else dict(experiment_commits(root)).get(revision)
+
+
+def reader_of(root: str | Path, commit: str) -> Read:
+    """Reads what a commit published, through Git."""
+    return lambda path: git_output(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}")
 
 
 def read_revision(root: str | Path, revision: str, name: str) -> ExperimentResult | None:
-    """What a revision (anything git or dvc exp names) published; None when it holds no results of this pipeline."""
-    commit = git_output(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    commit = commit.strip() if commit else dict(experiment_commits(root)).get(revision)
-    if commit is None:
+    """What a revision (see `commit_of`) published; None when it holds no results of this pipeline."""
+    if (commit := commit_of(root, revision)) is None:
         return None
-    found = parse_result(name, lambda path: git_output(root, "show", f"{commit}:{REPORTS.as_posix()}/{path}"))
+    found = parse_result(name, reader_of(root, commit))
     return found and replace(found, revision=commit)
 
 
@@ -179,20 +201,31 @@ def flat(tree: dict, prefix: str = "") -> dict[str, object]:
     return leaves
 
 
+def settings(result: ExperimentResult) -> dict[str, object]:
+    """All that is held still when results are compared: the protocol, and what computed them."""
+    about = result.about
+    return flat(about["protocol"] | {"code": about.get("code"), "versions": about.get("versions", {})})
+
+
 def protocol_differences(first: ExperimentResult, second: ExperimentResult, free: tuple[str, ...] = ()) -> list[str]:
-    """What was not held still between two results, `free` settings apart, in words; empty when their scores may be
-    compared. Of a method that this project does not run only the scoring is held still."""
-    ours, theirs = (flat(each.about["protocol"]) for each in (first, second))
-    ignored, words = {*free, "seed"}, []  # what another seed changes is for the statistics to say
+    """What was not held still between two results, `free` settings and sections apart, in words; empty when their scores
+    may be compared. Of a method that this project does not run only the scoring is held still."""
+    ours, theirs, words = settings(first), settings(second), []
+    ignored = {*free, "seed"}  # what another seed changes is for the statistics to say
     held = set(SCORING) if first.is_outside or second.is_outside else ours.keys() | theirs.keys()
-    for key in sorted(held - ignored):
+    for key in sorted(held):
         here, there = ours.get(key), theirs.get(key)
-        if here != there:
-            hashed = isinstance(here, str) and len(here) == 64
+        if here != there and not {key, key.partition(".")[0]} & ignored:
+            hashed = isinstance(here, str) and HASH.fullmatch(here)
             words.append(f"other {key}" if hashed else f"{key} {there} instead of {here}")
-    if not words and first.scores().keys() != second.scores().keys():
+    if not words and "targets" not in free and first.scores().keys() != second.scores().keys():
         words.append("other scored targets")
     return words
+
+
+def comparable(results: list[ExperimentResult], free: tuple[str, ...] = ()) -> list[ExperimentResult]:
+    """Those that may be compared with the first, the first among them."""
+    return [each for each in results if not protocol_differences(results[0], each, free)]
 
 
 def experiment_commits(root: str | Path, baseline: str = "HEAD") -> list[tuple[str, str]]:

@@ -45,7 +45,7 @@ def provenance(
             ("optimiser steps", str(config.opt.steps)),
             ("trainable parameters", f"{record['trainable_parameters']:,}"),
             *fusion_words(record["fusion"]),
-            ("training scenes", protocol["train_category"]),
+            ("training scenes", protocol["training"]["category"]),
             ("visibility masks", config.eval.masks),
         ],
         "Data": [

@@ -52,6 +52,18 @@ def unlike(result: ExperimentResult, like: ExperimentResult) -> list[str]:
     ]
 
 
+def machine_differences(first: ExperimentResult, second: ExperimentResult) -> list[str]:
+    """In what the machine that timed the second differs from the first's, as far as both said what they are: processor,
+    instruction set, threads."""
+    ours, theirs = (timings(each) or {} for each in (first, second))
+    ours, theirs = ours.get("hardware", {}), theirs.get("hardware", {})
+    return [
+        f"{words} {theirs[key]} instead of {ours[key]}"
+        for key, words in (("cpu", "processor"), ("instructions", "instruction set"), ("threads", "threads"))
+        if key in ours and key in theirs and ours[key] != theirs[key]
+    ]
+
+
 def bracketed(words: Sequence[str]) -> str:
     """A space and (other hardware, cuda); nothing without words."""
     return f" ({', '.join(words)})" if words else ""

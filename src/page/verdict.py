@@ -60,7 +60,7 @@ def difference_words(label: str, other: str, comparison: Comparison) -> str:
     reason = {
         TOO_FEW_SCENES: f"fewer than {MIN_SCENES} scenes cannot tell whether that is more than chance",
         UNDECIDABLE: f"not decidable from {trainings}, since nothing says what other seeds would change",
-        NO_VERDICT: "no verdict is given in this metric",
+        NO_VERDICT: "no verdict is given, since they were trained on other scenes",
     }[verdict]
     return f"{label} differs from {other} by {words}: {reason}."
 

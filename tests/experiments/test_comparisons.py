@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.experiments.comparisons import Verdicts, control_of, gather, generalisation, judge, reference_of, scene_scores
+from src.experiments.archive import keep_result
+from src.experiments.comparisons import Verdicts, control_of, gather, judge, reference_of, scene_scores
 from src.experiments.result import (
     EXPERIMENT_SCHEMA,
     experiment_commits,
@@ -13,6 +14,7 @@ from src.experiments.result import (
     protocol_differences,
     read_folder,
     read_revision,
+    reader_of,
 )
 from src.reproducible.files import write_json
 from src.results.statistics import POOLED, PRIOR
@@ -41,6 +43,16 @@ def test_this_run_its_commit_and_the_experiments_of_that_commit_are_found(reposi
 def test_the_work_tree_equal_to_an_experiment_is_one_row(repository):
     publish(repository, "clip", 0.5, noise=1)
     assert [each.name for each in gather(repository, repository / "reports")] == ["this run (better)", "main", "long"]
+
+
+def test_a_kept_result_is_one_with_the_experiment_that_it_was_kept_from(repository):
+    commit = dict(experiment_commits(repository))["better"]
+    keep_result(repository / "reports/experiments", "clips", reader_of(repository, commit))
+    found = {each.name: each for each in gather(repository, repository / "reports")}
+    assert list(found) == ["this run", "clips", "main", "long"] and found["clips"].revision == commit
+    kept = gather(repository, repository / "reports", kept_alone=True)
+    assert [each.name for each in kept] == ["this run", "clips"] and kept[1].revision is None
+    assert kept[1].curves == found["clips"].curves and kept[1].rows == read_revision(repository, "better", "x").rows
 
 
 def test_revisions_are_found_by_any_name(repository):
@@ -208,25 +220,28 @@ def test_the_control_is_the_comparable_result_with_constant_features(tmp_path):
     assert control_of([base, longer, constant]) is constant and control_of([base, longer]) is None
 
 
-def test_an_arm_is_tabled_over_its_training_scenes_however_many_seeds_each_choice_had(tmp_path):
-    everything = trained(tmp_path, "clip", {0: 0.0, 1: 0.0})
-    publish(tmp_path, "clip", 1.0, train_category="rooms")
-    rooms = read_folder(tmp_path / "reports", "rooms")
-    assert set(generalisation(merge_seeds([*everything, rooms]))["clip"]) == {"all", "rooms"}
+def test_what_was_trained_elsewhere_has_a_difference_and_neither_verdict_nor_rank(tmp_path):
+    arms = [trained(tmp_path, name, {0: gain})[0] for name, gain in (("none", 0.0), ("clip", 0.9), ("vit", 0.1))]
+    publish(tmp_path, "clip", 5.0, trained=("procedural", "rooms"))
+    other = read_folder(tmp_path / "reports", "other")
+    assert protocol_differences(arms[0], other) == ["training.category rooms instead of all"]
+    found = judge([*arms, other], arms[0], None, PRIORS, 0.95, elsewhere=frozenset(["other"]))
+    alone = judge(arms, arms[0], None, PRIORS, 0.95)
+    shown = found.differences["psnr_masked"]["other"]
+    assert shown.interval.mean == pytest.approx(5.0, abs=0.1) and shown.verdict == "no verdict"
+    assert found.ranks == alone.ranks and set(found.ranks) == {"none-0", "clip-0", "vit-0"}
+    claimed = found.differences["psnr_masked"]["clip-0"]
+    assert claimed.claims == 2 and claimed.p_holm == alone.differences["psnr_masked"]["clip-0"].p_holm
 
 
-def test_arms_of_one_label_are_tabled_apart(tmp_path):
-    found = []
-    for recipe, gain in (("concat", 0.0), ("gated", 1.0)):
-        for category in ("all", "rooms"):
-            publish(tmp_path, "clip", gain, recipe=recipe, train_category=category)
-            found.append(read_folder(tmp_path / "reports", f"{recipe}-{category}"))
-    tables = generalisation(found)
-    assert list(tables) == ["clip · concat-all", "clip · gated-all"]
-    assert all(set(trained) == {"all", "rooms"} for trained in tables.values())
-    gains = [trained["rooms"]["rooms"] for trained in tables.values()]
-    assert gains[1] - gains[0] == pytest.approx(1.0)
-    assert list(generalisation(found[:3])) == ["clip"]  # the second is on one choice of scenes alone
+def test_results_of_other_code_or_packages_are_not_comparable_unless_that_is_let_be(tmp_path):
+    (base,) = trained(tmp_path, "none", {0: 0.0})
+    publish(tmp_path, "clip", 0.5, code="d" * 16)
+    clip = read_folder(tmp_path / "reports", "clip")
+    clip.about["versions"]["torch"] = "2.1"
+    assert protocol_differences(base, clip) == ["other code", "versions.torch 2.1 instead of 2.0"]
+    assert protocol_differences(base, clip, ("code", "versions")) == []
+    assert reference_of([clip, base]) is None and reference_of([clip, base], ("code", "versions")) is base
 
 
 def test_ranks_are_given_for_three_or_more_runs():

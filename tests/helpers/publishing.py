@@ -10,18 +10,28 @@ from src.experiments.result import EXPERIMENT_SCHEMA
 from src.reproducible.files import write_json
 from src.results.tables import write_rows
 
-HASH = "a" * 64
+HASH, CODE = "a" * 64, "c" * 16
 
 
-def publish(folder: Path, backbone: str, gain: float, noise: int = 0, recipe: str | None = None, **protocol) -> None:
-    """What the stage report leaves in a folder `reports`, for 8 scenes of 3 targets."""
+def publish(
+    folder: Path,
+    backbone: str,
+    gain: float,
+    noise: int = 0,
+    recipe: str | None = None,
+    code: str = CODE,
+    trained: tuple[str, str] = ("procedural", "all"),
+    category: str = "rooms",
+    **protocol,
+) -> None:
+    """What the stage report leaves in a folder `reports`, for 8 scenes of 3 targets; trained: dataset and category."""
     recipe = recipe or backbone
     rng, shared = np.random.default_rng(noise), np.random.default_rng(99)
     rows = [
         {
             "episode": f"s{scene}",
             "scene": f"s{scene}",
-            "category": "rooms",
+            "category": category,
             "bin": "wide",
             "target": str(target),
             "method": "render",
@@ -40,13 +50,22 @@ def publish(folder: Path, backbone: str, gain: float, noise: int = 0, recipe: st
         {
             "schema": EXPERIMENT_SCHEMA,
             "recipe": recipe,
-            "arm": f"{recipe} {protocol.get('train_category')}",
+            "arm": f"{recipe} {trained}",
+            "code": code,
+            "versions": {"torch": "2.0"},
             "label": {"none": "MASt3R only (no backbone)"}.get(backbone, backbone),
             "detail": "",
             "benchmark_params": "this configuration",
             "backbone": {"name": backbone, "weights": "random"},
             "curves": ["train_loss"],
-            "protocol": {"scenes": HASH, "seed": 0, "opt": {"steps": 300}} | protocol,
+            "protocol": {
+                "scenes": HASH,
+                "dataset": "procedural",
+                "training": dict(zip(("dataset", "category"), trained)),
+                "seed": 0,
+                "opt": {"steps": 300},
+            }
+            | protocol,
         },
     )
     (folder / "reports/plots").mkdir(exist_ok=True)

@@ -132,7 +132,7 @@ def test_the_verdict_says_no_more_than_the_numbers(arguments, begins, holds):
 def test_a_metric_that_is_only_shown_has_no_verdict():
     words = difference_words("A", "B", without_verdict(comparison(9.0, 1e-6)))
     assert words.startswith("A differs from B by +9.00 dB [+8.80, +9.20]")
-    assert words.endswith(": no verdict is given in this metric.")
+    assert words.endswith(": no verdict is given, since they were trained on other scenes.")
 
 
 def test_the_headline_is_the_comparison_s_sentence():
