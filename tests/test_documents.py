@@ -158,7 +158,7 @@ def check_module(words: list[str], known: set[str]) -> None:
     elif name == "src.compare":
         revisions = {word.rpartition("=")[2] for word in rest if not word.startswith("--")}  # NAME=REV
         assert revisions <= known, f"{revisions} are not all among {known}"
-    elif name == "src.score":
+    elif name == "src.transfer":
         composed(*rest[1:])
 
 
