@@ -229,7 +229,7 @@ def main(config: Config) -> None:
         return write_probe(PROBE, about | {"absent": {"Probes": reason}}, [])
     with torch.inference_mode():
         readouts = solutions(training, validation)
-    episodes = read_episodes(SCENES, "test", dataset.test_category)
+    episodes = read_episodes(SCENES, config.eval.split, dataset.test_category)
     pairs, scores, blind = ProbedPairs(config, network, episodes), ProbeScores(), 0
 
     def probed(number: int) -> tuple[ProbeScores, bool]:

@@ -15,25 +15,26 @@ import sys
 from contextlib import chdir
 from pathlib import Path
 
-from src.config import Config, ConfigError, load_config, require
+from src.config import Config, load_config
 from src.experiments.archive import ARCHIVE, check_name, keep_result
 from src.experiments.protocol import trained_on
 from src.experiments.publish import detailed_metrics, experiment_record, headline_metrics, weigh_scenes
 from src.experiments.result import REPORTS, folder_reader, write_result
+from src.parameters.rules import ConfigError, require
 from src.reproducible.files import read_json
 from src.results.evaluation import read_evaluation
 from src.results.tables import select_rows
 from src.run import Words, mistakes_explained, override
 
 MODEL, EVAL = Path("data/model"), Path("data/eval")
-HELD = ("seed", "model", "opt", "loss", "geometries", "weights")  # what the model was trained with
+TRAINED_WITH = ("seed", "model", "probe", "opt", "loss", "geometries", "weights")  # what the model was trained with
 BORROWED = ("data/model", "data/weights", "data/bundled")  # of the work tree
-STEPS = (["download"], ["prepare"], ["extract", "geometry"], ["extract", "backbone"], ["render"], ["evaluate"])
+CHAIN = (["download"], ["prepare"], ["extract", "geometry"], ["extract", "backbone"], ["render"], ["evaluate"])
 
 
 def check_held(trained: Config, scored: Config) -> None:
     """raises ConfigError when an override changes what the model was trained with"""
-    changed = [key for key in HELD if getattr(trained, key) != getattr(scored, key)]
+    changed = [key for key in TRAINED_WITH if getattr(trained, key) != getattr(scored, key)]
     require(
         not changed,
         f"{', '.join(changed)} would differ from what data/model was trained with; change data, datasets, eval or threads "
@@ -60,7 +61,7 @@ def fill_folder(folder: Path) -> None:
 def run_stages(folder: Path, overrides: list[str]) -> None:
     """Run the stages from data to scores in `folder`, with the code of the work tree; ends where one does."""
     environment = {"DVC_ROOT": os.getcwd()} | os.environ | {"PYTHONPATH": os.getcwd()}
-    for stage, *words in STEPS:
+    for stage, *words in CHAIN:
         print(f"transfer: {stage} {' '.join(words)}".rstrip(), flush=True)
         done = subprocess.run([sys.executable, "-m", f"src.{stage}", *words, *overrides], cwd=folder, env=environment)
         if done.returncode:

@@ -30,7 +30,7 @@ def scored_tables(result: ExperimentResult) -> dict[str, list[Row]]:
     return {family: select_rows(rows, category=family) for family in families}
 
 
-def cells(result: ExperimentResult, several: bool, confidence: float) -> dict[str, Cell]:
+def scored_cells(result: ExperimentResult, several: bool, confidence: float) -> dict[str, Cell]:
     """Scored on -> masked PSNR and its interval over scenes; several: more than one dataset is in the table, so names say
     which."""
     dataset, found = result.about["protocol"].get("dataset"), {}
@@ -72,6 +72,6 @@ def generalisation(results: list[ExperimentResult], confidence: float, free: tup
         matrix = matrices.setdefault(name, {})
         for each in own:
             trained = matrix.setdefault(training_words(each, several), {})
-            for scored, cell in cells(each, several, confidence).items():
+            for scored, cell in scored_cells(each, several, confidence).items():
                 trained.setdefault(scored, cell)
     return matrices

@@ -12,7 +12,7 @@ from src.scenes.scene import SceneRecord, read_index
 
 SCENES = Path("data/scenes")
 CODE_ROOT = Path(__file__).parents[2]  # of the code that runs
-SCORING = ("extract_geometry", "extract_backbone", "train", "render", "evaluate")  # stages between scenes and scores
+SCORING = ("extract_geometry", "extract_backbone", "probe", "train", "render", "evaluate")  # from scenes to scores
 # keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
 FREE = {
     "model": (
