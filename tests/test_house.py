@@ -38,6 +38,7 @@ FOLDERS = {
     "EVAL",
     "SCRATCH",
     "READOUT",
+    "PROBE",
 }  # where stages read and write
 COMMANDS = {"main", "arguments"}  # what each has of its own
 TWINS = {"rasterize", "composite_tile"}  # the rasteriser, and the obvious one that it is measured against
