@@ -22,7 +22,7 @@ from src.peer_lists.splatt3r_sets import set_findings
 from src.reproducible.files import existing_root, read_json
 from src.reproducible.hashes import file_hash
 from src.run import Words, mistakes_explained
-from src.scenes.choices import SCORED, SPLITS
+from src.scenes.choices import SCORED_SPLITS, SPLITS
 from src.scenes.pixels import content_hash
 from src.scenes.scene import INDEX, Scene, SceneError, SceneRecord, read_index
 
@@ -140,7 +140,7 @@ def episode_findings(folder: Path, records: list[SceneRecord], split: str) -> It
             found = ["cannot be checked against its scene"]
         yield from (fault(f"episode {item.id} of {path.name} {words}") for words in found)
     yield from (fault(f"episode {id} occurs {count} times in {path.name}") for id, count in ids.items() if count > 1)
-    if not members and split not in SCORED:
+    if not members and split not in SCORED_SPLITS:
         yield note(f"split {split} has no scenes")
     elif members and not ids:
         yield fault(f"split {split} has {len(members)} scenes and no episode")
@@ -215,8 +215,8 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
     yield from report_findings(folder, records)
     yield from file_findings(folder, records)
     splits = Counter(record.split for record in records)
-    if not any(splits[split] for split in SCORED):
-        yield fault(f"no scene is of {' or '.join(SCORED)}, so there is nothing to score")
+    if not any(splits[split] for split in SCORED_SPLITS):
+        yield fault(f"no scene is of {' or '.join(SCORED_SPLITS)}, so there is nothing to score")
     yield note(
         f"{folder}: {sum(record.n_frames for record in records)} photographs in {len(records)} scenes, of these "
         + ", ".join(f"{splits[split]} {split}" for split in SPLITS if splits[split])

@@ -122,11 +122,11 @@ def tabulate(results: list[ExperimentResult], config: Config, across_code: bool 
     first, free = results[0], COMPUTED_BY if across_code else ()
     apart = {each.name: protocol_differences(first, each, (*free, "training")) for each in results}
     here = first.about["protocol"].get("dataset")
-    scored_on = {each.name: each.about["protocol"].get("dataset") for each in results}
+    scored_on = {each.name: each.about["protocol"].get("dataset") for each in results if not each.is_outside}
     elsewhere = {
         each.name: scored_on[each.name]
         for each in results
-        if scored_on[each.name] != here and not protocol_differences(first, each, (*free, *SCENES_APART))
+        if scored_on.get(each.name, here) != here and not protocol_differences(first, each, (*free, *SCENES_APART))
     }
     refused = {name: words for name, words in apart.items() if words and name not in elsewhere}
     kept = [each for each in results if not apart[each.name]]

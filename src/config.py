@@ -17,7 +17,7 @@ from src.geometry.choices import MASKS
 from src.parameters.datasets import Dataset, Datasets
 from src.parameters.rules import ConfigError, require, require_choice, require_positive
 from src.pretrained.choices import DINOV2_WIDTHS, LPIPS_TRUNKS
-from src.scenes.choices import SCORED
+from src.scenes.choices import SCORED_SPLITS
 from src.scenes.crop import PATCH
 from src.splatt3r.choices import CAMERAS, FUSION_MODES, FUSION_SITES, OPTIMIZERS, PRECISIONS, SH_DEGREES, STRATEGIES
 
@@ -210,7 +210,7 @@ class Eval:
     confidence: float = MISSING
 
     def __post_init__(self):
-        require_choice("eval.split", self.split, SCORED)
+        require_choice("eval.split", self.split, SCORED_SPLITS)
         require_choice("eval.masks", self.masks, MASKS)
         named = self.lpips if isinstance(self.lpips, list) else [self.lpips]
         self.lpips = [] if named == ["none"] else named

@@ -23,7 +23,7 @@ from src.procedural.scenes import generate
 from src.reproducible.files import fresh_folder, write_json
 from src.reproducible.seeds import fix_computation
 from src.run import run
-from src.scenes.choices import SCORED
+from src.scenes.choices import SCORED_SPLITS
 from src.scenes.scene import write_scene
 
 RAW = Path("data/raw")
@@ -64,7 +64,7 @@ def render_listed(folder: Path, views: int, resolution: tuple[int, int], samples
     return scene | {"file": file, "sha256": write_scene(folder / file, frames, about, lossless=True)}
 
 
-def render_scenes(dataset: Procedural, folder: Path, workers: int, scored: str = SCORED[0]) -> dict:
+def render_scenes(dataset: Procedural, folder: Path, workers: int, scored: str = SCORED_SPLITS[0]) -> dict:
     """Render the scenes to train on, to validate on and of the scored split, `workers` at a time, and list them; the
     result does not depend on `workers`. A run that makes a choice on `dev` has no test scene that it could look at."""
     source = dataset.source

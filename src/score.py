@@ -23,6 +23,7 @@ from src.compare import board, markdown, score_rows, sentences, tabulate
 from src.config import Config, load_config
 from src.episodes.episodes import read_episodes
 from src.evaluate import LPIPS, all_scores, finite
+from src.experiments.protocol import scored_as
 from src.experiments.result import REPORTS, ExperimentResult, read_folder
 from src.metrics.perceptual import Perceptual
 from src.metrics.points import DEPTH_SCORES
@@ -49,21 +50,10 @@ def open_scene(name: str) -> Scene:
 
 
 def protocol_of(config: Config) -> Protocol:
-    """The test episodes of this configuration, at its resolution."""
-    episodes = read_episodes(SCENES, "test", config.dataset.test_category)
+    """The scored episodes of this configuration, at its resolution."""
+    episodes = read_episodes(SCENES, config.eval.split, config.dataset.test_category)
     told = [about_episode(*each) for each in zip(episodes, bins(episodes))]
     return Protocol(told, tuple(config.dataset.resolution), file_hash(SCENES / "index.jsonl"))
-
-
-def scoring_of(config: Config, protocol: Protocol) -> dict[str, str]:
-    """What scores of others share with an experiment's here, in its words (src.experiments.publish)."""
-    return {
-        "scenes": protocol.scenes,
-        "episodes": file_hash(SCENES / "episodes_test.jsonl"),
-        "resolution": "x".join(map(str, protocol.resolution)),
-        "eval.masks": config.eval.masks,
-        "eval.lpips": "+".join(config.eval.lpips) or "none",
-    }
 
 
 def visible_pixels(contexts: list[View], targets: list[View], in_metres: bool, masks: str) -> Tensor:
@@ -112,7 +102,7 @@ def score_folder(folder: Path, protocol: Protocol, config: Config) -> Experiment
         )
         tables = list(tqdm(found, desc=f"score {submission.method.method}", total=len(protocol.episodes)))
     rows, _ = finite([row for table in tables for row in table])
-    return publish_scores(submission.method, scoring_of(config, protocol), rows)
+    return publish_scores(submission.method, scored_as(config, protocol.resolution), rows)
 
 
 def own_pictures(protocol: Protocol) -> Iterator[tuple[str, str, dict[str, Tensor]]]:

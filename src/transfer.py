@@ -68,7 +68,7 @@ def run_stages(folder: Path, overrides: list[str]) -> None:
             sys.exit(done.returncode)  # the stage has said why
 
 
-def publish_scores(config: Config, training: dict) -> None:
+def publish_transfer(config: Config, training: dict) -> None:
     """Write reports/ of the current folder from data/eval."""
     summary, rows, clouds = read_evaluation(EVAL)
     summary = weigh_scenes(summary, rows, clouds)
@@ -89,7 +89,7 @@ def main(name: str, overrides: list[str]) -> None:
         fill_folder(folder)
     run_stages(folder, overrides)
     with mistakes_explained(), chdir(folder):
-        publish_scores(scored, training)
+        publish_transfer(scored, training)
         keep_result(archive, name, folder_reader(REPORTS))
     shutil.rmtree(folder)
     print(f"Written: {(ARCHIVE / name).as_posix()}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.experiments.protocol import SCORING
+from src.experiments.protocol import SCORING_STAGES
 from tests.helpers.repository import ROOT, UNHASHED, imports, reached, room
 
 STAGES = {
@@ -58,7 +58,7 @@ def rooms_reached(stage: str) -> set[str]:
     beyond = {"src/__init__.py"} if stage == "check" else {"src/__init__.py"} | UNHASHED
     found = reached(f"src/{STAGES[stage]}.py", beyond)
     if stage == "report":  # which names the code of the scores
-        found = found | {file for scoring in SCORING for file in reached(f"src/{STAGES[scoring]}.py", beyond)}
+        found = found | {file for scoring in SCORING_STAGES for file in reached(f"src/{STAGES[scoring]}.py", beyond)}
     one = ONE_FILE.get(stage, "")
     rest = {room(file) for file in found if file != one and not (one and file == f"{room(one)}/__init__.py")}
     return rest | ({one} if one else set())

@@ -53,7 +53,7 @@ def generalisation(results: list[ExperimentResult], confidence: float, free: tup
     that share label and detail are told apart by the name of their first run."""
     recipes: dict[str, list[ExperimentResult]] = {}
     for each in results:
-        if not protocol_differences(results[0], each, (*SCENES_APART, *free)):
+        if not each.is_outside and not protocol_differences(results[0], each, (*SCENES_APART, *free)):
             recipes.setdefault(each.about["recipe"], []).append(each)
 
     def spread(key: str, members: list[ExperimentResult]) -> int:

@@ -12,7 +12,14 @@ from src.scenes.scene import SceneRecord, read_index
 
 SCENES = Path("data/scenes")
 CODE_ROOT = Path(__file__).parents[2]  # of the code that runs
-SCORING = ("extract_geometry", "extract_backbone", "probe", "train", "render", "evaluate")  # from scenes to scores
+SCORING_STAGES = (
+    "extract_geometry",
+    "extract_backbone",
+    "probe",
+    "train",
+    "render",
+    "evaluate",
+)  # from scenes to scores
 # keys that may differ between runs whose scores are compared: the variable itself, and what cannot change a score
 FREE = {
     "model": (
@@ -51,6 +58,18 @@ def trained_on(config: Config, category: str) -> dict:
     }
 
 
+def scored_as(config: Config, resolution: list[int] | tuple[int, ...]) -> dict:
+    """What any two results must share for their scores to be compared, whoever rendered the pictures."""
+    return {
+        "scenes": scenes_hash(read_index(SCENES), config.eval.split),
+        "episodes": file_hash(file_of(SCENES, config.eval.split)),
+        "resolution": "x".join(map(str, resolution)),
+        "eval.split": config.eval.split,
+        "eval.masks": config.eval.masks,
+        "eval.lpips": "+".join(config.eval.lpips) or "none",
+    }
+
+
 def held_still(config: Config, summary: dict, geometry: dict, training: dict) -> dict:
     """What two runs must share for their scores to be compared; hashes stand for files. training: of `trained_on`, where
     a model was trained on other scenes it may stand beside them, without a verdict."""
@@ -60,19 +79,17 @@ def held_still(config: Config, summary: dict, geometry: dict, training: dict) ->
         sections[name] = {key: value for key, value in values.items() if key not in FREE.get(name, ())}
     untrained = vars(config.geometries[config.model.geometry])  # how the heads start, and what they may do
     sections["geometries"] = {key: value for key, value in untrained.items() if key != "file"}
-    return sections | {
-        "training": training,
-        "dataset": config.data.dataset,
-        "scenes": scenes_hash(read_index(SCENES), config.eval.split),
-        "episodes": file_hash(file_of(SCENES, config.eval.split)),
-        "geometry": geometry["sha256"] or geometry["label"],
-        "seed": config.seed,
-        "eval.split": config.eval.split,
-        "eval.masks": config.eval.masks,
-        "data.batch_size": config.data.batch_size,
-        "resolution": "x".join(map(str, summary["resolution"])),
-        "eval.lpips": "+".join(config.eval.lpips) or "none",
-    }
+    return (
+        sections
+        | scored_as(config, summary["resolution"])
+        | {
+            "training": training,
+            "dataset": config.data.dataset,
+            "geometry": geometry["sha256"] or geometry["label"],
+            "seed": config.seed,
+            "data.batch_size": config.data.batch_size,
+        }
+    )
 
 
 def without_words(source: str) -> str:
@@ -91,7 +108,7 @@ def scoring_code(root: Path = CODE_ROOT) -> str:
     What made the scenes is named by their content, so its code is not asked about.
     """
     stages = yaml.safe_load((root / "dvc.yaml").read_text("utf8"))["stages"]
-    rooms = {dep for stage in SCORING for dep in stages[stage]["deps"] if dep.startswith("src/")}
+    rooms = {dep for stage in SCORING_STAGES for dep in stages[stage]["deps"] if dep.startswith("src/")}
     files = {path for room in rooms for path in [root / room, *(root / room).rglob("*")] if path.suffix == ".py"}
     named = sorted((path.relative_to(root).as_posix(), path) for path in files)
     return params_hash({name: without_words(path.read_text("utf8")) for name, path in named})

@@ -20,7 +20,14 @@ EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE = "experiment.json", "records.csv"
 HASH = re.compile("[0-9a-f]{16}|[0-9a-f]{64}")
 METRICS_FILE, DETAILS_FILE = "metrics.json", "details.json"
 SCORED = "scored"  # folder there, of results of methods that this project does not run, a folder each
-SCORING = ("scenes", "episodes", "resolution", "eval.masks", "eval.lpips")  # what such a one shares with ours
+SCORING = (
+    "scenes",
+    "episodes",
+    "resolution",
+    "eval.split",
+    "eval.masks",
+    "eval.lpips",
+)  # what such a one shares with ours
 READ_FILES = (EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE)  # by `parse_result`, besides the curves
 EXPERIMENT_SCHEMA = 5  # of reports/experiment.json and records.csv
 

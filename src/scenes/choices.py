@@ -1,4 +1,4 @@
 """Names that params.yaml may choose from; here without torch, so that they are checked at once."""
 
-SCORED = ("test", "dev")  # what `evaluate` may score: results are of `test`, choices are made on `dev`
-SPLITS = ("train", "val", *SCORED)
+SCORED_SPLITS = ("test", "dev")  # what `evaluate` may score: results are of `test`, choices are made on `dev`
+SPLITS = ("train", "val", *SCORED_SPLITS)
