@@ -1,4 +1,7 @@
-"""A headless Chromium that opens one file from disk, or one address of this machine, and says what happened. Needs `chromium`; tests skip without it."""
+"""A headless Chromium that opens one file from disk, or one address of this machine, and says what happened.
+
+Needs `chromium`; tests skip without it.
+"""
 
 import asyncio
 import shutil
