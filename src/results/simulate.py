@@ -99,18 +99,20 @@ def simulated(case: Case, repeats: int, rng: Generator, gain: np.ndarray | float
     means += case.prior.shared * correlated("normal", (repeats, 1, seeds, 1), rng)
     means[0, :, -1] += np.reshape(gain, (-1, 1, 1))
     targets = scenes * EPISODES * TARGETS
-    return [[SceneScores(each[:, arm], tuple(range(seeds)), targets) for arm in range(experiments)] for each in means]
+    return [
+        [SceneScores(each[:, number], tuple(range(seeds)), targets) for number in range(experiments)] for each in means
+    ]
 
 
 def judged(case: Case, repeats: int, rng: Generator, gain: np.ndarray | float = 0.0) -> list[list[Comparison]]:
     """Metric -> comparison of each experiment with the first. Where no seed variance can be pooled the prior is the
     simulated deviation itself: what is tested is the rule, not whether a stated prior is true."""
     claims: dict[tuple[int, int], Claim] = {}
-    for metric, arms in enumerate(simulated(case, repeats, rng, gain)):
-        spread = seed_spread(arms, case.prior)
-        claims |= {(metric, arm): (arms[arm], arms[0], spread) for arm in range(1, case.experiments)}
+    for metric, trained in enumerate(simulated(case, repeats, rng, gain)):
+        spread = seed_spread(trained, case.prior)
+        claims |= {(metric, number): (trained[number], trained[0], spread) for number in range(1, case.experiments)}
     found = compare_paired(claims)
-    return [[found[metric, arm] for arm in range(1, case.experiments)] for metric in range(METRICS)]
+    return [[found[metric, number] for number in range(1, case.experiments)] for metric in range(METRICS)]
 
 
 def coverage_and_winners(case: Case, repeats: int, rng: Generator) -> tuple[float, float, bool]:
@@ -140,14 +142,14 @@ def stated_power(case: Case, repeats: int, rng: Generator) -> tuple[float, float
 def rank_coverage(case: Case, repeats: int, rng: Generator) -> float:
     """Share of repetitions in which every rank interval holds the true rank: that of equal experiments is any, but the
     last one is better by 0.1 dB, so that its is 1 and no other's is."""
-    arms = simulated(case, repeats, rng, 0.1)[0]
-    spread = seed_spread(arms, case.prior)
-    pairs = {(str(a), str(b)): (arms[a], arms[b], spread) for a, b in combinations(range(len(arms)), 2)}
+    trained = simulated(case, repeats, rng, 0.1)[0]
+    spread = seed_spread(trained, case.prior)
+    pairs = {(str(a), str(b)): (trained[a], trained[b], spread) for a, b in combinations(range(len(trained)), 2)}
     ranks = rank_intervals(pairs)
-    *others, best = (ranks[str(arm)] for arm in range(len(arms)))
+    *others, best = (ranks[str(number)] for number in range(len(trained)))
     held = np.asarray(best[0]) == 1
     for low, high in others:  # equals share the ranks from 2 on: all of these must be left open
-        held = held & (np.asarray(low) <= 2) & (np.asarray(high) == len(arms))
+        held = held & (np.asarray(low) <= 2) & (np.asarray(high) == len(trained))
     return float(held.mean())
 
 

@@ -123,11 +123,11 @@ def trained(folder: Path, backbone: str, gains: dict[int, float]) -> list:
 
 def test_runs_that_differ_in_their_seed_alone_become_one_result(tmp_path):
     runs = trained(tmp_path, "clip", {0: 0.5, 1: 0.9, 2: 0.1})
-    arm, other = merge_seeds([runs[0], *trained(tmp_path, "vit", {1: 0.0}), runs[2], runs[1]])
-    assert (arm.name, arm.detail, other.detail) == ("clip-0", "3 seeds", "") and list(arm.runs) == [0, 1, 2]
-    for key, row in arm.scores().items():
+    merged, other = merge_seeds([runs[0], *trained(tmp_path, "vit", {1: 0.0}), runs[2], runs[1]])
+    assert (merged.name, merged.detail, other.detail) == ("clip-0", "3 seeds", "") and list(merged.runs) == [0, 1, 2]
+    for key, row in merged.scores().items():
         assert row["psnr_masked"] == pytest.approx(np.mean([run.scores()[key]["psnr_masked"] for run in runs]))
-    assert merge_seeds([arm, other]) == [arm, other]
+    assert merge_seeds([merged, other]) == [merged, other]
 
 
 def test_runs_that_differ_in_more_or_in_nothing_are_not_joined(tmp_path):
@@ -178,17 +178,19 @@ def test_a_single_training_borrows_the_seed_variance_of_others(tmp_path):
 
 
 def test_everything_that_gets_a_verdict_is_corrected_together(tmp_path):
-    arms = [trained(tmp_path, name, {0: gain})[0] for name, gain in (("none", 0.0), ("constant", 0.1), ("clip", 0.9))]
+    several = [
+        trained(tmp_path, name, {0: gain})[0] for name, gain in (("none", 0.0), ("constant", 0.1), ("clip", 0.9))
+    ]
     priors = PRIORS | {"ssim_masked": {"own": 0.003, "shared": 0.002}}
-    found = verdicts(arms, priors, ("psnr_masked", "psnr"))
+    found = verdicts(several, priors, ("psnr_masked", "psnr"))
     # two experiments in two headline metrics against the baseline, one against the control
     assert found.differences["psnr_masked"]["clip-0"].claims == 5 and set(found.controlled) == {"clip-0"}
     assert set(found.differences["ssim_masked"]) == {"constant-0", "clip-0"} and not found.differences["lpips_masked"]
     assert found.differences["psnr"] == {} and set(found.ranks) == {"none-0", "constant-0", "clip-0"}
-    assert found.ranks["clip-0"] == (1, 1) and verdicts(arms[:2], priors).ranks == {}
-    for each in arms:  # a metric that is no headline
+    assert found.ranks["clip-0"] == (1, 1) and verdicts(several[:2], priors).ranks == {}
+    for each in several:  # a metric that is no headline
         each.rows[:] = [row | {"psnr": row["psnr_masked"]} for row in each.rows]
-    shown = verdicts(arms, priors, ("psnr_masked", "psnr")).differences["psnr"]["clip-0"]
+    shown = verdicts(several, priors, ("psnr_masked", "psnr")).differences["psnr"]["clip-0"]
     assert shown.verdict == "no verdict" or shown.verdict == "not decidable"
     assert shown.p_holm is None and shown.interval.mean == pytest.approx(0.9, abs=0.1)
 

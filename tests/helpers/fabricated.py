@@ -46,7 +46,7 @@ def frames(seed: int, count: int, size: tuple[int, int] = SIZE) -> list[Frame]:
 
 
 def renders(scene: Scene, contexts: tuple, targets: tuple, noise: dict[str, float], rng: np.random.Generator) -> dict:
-    """Photographs with noise of a named strength, as if a model and the floors had rendered them."""
+    """Photographs with noise of a named strength, as if a model and the baselines had rendered them."""
     views, size = [scene.view(name, SIZE) for name in (*contexts, *targets)], (len(targets), 3, SIZE[1], SIZE[0])
     photos, depth = torch.stack([view.image for view in views[2:]]), torch.stack([view.depth for view in views[2:]])
     draw = lambda strength, shape=size: strength * torch.from_numpy(rng.normal(size=shape)).float()

@@ -112,7 +112,7 @@ def test_the_seed_variance_is_estimated_without_bias():
     noise, repeats = rng(3), 4000
     cells = 0.3 * noise.normal(size=(repeats, 4, 3, 1)) + 0.4 * noise.normal(size=(repeats, 1, 3, 1))
     cells = cells + 0.5 * noise.normal(size=(repeats, 4, 3, 20))
-    spread = seed_spread([SceneScores(cells[:, arm], (0, 1, 2), 1) for arm in range(4)], None)
+    spread = seed_spread([SceneScores(cells[:, number], (0, 1, 2), 1) for number in range(4)], None)
     assert variance(spread.own[0]).mean() == pytest.approx(0.09, rel=0.03)
     assert variance(spread.whole[0]).mean() == pytest.approx(0.25, rel=0.06)
 
@@ -207,9 +207,9 @@ def test_holm_agrees_with_a_published_example():
 
 
 def test_a_clear_difference_is_found_and_none_is_not():
-    arms = {gain: drawn(gain, (0, 1, 2), seed=number) for number, gain in enumerate((0.0, 1.0, 0.001))}
-    spread = seed_spread(list(arms.values()), None)
-    found = compare_paired({gain: (arms[gain], arms[0.0], spread) for gain in (1.0, 0.001)})
+    several = {gain: drawn(gain, (0, 1, 2), seed=number) for number, gain in enumerate((0.0, 1.0, 0.001))}
+    spread = seed_spread(list(several.values()), None)
+    found = compare_paired({gain: (several[gain], several[0.0], spread) for gain in (1.0, 0.001)})
     assert found[1.0].verdict == DISTINGUISHABLE and found[1.0].interval.low > 0.8
     assert found[0.001].verdict == NOT_DISTINGUISHABLE and found[0.001].p > 0.05
     assert found[1.0].claims == 2 and found[1.0].p_holm == pytest.approx(2 * found[1.0].p)
@@ -247,21 +247,21 @@ def test_no_difference_at_all_has_p_1():
 
 
 def test_claims_without_a_decision_do_not_count_among_the_others():
-    arms = [drawn(gain, (0, 1, 2), seed=number) for number, gain in enumerate((0.0, 1.0))]
+    several = [drawn(gain, (0, 1, 2), seed=number) for number, gain in enumerate((0.0, 1.0))]
     few = drawn(0.0, (0, 1, 2), scenes=4)
-    spread = seed_spread(arms, None)
-    found = compare_paired({"a": (arms[1], arms[0], spread), "b": (few, few, spread)})
+    spread = seed_spread(several, None)
+    found = compare_paired({"a": (several[1], several[0], spread), "b": (few, few, spread)})
     assert found["a"].claims == 1 and found["a"].p_holm == found["a"].p
 
 
-def pairs_of(arms: dict[str, SceneScores]) -> dict:
-    spread = seed_spread(list(arms.values()), KNOWN)
-    return {(a, b): (arms[a], arms[b], spread) for a, b in itertools.combinations(arms, 2)}
+def pairs_of(several: dict[str, SceneScores]) -> dict:
+    spread = seed_spread(list(several.values()), KNOWN)
+    return {(a, b): (several[a], several[b], spread) for a, b in itertools.combinations(several, 2)}
 
 
 def test_rank_intervals_leave_open_what_the_tests_cannot_tell():
-    arms = {name: drawn(gain, (0, 1, 2), seed=ord(name)) for name, gain in (("a", 0.0), ("b", 0.02), ("c", 2.0))}
-    assert rank_intervals(pairs_of(arms)) == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
+    several = {name: drawn(gain, (0, 1, 2), seed=ord(name)) for name, gain in (("a", 0.0), ("b", 0.02), ("c", 2.0))}
+    assert rank_intervals(pairs_of(several)) == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
     sure = {name: drawn(gain, (0, 1, 2), seed=ord(name)) for name, gain in (("a", 0.0), ("b", 1.0), ("c", 2.0))}
     assert rank_intervals(pairs_of(sure)) == {"a": (3, 3), "b": (2, 2), "c": (1, 1)}
 
@@ -269,15 +269,15 @@ def test_rank_intervals_leave_open_what_the_tests_cannot_tell():
 def test_repetitions_give_what_each_gives_alone():
     """The simulation's leading axis."""
     cells = rng().normal(size=(5, 3, 2, 8))
-    together = [SceneScores(cells[:, arm], (0, 1), 1) for arm in range(3)]
-    many = compare_paired({arm: (together[arm], together[0], seed_spread(together, None)) for arm in (1, 2)})
+    together = [SceneScores(cells[:, merged], (0, 1), 1) for merged in range(3)]
+    many = compare_paired({merged: (together[merged], together[0], seed_spread(together, None)) for merged in (1, 2)})
     for repeat in range(5):
         alone = [SceneScores(each, (0, 1), 1) for each in cells[repeat]]
-        one = compare_paired({arm: (alone[arm], alone[0], seed_spread(alone, None)) for arm in (1, 2)})
-        for arm in (1, 2):
-            assert many[arm].interval.low[repeat] == pytest.approx(one[arm].interval.low)
-            assert many[arm].p_holm[repeat] == pytest.approx(one[arm].p_holm)
-            assert many[arm].detectable[repeat] == pytest.approx(one[arm].detectable)
+        one = compare_paired({merged: (alone[merged], alone[0], seed_spread(alone, None)) for merged in (1, 2)})
+        for merged in (1, 2):
+            assert many[merged].interval.low[repeat] == pytest.approx(one[merged].interval.low)
+            assert many[merged].p_holm[repeat] == pytest.approx(one[merged].p_holm)
+            assert many[merged].detectable[repeat] == pytest.approx(one[merged].detectable)
 
 
 def test_values_without_scenes_or_without_numbers_are_refused():
