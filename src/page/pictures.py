@@ -13,7 +13,8 @@ from src.renders.episode_file import Rendered
 from src.results.tables import Row, groups, select_rows
 from src.scenes.scene import Scene, SceneRecord
 
-RULES = ("first", "best", "median", "worst")  # `first` shows the same views in every experiment
+RULES = ("first", "easiest", "median", "hardest")
+JUDGE = {"method": "copy_nearest", "alignment": "raw"}  # all experiments share it: no network has a part in it
 TRUTH = "target image"  # the panel of what was held out
 MAX_FAMILIES = 6  # more are shown as one
 ERROR_RANGE = 0.5  # mean absolute error over RGB at which the error map is brightest
@@ -44,7 +45,9 @@ class SecondRenders:
 
 
 def choose(rows: list[Row]) -> list[Chosen]:
-    """Per family of scenes, by aligned masked PSNR: the best, median and worst target, and the first by name."""
+    """Per family of scenes the easiest, median and hardest target, by how well a copied context shows it, and the first
+    by name: the same ones in every experiment on the same episodes."""
+    easy = {(row["episode"], row["target"]): row["psnr_masked"] for row in select_rows(rows, **JUDGE)}
     scored = [row for row in select_rows(rows, method="render", alignment="aligned") if row["psnr_masked"] is not None]
     families = groups(scored, "category") if scored else []
     if len(families) > MAX_FAMILIES:
@@ -54,9 +57,9 @@ def choose(rows: list[Row]) -> list[Chosen]:
     chosen = []
     for family, targets in members.items():
         by_name = sorted(targets, key=lambda row: (row["episode"], row["target"]))
-        ordered = sorted(by_name, key=lambda row: row["psnr_masked"])
+        ordered = sorted(by_name, key=lambda row: easy[row["episode"], row["target"]])
         middle = ordered[(len(ordered) - 1) // 2]
-        picks = {"first": by_name[0], "best": ordered[-1], "median": middle, "worst": ordered[0]}
+        picks = {"first": by_name[0], "easiest": ordered[-1], "median": middle, "hardest": ordered[0]}
         chosen += [Chosen(family, rule, picks[rule]) for rule in RULES]
     return chosen
 

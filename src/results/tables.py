@@ -135,4 +135,10 @@ def images(rows: list[Row]) -> int:
 def groups(rows: list[Row], name: str) -> list[str]:
     """Distinct words of a column: overlap bins from close to wide, everything else in alphabetical order."""
     found = sorted({str(row[name]) for row in rows})
-    return sorted(found, key=lambda word: BINS.index(word) if word in BINS else len(BINS)) if name == "bin" else found
+    return sorted(found, key=bin_place) if name == "bin" else found
+
+
+def bin_place(word: str) -> int:
+    """Where an overlap bin stands, also one with the kind of its overlap behind its name; others stand last."""
+    places = [number for number, bin in enumerate(BINS) if word == bin or word.startswith(f"{bin}_")]
+    return places[0] if places else len(BINS)

@@ -22,32 +22,41 @@ def row(episode: str, family: str, score: float | None, target: str = "001") -> 
     }
 
 
-def test_targets_are_chosen_by_rule():
-    rows = [
-        row("c", "rooms", 20.0),
-        row("a", "rooms", 18.0),
-        row("b", "rooms", 30.0),
-        row("d", "rooms", 25.0),
-        row("e", "rooms", None),
-        row("f", "objects", 9.0),
-        row("b", "rooms", 30.0) | {"alignment": "raw"},
-    ]
-    chosen = {each.name: each.row["episode"] for each in choose(rows)}
-    assert chosen == {
-        "objects_first": "f",
-        "objects_best": "f",
-        "objects_median": "f",
-        "objects_worst": "f",
-        "rooms_first": "a",
-        "rooms_best": "b",
-        "rooms_median": "c",
-        "rooms_worst": "a",
-    }
-    assert choose(rows[::-1]) == choose(rows) and choose([]) == []
+def copied(episode: str, family: str, score: float | None) -> dict:
+    """The row of the same target as the nearest context shows it."""
+    return row(episode, family, score) | {"method": "copy_nearest", "alignment": "raw"}
+
+
+def test_the_same_targets_are_chosen_whatever_the_renders_score():
+    easy = {"c": 20.0, "a": 18.0, "b": 30.0, "d": 25.0, "e": 40.0}
+    base = [copied(name, "rooms", score) for name, score in easy.items()] + [copied("f", "objects", 9.0)]
+    base += [row("e", "rooms", None), row("f", "objects", 9.0)]
+    found = []
+    for scores in ((1.0, 2.0, 3.0, 4.0), (4.0, 1.0, 3.0, 2.0)):
+        rows = base + [row(name, "rooms", score) for name, score in zip("abcd", scores)]
+        found.append({each.name: each.row["episode"] for each in choose(rows)})
+        assert choose(rows[::-1]) == choose(rows)
+    assert (
+        found[0]
+        == found[1]
+        == {
+            "objects_first": "f",
+            "objects_easiest": "f",
+            "objects_median": "f",
+            "objects_hardest": "f",
+            "rooms_first": "a",
+            "rooms_easiest": "b",
+            "rooms_median": "c",
+            "rooms_hardest": "a",
+        }
+    )
+    assert choose([]) == []
 
 
 def test_many_families_are_shown_as_one():
-    assert {each.family for each in choose([row("a", f"family{i}", 20.0) for i in range(7)])} == {"all"}
+    assert {
+        each.family for each in choose([make("a", f"family{i}", 20.0) for i in range(7) for make in (row, copied)])
+    } == {"all"}
 
 
 def test_the_error_map_shows_the_error_and_where_nothing_was_seen():
@@ -77,7 +86,7 @@ def results(tmp_path_factory) -> Path:
 
 def test_panels_are_the_images_and_the_render(results):
     index = {record.id: record for record in read_index(results / "data/scenes")}
-    chosen = Chosen("rooms", "best", row("rooms__0__wide", "rooms", 20.0, "002"))
+    chosen = Chosen("rooms", "easiest", row("rooms__0__wide", "rooms", 20.0, "002"))
     pictures = panels(chosen, index, results / "data/scenes", results / "data/renders")
     scene = Scene.open(results / "data/scenes/scenes/rooms__0.safetensors")
     for name, frame in (("context 1", "000"), ("context 2", "004"), ("target image", "002")):

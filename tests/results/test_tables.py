@@ -73,4 +73,6 @@ def test_an_image_that_several_episodes_hold_out_counts_once():
 
 
 def test_bins_run_from_close_to_wide():
+    kinds = [{"bin": word} for word in ("index", "wide_depth", "very_wide_depth", "close_depth", "wide")]
+    assert groups(kinds, "bin") == ["close_depth", "wide", "wide_depth", "very_wide_depth", "index"]
     assert groups(ROWS, "bin") == ["close", "wide", "odd"] and groups(ROWS, "scene") == ["s", "t"]
