@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from src.config import Config
+from src.episodes.episodes import LISTED_BIN
 from src.geometry.alignment import context_points
 from src.metrics.image import Lpips, image_scores
 from src.metrics.perceptual import Perceptual
@@ -190,18 +191,41 @@ def summary(
     }
 
 
+def index_scores(rows: list[Row], repeated: list[Row]) -> dict:
+    """Whole-image scores of the renders of all targets that an evaluation index lists, by alignment: means over images,
+    as published ones are, with the `repeated` targets that are contexts too; {} without such an index."""
+    listed = [row for row in rows if row["bin"].partition("_")[0] == LISTED_BIN]
+    found = {}
+    for alignment in ALIGNMENTS if listed else ():
+        entries = summarise(select_rows(listed + repeated, method="render", alignment=alignment))
+        scores = {f"{name}_index": entries[name]["mean"] for name in ("psnr", "ssim", "lpips") if name in entries}
+        counts = {"targets_index": entries["psnr"]["n"]} if "psnr" in entries else {}
+        own = select_rows(repeated, method="render", alignment=alignment)
+        found[alignment] = scores | counts | {"repeated_index": len(own)}
+    return found
+
+
 def episode_rows(
     path: Path, index: dict[str, SceneRecord], perceptual: Perceptual, taus: list[float], in_metres: bool
-) -> tuple[list[Row], list[Row]]:
-    """Both tables' rows of one file of data/renders; none when its pair's scale is not believed."""
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Both tables' rows of one file of data/renders, and those of targets that an evaluation index repeats; none when its
+    pair's scale is not believed."""
     rendered = Rendered.read(path)
     if not BELIEVED_SCALES[0] <= rendered.tensors["scale"].item() <= BELIEVED_SCALES[1]:
-        return [], []
+        return [], [], []
     scene = Scene.open(SCENES / index[rendered.about["scene"]].file)
+    names, repeated = rendered.about["targets"], rendered.about.get("repeated", [])
+    if len(rendered.tensors["mask"]) == len(names) + len(repeated):  # pictures that others rendered lack them
+        names = names + repeated
     contexts, targets = (
-        [scene.view(name, rendered.resolution) for name in rendered.about[key]] for key in ("contexts", "targets")
+        [scene.view(name, rendered.resolution) for name in each] for each in (rendered.about["contexts"], names)
     )
-    return target_rows(rendered, targets, perceptual, in_metres), cloud_rows(rendered, contexts, taus, in_metres)
+    scored = target_rows(rendered, targets, perceptual, in_metres)
+    return (
+        [row for row in scored if row["target"] not in repeated],
+        cloud_rows(rendered, contexts, taus, in_metres),
+        [row for row in scored if row["target"] in repeated],
+    )
 
 
 def main(config: Config) -> None:
@@ -215,8 +239,10 @@ def main(config: Config) -> None:
     with ThreadPoolExecutor(config.threads) as pool:  # in the order of the files, whatever the number of threads
         scored = pool.map(lambda path: episode_rows(path, index, perceptual, config.eval.fscore_tau, in_metres), files)
         tables = list(tqdm(scored, desc="evaluate", total=len(files)))
-    (rows, broken), (clouds, holes) = (finite([row for table in tables for row in table[kind]]) for kind in range(2))
-    dropped = [path.stem for path, (scores, _) in zip(files, tables) if not scores]
+    (rows, broken), (clouds, holes), (repeated, _) = (
+        finite([row for table in tables for row in table[kind]]) for kind in range(3)
+    )
+    dropped = [path.stem for path, (scores, *_) in zip(files, tables) if not scores]
     if not rows:
         raise ValueError(
             f"The predicted over true scale of all {len(files)} test pairs lies outside {BELIEVED_SCALES}; the "
@@ -224,6 +250,8 @@ def main(config: Config) -> None:
         )
     resolution = Rendered.read(files[0]).resolution
     found = summary(rows, clouds, resolution, perceptual, in_metres, dropped, broken | holes)
+    if listed := index_scores(rows, repeated):
+        found["index"] = listed
     write_evaluation(EVAL, found, rows, clouds)
 
 

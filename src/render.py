@@ -7,6 +7,7 @@ of a few, .ply files: the model's Gaussians and those of the baseline points_spl
 """
 
 import shutil
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def episode_renders(
 
 
 def about_episode(episode: Episode, scored_in: str) -> dict:
-    """What an episode's file says of it; scored_in: its bin."""
+    """What an episode's file says of it; scored_in: its bin. Pictures of what it repeats follow those of its targets."""
     return {
         "episode": episode.id,
         "scene": episode.scene,
@@ -72,7 +73,7 @@ def about_episode(episode: Episode, scored_in: str) -> dict:
         "targets": list(episode.targets),
         "bin": scored_in,
         "category": episode.category,
-    }
+    } | ({"repeated": list(episode.repeated)} if episode.repeated else {})
 
 
 def bins(episodes: list[Episode]) -> list[str]:
@@ -104,7 +105,7 @@ def main(config: Config) -> None:
         Features(FEATURES / "geometry", "tokens"),
         Features(FEATURES / "backbone", "features"),
         config.dataset.resolution,
-        episodes.__getitem__,
+        lambda number: replace(episodes[number], targets=episodes[number].targets + episodes[number].repeated),
         len(episodes),
     )
     shutil.rmtree(RENDERS, ignore_errors=True)

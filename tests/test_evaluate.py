@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from src import evaluate
 from src.config import load_config
 from src.evaluate import absences, all_scores, cloud_rows, target_rows
+from src.experiments.publish import detailed_metrics
 from src.metrics.perceptual import Kept, Perceptual
-from src.renders.episode_file import Rendered
+from src.renders.episode_file import Rendered, write_episode
 from src.results.tables import read_rows, select_rows
 from src.scenes.scene import Scene
 from tests.helpers.fabricated import PLANE, change, write_results
@@ -289,3 +291,36 @@ def test_scores_that_are_not_finite_are_absent_counted_and_explained(results, tm
 
 def change_scale(file: Path, scale: float) -> None:
     change(file, scale=torch.tensor([scale], dtype=torch.float64))
+
+
+def test_scores_of_an_evaluation_index_include_what_it_repeats(results, tmp_path, monkeypatch):
+    """Against scikit-image on the pictures in the files, a mean over all of them."""
+    shutil.copytree(results / "data", tmp_path / "data")
+    wanted = {"psnr": [], "ssim": []}
+    for number, path in enumerate(sorted((tmp_path / "data/renders").glob("*.safetensors"))):
+        rendered = Rendered.read(path)
+        about, tensors = rendered.about | {"bin": "index"}, dict(rendered.tensors)
+        if number == 0:
+            about["repeated"] = about["contexts"][:1]
+            for name, tensor in tensors.items():
+                if name not in ("means", "scale"):
+                    tensors[name] = torch.cat([tensor, tensor[:1]])
+        write_episode(tmp_path / "data/renders", about, tensors)
+        scene = Scene.open(tmp_path / f"data/scenes/scenes/{about['scene']}.safetensors")
+        for view, name in enumerate(about["targets"] + about.get("repeated", [])):
+            truth = scene.view(name, rendered.resolution).image.numpy()
+            shown = tensors["render_aligned"][view].float().clamp(0, 1).numpy()
+            wanted["psnr"].append(peak_signal_noise_ratio(truth, shown, data_range=1))
+            window = {"win_size": 11, "gaussian_weights": True, "channel_axis": 0, "data_range": 1}
+            wanted["ssim"].append(structural_similarity(truth, shown, **window))
+    monkeypatch.chdir(tmp_path)
+    evaluate.main(load_config(["eval.lpips=none"], root=ROOT))
+    summary = json.loads((tmp_path / "data/eval/summary.json").read_text())
+    found = summary["index"]["aligned"]
+    assert found["psnr_index"] == pytest.approx(np.mean(wanted["psnr"]), abs=1e-4)
+    assert found["ssim_index"] == pytest.approx(np.mean(wanted["ssim"]), abs=1e-4)
+    assert (found["targets_index"], found["repeated_index"]) == (25, 1) and summary["counts"]["targets"] == 24
+    told = detailed_metrics(summary | {"counts": summary["counts"] | {"images": 24}}, 0, {"sites": {}})
+    assert told["psnr_index"] == pytest.approx(found["psnr_index"], abs=1e-6) and told["targets_index"] == 25
+    rows = read_rows((tmp_path / "data/eval/records.csv").read_text())
+    assert len({(row["episode"], row["target"]) for row in rows}) == 24

@@ -5,7 +5,7 @@ episodes are drawn while training, from generators named by seed and index, so w
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Callable
@@ -34,7 +34,8 @@ class EpisodeError(ValueError):
 class Episode:
     """contexts go in, targets are held out, both frame names of one scene; bin: of the contexts' overlap, `gap` for
     pairs chosen in capture order, `train` for training draws; overlap is None where `overlap_source` is gap; fallback:
-    a training draw that had to take less overlap than asked for."""
+    a training draw that had to take less overlap than asked for; repeated: contexts that an evaluation index lists as
+    targets too, which published scores include and ours do not."""
 
     id: str
     scene: str
@@ -46,6 +47,7 @@ class Episode:
     scene_sha256: str
     fallback: bool
     category: str
+    repeated: tuple[str, ...] = ()
 
 
 def overlap_file(folder: str | Path, scene: str) -> Path:
@@ -242,7 +244,7 @@ def listed_episode(
     views: SceneViews, contexts: tuple[str, ...], targets: tuple[str, ...], overlap: str | None
 ) -> tuple[Episode | None, str | None, int]:
     """The episode that an evaluation index lists of a scene, by frame name; or None and why it cannot be scored. Also
-    how many of its targets were left out because they show a context; those that the scene lacks are left out too.
+    how many of its targets are contexts; those that the scene lacks are left out.
 
     overlap    the index's own word for how much the contexts share, which the bin is called after
     """
@@ -253,18 +255,15 @@ def listed_episode(
     first, second = map(views.names.index, contexts)
     if not np.linalg.norm(views.centres[first] - views.centres[second]) >= SHORTEST_BASELINE:
         return None, "short_baseline", 0
-    known = [views.names.index(name) for name in dict.fromkeys(targets) if name in views.names]
-    held_out = set(views.others(first, second).tolist())
-    honest = [target for target in known if target in held_out]
-    leaked = len(known) - len(honest)
+    held_out = views.others(first, second)
+    known = {name: views.names.index(name) for name in targets if name in views.names}
+    honest = [position for position in known.values() if position in held_out]
+    repeated = tuple(name for name in known if name in contexts)
     if not honest:
-        return None, "no_target", leaked
-    id = f"{views.record.id}-{LISTED_BIN}"
-    return (
-        episode(views, (first, second), honest, f"{LISTED_BIN}_{overlap}" if overlap else LISTED_BIN, id, None),
-        None,
-        leaked,
-    )
+        return None, "no_target", len(repeated)
+    bin = f"{LISTED_BIN}_{overlap}" if overlap else LISTED_BIN
+    found = episode(views, (first, second), honest, bin, f"{views.record.id}-{LISTED_BIN}", None)
+    return replace(found, repeated=repeated), None, len(repeated)
 
 
 def choose_bin(views: SceneViews, pairs: list[tuple[int, int]], bin: str, selection) -> list[Episode]:
@@ -305,6 +304,9 @@ def episode_faults(episode: Episode, views: SceneViews, split: str) -> list[str]
     if not any(faults.values()):
         index = [views.names.index(name) for name in frames]
         contents = [views.content[i] for i in index]
+        faults[f"repeats {', '.join(episode.repeated)}, no context of it"] = not set(episode.repeated) <= set(
+            episode.contexts
+        )
         faults["shows one photograph twice"] = len(set(contents)) < len(contents)
         faults["has both contexts in one place"] = not views.pairable[index[0], index[1]]
         faults |= overlap_faults(episode, views, index[0], index[1])
@@ -354,7 +356,7 @@ def write_episodes(
 def episode_of(line: str) -> Episode:
     """raises one of BROKEN when a line is no episode"""
     row = json.loads(line)
-    return Episode(**row | {key: tuple(row[key]) for key in ("contexts", "targets")})
+    return Episode(**row | {key: tuple(row[key]) for key in ("contexts", "targets", "repeated") if key in row})
 
 
 def read_episodes(folder: str | Path, split: str, category: str | None = None) -> list[Episode]:

@@ -134,6 +134,7 @@ def detailed_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
         entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
         found[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
     found |= {name: summary["counts"][name] for name in ("targets", "images", "scenes")}
+    found |= {name: rounded(value) for name, value in summary.get("index", {}).get("aligned", {}).items()}
     found["trainable_parameters"] = parameters
     if fusion["sites"]:
         found["fusion"] = {"parameters": fusion["parameters"]} | {

@@ -81,6 +81,7 @@ def test_an_evaluation_index_decides_what_is_scored(monkeypatch, tmp_path, root)
     episodes = {item.scene: item for item in read_episodes(tmp_path / "run/data/scenes", "test")}
     assert set(episodes) == {"dd", "ee"}
     assert episodes["dd"].contexts == ("000009", "000002") and episodes["dd"].targets == ("000004", "000006")
+    assert episodes["dd"].repeated == ("000009",) and episodes["ee"].repeated == ()
     assert (episodes["dd"].bin, episodes["ee"].bin) == ("index_small", "index")
     scenes = scenes_of(tmp_path / "run")
     assert scenes["dd"].names == ["000002", "000004", "000006", "000009"]  # nothing else is stored
