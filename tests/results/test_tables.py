@@ -1,8 +1,10 @@
+import json
 import math
 
 import pytest
 
 from src.results.tables import (
+    BINS,
     column,
     groups,
     images,
@@ -15,6 +17,7 @@ from src.results.tables import (
     summarise_scenes,
     write_rows,
 )
+from tests.helpers.repository import ROOT
 
 ROWS = [
     {"episode": "a", "scene": "s", "bin": "wide", "method": "render", "psnr": 20.0, "ssim": None},
@@ -76,3 +79,11 @@ def test_bins_run_from_close_to_wide():
     kinds = [{"bin": word} for word in ("index", "wide_depth", "very_wide_depth", "close_depth", "wide")]
     assert groups(kinds, "bin") == ["close_depth", "wide", "wide_depth", "very_wide_depth", "index"]
     assert groups(ROWS, "bin") == ["close", "wide", "odd"] and groups(ROWS, "scene") == ["s", "t"]
+
+
+def test_the_plot_of_bins_has_them_in_the_tables_order():
+    template = json.loads((ROOT / ".dvc/plots/bins.json").read_text())
+    order = template["encoding"]["x"]["sort"]
+    assert order[: len(BINS)] == list(BINS)
+    for kind in ("depth", "sparse", "frustum"):
+        assert [word for word in order if word.endswith(f"_{kind}")] == [f"{bin}_{kind}" for bin in BINS]
