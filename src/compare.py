@@ -32,6 +32,7 @@ from src.experiments.result import (
     reader_of,
 )
 from src.page import charts
+from src.page.forest import forest_rows
 from src.page.numbers import NOT_MEASURED, level_words, number, rank_words, with_limits
 from src.page.speed import bracketed, machine_differences
 from src.page.templates import fill_template
@@ -263,13 +264,13 @@ def sentences(table: Table) -> list[str]:
 
 def drawings(table: Table) -> dict[str, str]:
     """SVG by file name; only what can be drawn."""
-    drawn = {}
+    drawn, colours = {}, charts.colours_of(each.name for each in table.results)
     found = table.verdicts.differences[METRIC]
     if found:
-        intervals = {table.title(name): each.interval for name, each in found.items()}
+        rows = forest_rows(table.results, table.reference, found, colours)
         title = f"masked PSNR minus that of {table.title(table.reference.name)} (dB)"
-        drawn["forest"] = charts.forest_chart(intervals, title, title)
-    return drawn | {f"pareto_{cost}": svg for cost, svg in pareto_charts(table.results).items()}
+        drawn["forest"] = charts.forest_chart({table.title(name): row for name, row in rows.items()}, title, title)
+    return drawn | {f"pareto_{cost}": svg for cost, svg in pareto_charts(table.results, colours).items()}
 
 
 def write(folder: Path, table: Table) -> str:

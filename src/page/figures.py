@@ -6,6 +6,7 @@ from src.experiments.comparisons import reference_of
 from src.experiments.result import METRIC, ExperimentResult
 from src.page import charts
 from src.page.findings import Experiments, Scores
+from src.page.forest import forest_rows
 from src.page.speed import bracketed, conditions, time_bars
 from src.page.tradeoffs import COSTS, pareto_charts, timed_alike
 from src.page.verdict import REFERENCE
@@ -19,7 +20,9 @@ CHART_NAMES = {  # short, for legends
     "points": "points",
 }
 CURVE_TITLES = {"train_loss": "Training loss", "val_psnr_masked": f"Validation {METRIC_TITLES[METRIC]}"}
-MOST_CURVES = 4  # as many colours as a chart tells apart
+BASELINE_COLOURS = dict.fromkeys(CHART_NAMES.values(), charts.MUTED)  # told apart by their markers
+METHOD_COLOURS = BASELINE_COLOURS | {CHART_NAMES["render"]: charts.ACCENT}  # that of this run in every chart
+MOST_CURVES = len(charts.SERIES_COLOURS)
 
 
 def page_charts(scores: Scores, experiments: Experiments) -> list[dict]:
@@ -27,8 +30,13 @@ def page_charts(scores: Scores, experiments: Experiments) -> list[dict]:
     current = experiments.current
     figures = [*training_curves(experiments), overlap_chart(scores.by_bin, current, experiments.level)]
     if means := scene_means(scores.rows, experiments):
-        figures += [scene_dots(means, current), scene_scatter(means, experiments)]
+        figures += [scene_dots(means, experiments), scene_scatter(means, experiments)]
     return figures + cost_charts(experiments)
+
+
+def experiment_colours(experiments: Experiments) -> charts.Colours:
+    """Of every experiment on the page, this run's first."""
+    return charts.colours_of(each.name for each in experiments.results)
 
 
 def run_names(results: list[ExperimentResult]) -> str:
@@ -44,23 +52,30 @@ def curve_of(text: str) -> charts.Curve:
 
 def training_curves(experiments: Experiments) -> list[dict]:
     """A figure per curve that some comparable experiment has."""
-    figures = []
+    figures, colours = [], experiment_colours(experiments)
     for name, title in CURVE_TITLES.items():
-        shown = [each for each in experiments.comparable if name in each.curves][:MOST_CURVES]
+        having = [each for each in experiments.comparable if name in each.curves]
+        shown = having[:MOST_CURVES]
         if shown:
             series = {each.name: curve_of(each.curves[name]) for each in shown}
-            svg = charts.line_chart(series, title, f"{title} over training steps")
-            figures.append({"title": title, "svg": svg, "caption": run_names(shown)})
+            svg = charts.line_chart(series, colours, title, f"{title} over training steps")
+            others = (
+                f" Not drawn: {', '.join(each.name for each in having[MOST_CURVES:])}." if having[MOST_CURVES:] else ""
+            )
+            figures.append({"title": title, "svg": svg, "caption": run_names(shown) + others})
     return figures
 
 
 def overlap_chart(by_bin: dict[str, dict[str, Interval | None]], current: ExperimentResult, level: str) -> dict:
     """Every method by overlap of the context views."""
     series = {name: [by_bin[overlap][method] for overlap in by_bin] for method, name in CHART_NAMES.items()}
-    names = [overlap.replace("_", " ") for overlap in by_bin]
+    scenes = {
+        overlap: max((each.scenes for each in found.values() if each), default=0) for overlap, found in by_bin.items()
+    }
+    names = [f"{overlap.replace('_', ' ')}\n{scenes[overlap]} scenes" for overlap in by_bin]
     return {
         "title": "By overlap of the two context views",
-        "svg": charts.band_chart(names, series, METRIC_TITLES[METRIC], "masked PSNR by overlap bin"),
+        "svg": charts.band_chart(names, series, METHOD_COLOURS, METRIC_TITLES[METRIC], "masked PSNR by overlap bin"),
         "caption": f"{current.label}. Bars: {level} intervals over scenes, where there are enough of them.",
     }
 
@@ -84,12 +99,15 @@ def scene_means(rows: list[Row], experiments: Experiments) -> dict[str, dict[str
     return {scene: values for scene, values in means.items() if CHART_NAMES["render"] in values}
 
 
-def scene_dots(means: dict[str, dict[str, float]], current: ExperimentResult) -> dict:
+def scene_dots(means: dict[str, dict[str, float]], experiments: Experiments) -> dict:
     """Every method, a line per scene."""
+    reference, colours = reference_of(experiments.results), METHOD_COLOURS
+    if reference and reference is not experiments.current:
+        colours = colours | {reference.label: experiment_colours(experiments)[reference.name]}
     return {
         "title": "Scene by scene",
-        "svg": charts.dot_chart(means, METRIC_TITLES[METRIC], "masked PSNR of each test scene"),
-        "caption": f"{current.label}; means over the targets of a scene, aligned.",
+        "svg": charts.dot_chart(means, colours, METRIC_TITLES[METRIC], "masked PSNR of each test scene"),
+        "caption": f"{experiments.current.label}; means over the targets of a scene, aligned.",
     }
 
 
@@ -111,20 +129,21 @@ def scene_scatter(means: dict[str, dict[str, float]], experiments: Experiments) 
 
 def cost_charts(experiments: Experiments) -> list[dict]:
     """Time of each piece, and quality against each cost, of the experiments that were timed alike."""
-    figures = []
+    figures, colours = [], experiment_colours(experiments)
     timed, others = timed_alike(experiments.comparable)
     machine = f"one machine{bracketed(conditions(timed[0])[1:])}" if timed else ""
     left_out = f" Left out: {', '.join(name + bracketed(words) for name, words in others.items())}." if others else ""
     if timed and timed[0] is experiments.current:
-        whose = run_names(timed[: len(charts.SERIES_COLOURS)])
+        drawn = timed[: len(charts.SERIES_COLOURS)]
+        whose = run_names(drawn)
         figures.append(
             {
                 "title": "Time of each piece",
-                "svg": charts.bar_chart(time_bars(timed), "milliseconds", "milliseconds per piece"),
+                "svg": charts.bar_chart(time_bars(drawn), colours, "milliseconds", "milliseconds per piece"),
                 "caption": f"Median, 10 to 90 %, on {machine}. {whose}{left_out}",
             }
         )
-    for cost, svg in pareto_charts(experiments.comparable).items():
+    for cost, svg in pareto_charts(experiments.comparable, colours).items():
         caption = f"Runs measured on {machine}; the line joins those that no other beats in both."
         figures.append(
             {
@@ -138,16 +157,18 @@ def cost_charts(experiments: Experiments) -> list[dict]:
 
 def differences_chart(experiments: Experiments, over_baselines: dict[str, Comparison]) -> dict | None:
     """Differences from the reference, or without one from the baselines; None when there is nothing to differ from."""
-    current, found, against = experiments.current, experiments.against_reference, REFERENCE
-    if not found:
-        found, against = {CHART_NAMES[name]: each for name, each in over_baselines.items()}, "each baseline"
-    if not found:
+    current, found, reference = experiments.current, experiments.against_reference, reference_of(experiments.results)
+    if found and reference:
+        rows, against = forest_rows(experiments.results, reference, found, experiment_colours(experiments)), REFERENCE
+    else:
+        rows = {CHART_NAMES[name]: charts.Difference(each.interval) for name, each in over_baselines.items()}
+        against = "each baseline"
+    if not rows:
         return None
-    shown = [each for each in experiments.results if each.name in experiments.against_reference] or [current]
+    shown = [each for each in experiments.results if each.name in rows] or [current]
     title = f"masked PSNR minus that of {against} (dB)"
-    intervals = {name: each.interval for name, each in found.items()}
     return {
-        "svg": charts.forest_chart(intervals, title, f"{current.label}: {title}"),
+        "svg": charts.forest_chart(rows, title, f"{current.label}: {title}"),
         "caption": f"Paired differences; {experiments.level} intervals over scenes, where there are enough, and over "
-        f"seeds; hollow: over scenes only. {run_names(shown)}",
+        f"seeds; hollow: over scenes only; small dots: each seed. {run_names(shown)}",
     }

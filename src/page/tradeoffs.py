@@ -41,7 +41,7 @@ def pareto_front(points: dict[str, tuple[float, float]]) -> list[str]:
     return front
 
 
-def pareto_charts(results: list[ExperimentResult]) -> dict[str, str]:
+def pareto_charts(results: list[ExperimentResult], colours: charts.Colours) -> dict[str, str]:
     """cost -> SVG of quality against it, for two or more results measured alike."""
     prices, quality = {}, {}
     for each in timed_alike(results)[0]:
@@ -53,6 +53,6 @@ def pareto_charts(results: list[ExperimentResult]) -> dict[str, str]:
     for cost, words in COSTS.items():
         points = {name: (prices[name][cost], quality[name]) for name in quality}
         drawn[cost] = charts.pareto_chart(
-            points, pareto_front(points), words, METRIC_TITLES[METRIC], f"masked PSNR over {words}"
+            points, pareto_front(points), colours, words, METRIC_TITLES[METRIC], f"masked PSNR over {words}"
         )
     return drawn

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from src.geometry.alignment import context_points
+from src.probes.results import write_probe
 from src.renders.baselines import points_as_gaussians
 from src.renders.ply import write_ply
 from src.reproducible.files import write_json
@@ -162,6 +163,7 @@ def write_training(folder: Path, backbone: str, weights: str, steps: int) -> Non
             "fusion": fusion,
         },
     )
+    write_probe(folder / "data/probe", {"backbone": record["label"], "absent": {"Probes": "nothing was probed"}}, [])
     curves = {"train/loss": (0.09, 0.01), "train/mse": (0.08, 0.01), "val/psnr_masked": (14, 24)}
     for name, (first, last) in curves.items():
         path = folder / f"data/train/plots/metrics/{name}.tsv"
