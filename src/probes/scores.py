@@ -38,9 +38,12 @@ class ProbeScores:
         self.matches[key] = self.matches[key] + found if key in self.matches else found
 
     def explained(self, target: str, inputs: str) -> dict[str, float]:
-        """rmse over all test patches, all columns of the target together, and r2 where the target varies."""
+        """rmse over all test patches, all columns of the target together, and r2 where the target varies; nothing where no
+        patch counts."""
         parts = [total for (_, t, i), total in self.errors.items() if (t, i) == (target, inputs)]
         error, count = (sum(part[k] for part in parts) for k in (0, 1))
+        if not count:
+            return {}
         n, total, squares = self.spread[target]
         variance = (squares - total.square() / n).sum().item()
         varies = variance > LOWEST * count
@@ -61,6 +64,7 @@ class ProbeScores:
         found: list[Row] = [
             row(scene, target, inputs, math.log(max(error / count, LOWEST)))
             for (scene, target, inputs), (error, count) in self.errors.items()
+            if count
         ]
         found += [row(scene, "psnr_masked", inputs, float(np.mean(v))) for (scene, inputs), v in self.psnr.items()]
         for scene, inputs in sorted({(scene, inputs) for scene, _, inputs in self.matches}):
