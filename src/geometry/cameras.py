@@ -125,24 +125,6 @@ def project(points: Tensor, K: Tensor) -> Tensor:
     return pixels.reshape(*pixels.shape[:batch], *points.shape[batch:-1], 2)
 
 
-def normalise_K(K: Tensor, width: int, height: int) -> Tensor:
-    """K (..., 3, 3) in units of the image: row 0 divided by its width, row 1 by its height."""
-    return K / K.new_tensor([width, height, 1]).view(3, 1)
-
-
-def field_of_view(K: Tensor, width: int, height: int) -> Tensor:
-    """Horizontal and vertical angle between the rays through opposite edges' midpoints.
-
-    K       (..., 3, 3)  pixels of that width x height image; any principal point
-    returns (..., 2)     radians, (x, y)
-    """
-    edges = K.new_tensor([[0, 0.5, 1], [1, 0.5, 1], [0.5, 0, 1], [0.5, 1, 1]])  # left, right, top, bottom
-    rays = edges @ torch.linalg.inv(normalise_K(K, width, height)).mT
-    rays = torch.nn.functional.normalize(rays, dim=-1)
-    cosines = (rays[..., 0::2, :] * rays[..., 1::2, :]).sum(-1)
-    return cosines.clamp(-1, 1).acos()
-
-
 def visible(points: Tensor, depth: Tensor, K: Tensor, c2w: Tensor, tolerance: float, relative: bool = False) -> Tensor:
     """Which world points a camera with a depth map sees: in front of it, inside its image, not occluded.
 
