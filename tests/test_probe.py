@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from src import download, extract, prepare, probe, weights
@@ -59,11 +58,10 @@ def values(rows: list[dict], name: str, inputs: str) -> list[float]:
 
 
 def test_the_positive_control_is_read_out_whole(folder, monkeypatch):
-    summary, rows = probed(folder, monkeypatch, "model.backbone=truth", "probe.pairs=12")
+    summary, _ = probed(folder, monkeypatch, "model.backbone=truth")
     for target in ("log_depth", "normals"):
         found = summary["readouts"][target]
         assert found["features"]["r2"] > 0.99 > found["position"]["r2"], target
-    assert np.mean(values(rows, "correction", "both")) < np.mean(values(rows, "correction", "tokens")) - 1
     assert read_solution("data/readout.safetensors", "both").keys() == {"mean", "inverse_sd", "weight", "bias"}
 
 

@@ -66,7 +66,7 @@ class ProbeScores:
             for (scene, target, inputs), (error, count) in self.errors.items()
             if count
         ]
-        found += [row(scene, "psnr_masked", inputs, float(np.mean(v))) for (scene, inputs), v in self.psnr.items()]
+        found += [row(scene, "psnr_masked", inputs, float(np.mean(v))) for (scene, inputs), v in self.psnr.items() if v]
         for scene, inputs in sorted({(scene, inputs) for scene, _, inputs in self.matches}):
             parts = [m for (s, _, i), m in self.matches.items() if (s, i) == (scene, inputs)]
             total = sum(parts[1:], parts[0])
