@@ -117,8 +117,10 @@ def swept(clone, tmp_path_factory) -> subprocess.CompletedProcess:
         "src.sweep",
         "model.weights=pretrained",
         f"weights.root={weights}",
+        "seed=0",
         "+",
         "model.fusion_mode=add",
+        "seed=0",
     )
     assert untouched(clone) == before
     (clone / "params.yaml").write_text(parameters)
@@ -141,7 +143,7 @@ def test_a_sweep_goes_on_after_a_failure(clone, swept):
 
 
 def test_a_sweep_does_not_repeat_what_is_there(clone, added):
-    again = run(clone, sys.executable, "-m", "src.sweep", "model.fusion_mode=add")
+    again = run(clone, sys.executable, "-m", "src.sweep", "model.fusion_mode=add", "seed=0")
     assert again.returncode == 0 and "there already" in again.stdout and "running" not in again.stdout
     names = run(clone, "git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").stdout.split()
     assert [name for name in names if name.startswith(("fusion", "weights"))] == [added]
