@@ -21,6 +21,7 @@ MINIATURE = [
     "datasets.procedural.source.samples=1",
     "datasets.procedural.resolution=[64,64]",
     "datasets.procedural.episodes.per_bin=1",
+    "probe.pairs=4",
     "opt.steps=4",
     "opt.val_every=2",
     "opt.log_every=1",

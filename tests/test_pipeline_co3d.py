@@ -15,6 +15,7 @@ MINIATURE = [
     "datasets.co3d.episodes.per_bin=1",
     "datasets.co3d.episodes.num_targets=2",
     "model.backbone=rgb",
+    "probe.pairs=4",
     "opt.steps=4",
     "opt.val_every=2",
     "opt.log_every=1",
