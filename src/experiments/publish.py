@@ -38,7 +38,9 @@ def experiment_record(config: Config, summary: dict, training: dict | None = Non
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
     fusion = (
-        [f"{model.fusion_mode} at {model.fusion_site}"] if record["feature_channels"] else []
+        ["readout of depth" if model.fusion_site == "depth" else f"{model.fusion_mode} at {model.fusion_site}"]
+        if record["feature_channels"]
+        else []
     )  # the oracle has none
     recipe = (
         config.data.batch_size,
