@@ -92,7 +92,7 @@ class Model:
     backbone_layers: list[int | float] | None = MISSING
     feature_grid: str = MISSING
     cameras: str = MISSING
-    fusion_site: str | None = MISSING  # afterwards never None
+    fusion_site: str | None = MISSING
     fusion_hooks: list[int] | None = MISSING
     fusion_mode: str = MISSING
     identity_init: bool = MISSING
@@ -116,10 +116,9 @@ class Model:
         )
         require_choice("model.feature_grid", self.feature_grid, ("native", "aligned"))
         require_choice("model.cameras", self.cameras, CAMERAS)
-        self.fusion_site = self.fusion_site or ("depth" if self.cameras == "posed" else "head")
-        require_choice("model.fusion_site", self.fusion_site, FUSION_SITES)
+        require_choice("model.fusion_site", self.site, FUSION_SITES)
         require(
-            self.fusion_site != "depth" or self.cameras == "posed",
+            self.site != "depth" or self.cameras == "posed",
             "model.fusion_site is depth, but a readout of depth needs the contexts' cameras; set model.cameras=posed, or "
             "model.fusion_site=head.",
         )
@@ -133,8 +132,8 @@ class Model:
         require_choice("model.strategy", self.strategy, tuple(STRATEGIES))
         require_choice("model.sh_degree", self.sh_degree, SH_DEGREES)
         require(
-            self.fusion_hooks is None or self.fusion_site == "head",
-            f"model.fusion_hooks belongs to fusion_site head; leave it empty for site {self.fusion_site}.",
+            self.fusion_hooks is None or self.site == "head",
+            f"model.fusion_hooks belongs to fusion_site head; leave it empty for site {self.site}.",
         )
         require(
             self.freeze_dinov2 is not False,
@@ -142,6 +141,11 @@ class Model:
             "backbone; leave it empty or set it to true. One that was trained elsewhere is measured by naming its "
             "file in model.weights.",
         )
+
+    @property
+    def site(self) -> str:
+        """model.fusion_site; where it is empty, the track's own."""
+        return self.fusion_site or ("depth" if self.cameras == "posed" else "head")
 
 
 @dataclass

@@ -353,7 +353,7 @@ def main(config: Config) -> None:
         config, WEIGHTS / "geometry", backbone.channels, train_points=config.loss.mast3r_loss_weight > 0
     )
     if isinstance(network, PosedSplatt3R):
-        inputs = "both" if backbone.channels and config.model.fusion_site == "depth" else "tokens"
+        inputs = "both" if backbone.channels and config.model.site == "depth" else "tokens"
         if solution := read_solution(READOUT, inputs):
             network.readout.load_solution(solution)
     network.gradient_checkpointing = config.opt.gradient_checkpointing

@@ -38,7 +38,7 @@ def experiment_record(config: Config, summary: dict, training: dict | None = Non
     backbone, model = record["backbone"], config.model
     bare = backbone["name"] == "none"
     fusion = (
-        ["readout of depth" if model.fusion_site == "depth" else f"{model.fusion_mode} at {model.fusion_site}"]
+        ["readout of depth" if model.site == "depth" else f"{model.fusion_mode} at {model.site}"]
         if record["feature_channels"]
         else []
     )  # the oracle has none

@@ -30,7 +30,7 @@ def build_model(config: Config, geometry: str | Path, feature_channels: int, tra
         fusion = FusionConfig(
             channels=feature_channels,
             mode=model.fusion_mode,
-            site=model.fusion_site,
+            site=model.site,
             hooks=None if model.fusion_hooks is None else tuple(model.fusion_hooks),
             identity_init=model.identity_init,
             parameters=model.fusion_parameters,
