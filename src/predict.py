@@ -34,8 +34,8 @@ from src.reproducible.seeds import fix_computation
 from src.run import Words, mistakes_explained
 from src.splatt3r import build
 from src.splatt3r.network import SplatOutput, Splatt3R
-from src.splatt3r.posed import Cameras, PosedSplatt3R
-from src.splatt3r.prediction import splat, splat_posed, unposed_points
+from src.splatt3r.posed import Cameras, PosedSplatt3R, unposed_points
+from src.splatt3r.prediction import posed_views, splat
 
 WEIGHTS, MODEL = Path("data/weights"), Path("data/model")
 NEEDED = (
@@ -108,21 +108,21 @@ def inputs(network: Splatt3R, backbone: Backbone, images: Tensor, grid: str) -> 
     return images[None], tokens[None], features
 
 
-def given_cameras(network: PosedSplatt3R, tokens: Tensor, images: Tensor, K: Tensor, c2w: Tensor) -> Cameras:
-    """Of images (1, 2, 3, H, W) whose K (2, 3, 3) and c2w (2, 4, 4), in any unit, are known: the distance between them is
-    brought to the network's units."""
-    second = unposed_points(network, tokens, network.grid(images[:, 0]))[1][0]
-    scale = baseline_factor(second, K[1], c2w)
+def given_cameras(points: Tensor, K: Tensor, c2w: Tensor) -> Cameras:
+    """Of a pair whose K (2, 3, 3) and c2w (2, 4, 4), in any unit, are known: the distance between them is brought to the
+    units of points (2, H, W, 3), predicted without cameras."""
+    scale = baseline_factor(points[1], K[1], c2w)
     relative = camera_in_prediction(c2w[:1], c2w[None, 1:], scale[None])[:, 0]
     return Cameras(K[None], relative, scale[None])
 
 
-def estimated_cameras(network: PosedSplatt3R, tokens: Tensor, images: Tensor) -> Cameras:
-    """Of images (1, 2, 3, H, W): one focal length for both, and the second camera, as the predicted points have them."""
-    first, second = (points[0].cpu() for points in unposed_points(network, tokens, network.grid(images[:, 0])))
-    K = pinhole(fitted_focal_length(first), images.shape[-1], images.shape[-2])
-    relative = torch.from_numpy(second_camera(second, K)).to(images)[None]
-    return Cameras(torch.from_numpy(K).to(images).expand(1, 2, 3, 3), relative, images.new_ones(1))
+def estimated_cameras(points: Tensor) -> Cameras:
+    """One focal length for both views, and the second camera, as points (2, H, W, 3), predicted without cameras, have
+    them."""
+    first, second = points.cpu()
+    K = pinhole(fitted_focal_length(first), points.shape[2], points.shape[1])
+    relative = torch.from_numpy(second_camera(second, K)).to(points)[None]
+    return Cameras(torch.from_numpy(K).to(points).expand(1, 2, 3, 3), relative, points.new_ones(1))
 
 
 @torch.inference_mode()
@@ -143,13 +143,14 @@ def predict_pair(
         if cameras is not None:
             raise ValueError("The trained model is of the unposed track, which takes no cameras; leave --cameras out.")
         return splat(network, *read), words
-    pair, tokens, features = read
+    pair, _, features = read
+    views = posed_views(network, *read)
+    points = unposed_points(network, views, network.grid(pair[:, 0]))[0]
     if cameras is None:
-        found, told = estimated_cameras(network, tokens, pair), "estimated"
+        found, told = estimated_cameras(points), "estimated"
     else:
-        found = given_cameras(network, tokens, pair, *(each.to(pair) for each in cameras))
-        told = "given"
-    return splat_posed(network, pair, tokens, features, found), f"{words}, cameras {told}"
+        found, told = given_cameras(points, *(each.to(pair) for each in cameras)), "given"
+    return network(views, pair, found, features)[0], f"{words}, cameras {told}"
 
 
 def main(words: list[str]) -> None:

@@ -38,7 +38,7 @@ from src.run import run
 from src.scenes.features import Features
 from src.scenes.scene import all_in_metres, read_index
 from src.splatt3r.prediction import render_targets, target_mask
-from src.splatt3r.readout import CELLS, corrected_depth, write_solutions
+from src.splatt3r.readout import CELLS, CORRECTED, corrected_depth, write_solutions
 from src.splatt3r.samples import Sample, Samples, collate
 
 SCENES, FEATURES, WEIGHTS = Path("data/scenes"), Path("data/features"), Path("data/weights/geometry")
@@ -49,7 +49,6 @@ READ = {  # inputs of the readouts; the correction also sees the depth that it c
     "tokens": ("places", "encoded", "decoded"),
     "both": ("places", "encoded", "decoded", "features"),
 }
-CORRECTED = ("encoded", "decoded", "log_depth_cells", "places")  # in the order of `patch_inputs`
 HELD = 2  # pairs that each thread may be ahead of what is being added up
 Work, Done = TypeVar("Work"), TypeVar("Done")
 
@@ -67,7 +66,7 @@ def ordered(function: Callable[[Work], Done], items: Sequence[Work], threads: in
 
 
 class ProbedPairs:
-    """ProbedPairs of context views by number, as the frozen geometry network sees them."""
+    """Pairs of context views by number, as the frozen geometry network sees them."""
 
     def __init__(self, config: Config, network: Mast3r, episodes: list[Episode]):
         features = Features(FEATURES / "geometry", "tokens"), Features(FEATURES / "backbone", "features")
@@ -85,7 +84,7 @@ class ProbedPairs:
             batch = self.batch(number)
             if not (batch.contexts.depth > 0).any():
                 return None
-            rows, counts = pair_rows(look(self.network, batch), batch, 0, self.grid(batch))
+            rows, counts = pair_rows(look(self.network, batch), batch, self.grid(batch))
             return {name: values[counts] for name, values in rows.items()}
 
     def grid(self, batch: Sample) -> Grid:
@@ -119,7 +118,7 @@ def solutions(
         if target != "correction"
     }
     for kind in {"tokens", "both"} & set(kinds):
-        names = CORRECTED if kind == "tokens" else (*CORRECTED, "features")
+        names = [name for name in CORRECTED if kind == "both" or name != "features"]
         found["correction", kind] = fit_ridge(training[1], validation[1], names, "correction")
     return dict(sorted(found.items()))
 
@@ -140,13 +139,13 @@ def splatted(looked: Looked, depth: Tensor, batch: Sample, masks: Tensor) -> lis
 def test_pair(
     pairs: ProbedPairs, number: int, readouts: dict[tuple[str, str], Solution], masks: str, in_metres: bool
 ) -> tuple[ProbeScores, bool]:
-    """ProbeScores of one test pair, and whether it had depth."""
+    """Scores of one test pair, and whether it had depth."""
     found, episode, batch = ProbeScores(), pairs.episodes[number], pairs.batch(number)
     if not (batch.contexts.depth > 0).any():
         return found, False
     grid, contexts = pairs.grid(batch), batch.contexts
     looked = look(pairs.network, batch)
-    rows, counts = pair_rows(looked, batch, 0, grid)
+    rows, counts = pair_rows(looked, batch, grid)
     kept = {name: values[counts] for name, values in rows.items()}
     # 1. Readouts, patch by patch.
     scored = {target: untorn(kept) if target == "correction" else kept for target in READ_TARGETS}
@@ -172,19 +171,6 @@ def test_pair(
         if (matched := matches(each, *places)) is not None:
             found.add_matches(episode.scene, episode.bin, kind, matched)
     return found, True
-
-
-def merged(into: ProbeScores, other: ProbeScores) -> None:
-    """Add the sums of one pair to those of all."""
-    for key, (error, count) in other.errors.items():
-        into.errors[key][0] += error
-        into.errors[key][1] += count
-    for target, parts in other.spread.items():
-        into.spread[target] = [a + b for a, b in zip(into.spread.get(target, [0, 0, 0]), parts)]
-    for key, values in other.psnr.items():
-        into.psnr[key] += values
-    for (scene, bin, kind), found in other.matches.items():
-        into.add_matches(scene, bin, kind, found)
 
 
 def probe_summary(
@@ -237,7 +223,7 @@ def main(config: Config) -> None:
             return test_pair(pairs, number, readouts, config.eval.masks, in_metres)
 
     for found, with_depth in tqdm(ordered(probed, range(len(episodes)), threads), "probe test pairs", len(episodes)):
-        merged(scores, found)
+        scores.add(found)
         blind += not with_depth
     absent = {f"Probes of {blind} pairs": "their photographs have no depth"} if blind else {}
     if record["channels"] and not any(kind == "features" for _, _, kind in scores.matches):

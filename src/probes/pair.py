@@ -10,10 +10,8 @@ from src.geometry.plane_sweep import swept_depth
 from src.geometry.surface import cell_normals
 from src.mast3r.attention import Grid
 from src.mast3r.network import Mast3r
-from src.splatt3r.fusion import resize_features
-from src.splatt3r.posed import LEAST_DEPTH, OwnViews, own_views
-from src.splatt3r.prediction import unposed_points
-from src.splatt3r.readout import by_patch, cell_log_depth, positions
+from src.splatt3r.posed import LEAST_DEPTH, OwnViews, own_views, unposed_points
+from src.splatt3r.readout import by_patch, cell_log_depth, patch_parts
 from src.splatt3r.samples import Sample
 
 READ_TARGETS = ("log_depth", "normals", "distance", "direction", "correction")
@@ -24,12 +22,12 @@ TORN = 0.2  # correction of a sub-cell beyond which its patch is at an edge seen
 
 @dataclass(frozen=True)
 class Looked:
-    """A batch of pairs seen by the frozen geometry network.
+    """A batch of one pair seen by the frozen geometry network.
 
     views   each view as the first of its pair
-    swept   (B, 2, H, W)     their depth after they were compared along their rays
-    points  (B, 2, H, W, 3)  of both views in view 1's frame, as without cameras
-    scale   (B,)             predicted over true size of `views`
+    swept   (1, 2, H, W)     their depth after they were compared along their rays
+    points  (1, 2, H, W, 3)  of both views in view 1's frame, as without cameras
+    scale   (1,)             predicted over true size of `views`
     """
 
     views: OwnViews
@@ -42,7 +40,7 @@ def look(network: Mast3r, batch: Sample) -> Looked:
     """raises ValueError when a pair has no depth"""
     tokens, grid = batch.tokens.float(), network.grid(batch.contexts.images[:, 0])
     views = own_views(network, tokens[:, 0], tokens[:, 1], grid)
-    points = torch.stack(unposed_points(network, tokens, grid), 1)
+    points = unposed_points(network, views, grid)
     scale = torch.stack([depth_factor(*each) for each in zip(views.depth, batch.contexts.depth)])
     contexts = batch.contexts
     relative = camera_in_prediction(contexts.c2w[:, 0], contexts.c2w[:, 1:], scale)[:, 0]
@@ -62,35 +60,27 @@ def patch_means(values: Tensor, known: Tensor, grid: Grid) -> Tensor:
     return cells.transpose(2, 3).flatten(3, 4).nanmean(3).flatten(1, 2)
 
 
-def pair_rows(looked: Looked, batch: Sample, number: int, grid: Grid) -> tuple[dict[str, Tensor], Tensor]:
-    """Inputs and targets by name, a row per patch of both views of pair `number`; and which of the 2 n patches count,
-    for they have depth enough. The rows are of all patches.
+def pair_rows(looked: Looked, batch: Sample, grid: Grid) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs and targets by name, a row per patch of both views of a pair, a batch of one; and which of the 2 n patches
+    count, for they have depth enough. The rows are of all patches.
 
-    inputs   places, encoded, decoded, log_depth_cells (of the swept depth, in the cameras' unit), features where there are
+    inputs   those of `patch_parts`, of the swept depth
     targets  log_depth (1) and normals (3) of the surface in the own camera; distance (1), logarithm of true over predicted
              distance, and direction (3), the difference of unit vectors, of the points without cameras; correction (16),
              logarithm of true over swept depth in 4x4 sub-cells
     """
-    depth, K, c2w = (getattr(batch.contexts, name)[number] for name in ("depth", "K", "c2w"))
-    known, scale, batches = depth > 0, looked.scale[number], len(looked.scale)
-    both = [number, batches + number]  # of what is stacked by view
-    encoded, decoded = looked.views.tokens[0][both], looked.views.tokens[-1][both]  # (2, n, C)
+    depth, K, c2w = (getattr(batch.contexts, name)[0] for name in ("depth", "K", "c2w"))
+    known = depth > 0
     # Inputs.
-    log_cells = by_patch(cell_log_depth(looked.swept[number], grid)) - scale.log()  # (2, n, 16)
-    rows = {
-        "places": positions(grid, log_cells).expand(2, -1, -1),
-        "encoded": encoded,
-        "decoded": decoded,
-        "log_depth_cells": log_cells,
-    }
-    if batch.features is not None:
-        rows["features"] = resize_features(batch.features[number], grid).flatten(2).mT
+    tokens = looked.views.tokens[0], looked.views.tokens[-1]  # (2, n, C)
+    features = None if batch.features is None else batch.features[0]
+    rows = patch_parts(*tokens, looked.swept[0], looked.scale.expand(2), features, grid)
     # Targets of the surface.
     true_cells = by_patch(cell_log_depth(depth, grid))  # (2, n, 16), NaN where unknown
     truth = context_points(depth, K, c2w)  # (2, H, W, 3)
-    points = looked.points[number] / scale_factor(looked.points[number], truth, known)
+    points = looked.points[0] / scale_factor(looked.points[0], truth, known)
     lengths = truth.norm(dim=-1), points.norm(dim=-1).clamp_min(LEAST_DEPTH)
-    correction = true_cells - log_cells  # what the scale of the pair takes away is in log_cells already
+    correction = true_cells - rows["log_depth_cells"]  # what the scale of the pair takes away is in these already
     rows |= {
         "log_depth": true_cells.nanmean(-1, keepdim=True),
         "normals": cell_normals(depth, K, *grid).flatten(2).mT,

@@ -30,12 +30,26 @@ class ProbeScores:
         total[1] += len(truth)
 
     def add_truth(self, target: str, truth: Tensor) -> None:
-        found = [truth.new_tensor(len(truth)), truth.sum(0), truth.square().sum(0)]
-        self.spread[target] = [a + b for a, b in zip(self.spread.get(target, [0, 0, 0]), found)]
+        self.add_spread(target, [truth.new_tensor(len(truth)), truth.sum(0), truth.square().sum(0)])
+
+    def add_spread(self, target: str, sums: list[Tensor]) -> None:
+        self.spread[target] = [a + b for a, b in zip(self.spread.get(target, [0, 0, 0]), sums)]
 
     def add_matches(self, scene: str, bin: str, inputs: str, found: Matches) -> None:
         key = scene, bin, inputs
         self.matches[key] = self.matches[key] + found if key in self.matches else found
+
+    def add(self, other: "ProbeScores") -> None:
+        """The sums of other pairs."""
+        for key, (error, count) in other.errors.items():
+            self.errors[key][0] += error
+            self.errors[key][1] += count
+        for target, sums in other.spread.items():
+            self.add_spread(target, sums)
+        for pair, values in other.psnr.items():
+            self.psnr[pair] += values
+        for (scene, bin, inputs), found in other.matches.items():
+            self.add_matches(scene, bin, inputs, found)
 
     def explained(self, target: str, inputs: str) -> dict[str, float]:
         """rmse over all test patches, all columns of the target together, and r2 where the target varies; nothing where no

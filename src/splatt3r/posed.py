@@ -37,27 +37,41 @@ class Cameras:
 class OwnViews:
     """What the network says of each view when it is the first of the pair, both views of a batch stacked.
 
-    tokens  lists as of `Mast3r.decode`, (2 B, N, C): all first views, then all second ones
-    depth   (B, 2, H, W)  z-depth in the view's own camera
-    conf    (B, 2, H, W)  confidence > 1
+    tokens    lists as of `Mast3r.decode`, (2 B, N, C): all first views, then all second ones
+    partners  the same of each view's partner, as the second of the pair
+    points    (B, 2, H, W, 3)  in the view's own camera
+    conf      (B, 2, H, W)     confidence > 1
     """
 
     tokens: list[Tensor]
-    depth: Tensor
+    partners: list[Tensor]
+    points: Tensor
     conf: Tensor
+
+    @property
+    def depth(self) -> Tensor:
+        """(B, 2, H, W) z-depth in the view's own camera."""
+        return self.points[..., 2].clamp_min(LEAST_DEPTH)
 
 
 def own_views(network: Mast3r, tokens1: Tensor, tokens2: Tensor, grid: Grid) -> OwnViews:
     """Both views as the first of their pair: the decoder runs in both orders, the encoder's tokens (B, N, E) serve both."""
-    lists, _ = network.decode(torch.cat([tokens1, tokens2]), torch.cat([tokens2, tokens1]), grid, grid)
+    lists, partners = network.decode(torch.cat([tokens1, tokens2]), torch.cat([tokens2, tokens1]), grid, grid)
     points = (
         network._points(network.downstream_head1, lists, grid)
         if isinstance(network, Splatt3R)
         else network.head(1, lists, grid)
     )
-    depth = points.pts3d[..., 2].clamp_min(LEAST_DEPTH)  # (2 B, H, W)
     batch = len(tokens1)
-    return OwnViews(lists, by_view(depth, batch), by_view(points.conf, batch))
+    return OwnViews(lists, partners, by_view(points.pts3d, batch), by_view(points.conf, batch))
+
+
+@torch.no_grad()
+def unposed_points(network: Mast3r, views: OwnViews, grid: Grid) -> Tensor:
+    """Points (B, 2, H, W, 3) of both views in view 1's camera frame, as without cameras."""
+    batch = len(views.points)
+    second = network.head(2, [x[:batch] for x in views.partners], grid).pts3d
+    return torch.stack([views.points[:, 0], second], 1)
 
 
 def by_view(stacked: Tensor, batch: int) -> Tensor:
@@ -116,7 +130,8 @@ class PosedSplatt3R(Splatt3R):
         """
         batch, grid = len(images), self.grid(images[:, 0])
         # 1. The views are compared along the rays that are known now.
-        swept = views.depth * (swept_depth(views.depth, images, cameras.K, cameras.relative) / views.depth).detach()
+        predicted = views.depth
+        swept = predicted * (swept_depth(predicted, images, cameras.K, cameras.relative) / predicted).detach()
         # 2. The readout corrects what tokens and features know better.
         depth = torch.stack([self._corrected(views, swept, cameras, features, view, grid) for view in range(2)], 1)
         # 3. One Gaussian per pixel on its ray, in the view's own camera.
@@ -133,10 +148,8 @@ class PosedSplatt3R(Splatt3R):
         ]
         # 4. The second view's are carried into the first one's frame.
         gaussians = Gaussians.cat([sets[0], carried(sets[1], cameras.relative)])
-        placed = [points[:, 0], transform(cameras.relative, points[:, 1])]
-        maps = [PointMap(place, views.conf[:, view]) for view, place in enumerate(placed)]
-        before = unproject(swept, cameras.K)
-        before = torch.stack([before[:, 0], transform(cameras.relative, before[:, 1])], 1)
+        placed, before = (in_first_frame(each, cameras.relative) for each in (points, unproject(swept, cameras.K)))
+        maps = [PointMap(placed[:, view], views.conf[:, view]) for view in range(2)]
         return SplatOutput(gaussians, *maps), before
 
     def _corrected(
@@ -160,6 +173,11 @@ class PosedSplatt3R(Splatt3R):
         unit = points[..., 2].flatten(1)[..., None].detach() / SIZE_DISTANCE
         with torch.autocast(images.device.type, enabled=False):
             return activate(raw, points, images, self.use_offsets, self.limits, unit)
+
+
+def in_first_frame(points: Tensor, relative: Tensor) -> Tensor:
+    """Points (B, 2, H, W, 3) of both views, each in its own camera's frame, in view 1's; relative (B, 4, 4)."""
+    return torch.stack([points[:, 0], transform(relative, points[:, 1])], 1)
 
 
 def carried(gaussians: Gaussians, pose: Tensor) -> Gaussians:

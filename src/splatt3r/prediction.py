@@ -7,10 +7,9 @@ from torch import Tensor
 
 from src.geometry.alignment import baseline_factor, camera_in_prediction, context_points, depth_factor, scale_factor
 from src.geometry.visibility import depth_tolerance, loss_mask
-from src.mast3r.attention import Grid
 from src.mast3r.network import Mast3r
 from src.splatt3r.network import SplatOutput, Splatt3R
-from src.splatt3r.posed import Cameras, OwnViews, PosedSplatt3R, own_views
+from src.splatt3r.posed import Cameras, OwnViews, PosedSplatt3R, own_views, unposed_points
 from src.splatt3r.samples import Sample, Views
 from src.splatting.gaussians import Gaussians
 from src.splatting.render import Rendering, render
@@ -55,19 +54,21 @@ def splat_posed(
     network: PosedSplatt3R, images: Tensor, tokens: Tensor, features: Tensor | None, cameras: Cameras
 ) -> SplatOutput:
     """`splat` of the network that is given the contexts' cameras."""
+    return network(posed_views(network, images, tokens, features), images, cameras, features)[0]
+
+
+def posed_views(network: PosedSplatt3R, images: Tensor, tokens: Tensor, features: Tensor | None) -> OwnViews:
+    """What the network says of each view before it is told the cameras; arguments as of `splat`."""
     tokens = encoded(network, images, tokens)
     maps = (None, None) if features is None else (features[:, 0], features[:, 1])
-    views = network.look(tokens[:, 0], tokens[:, 1], network.grid(images[:, 0]), *maps)
-    return network(views, images, cameras, features)[0]
+    return network.look(tokens[:, 0], tokens[:, 1], network.grid(images[:, 0]), *maps)
 
 
 def predict_posed(network: PosedSplatt3R, batch: Sample, frozen: Mast3r | None) -> tuple[SplatOutput, Tensor, Tensor]:
     """Output of the network that is given the contexts' cameras, its scale (B,), and its points (B, 2, H, W, 3) before
     any readout. The scale is the frozen network's."""
     images, grid = batch.contexts.images, network.grid(batch.contexts.images[:, 0])
-    tokens = encoded(network, images, batch.tokens)
-    maps = (None, None) if batch.features is None else (batch.features[:, 0], batch.features[:, 1])
-    views = network.look(tokens[:, 0], tokens[:, 1], grid, *maps)
+    views = posed_views(network, images, batch.tokens, batch.features)
     with torch.no_grad():
         reference = views if frozen is None else own_views(frozen, batch.tokens[:, 0], batch.tokens[:, 1], grid)
         found = posed_scales(frozen or network, reference, batch)
@@ -83,7 +84,7 @@ def posed_scales(network: Mast3r, views: OwnViews, batch: Sample) -> Tensor:
     known = (depth > 0).flatten(1).any(1)
     if known.all():
         return torch.stack([depth_factor(*each) for each in zip(views.depth, depth)])
-    second = frozen_points(network, batch)[1]
+    second = unposed_points(network, views, network.grid(batch.contexts.images[:, 0]))[:, 1]
     return torch.stack(
         [
             depth_factor(views.depth[b], depth[b]) if known[b] else baseline_factor(second[b], K[b, 1], c2w[b])
@@ -129,16 +130,12 @@ def with_true_points(output: SplatOutput, truth: Tensor, scales: Tensor) -> Spla
     return SplatOutput(gaussians, *maps)
 
 
+@torch.no_grad()
 def frozen_points(frozen: Mast3r, batch: Sample) -> list[Tensor]:
     """The geometry network's points of both contexts, each (B, H, W, 3), from its cached tokens."""
-    return unposed_points(frozen, batch.tokens.float(), frozen.grid(batch.contexts.images[:, 0]))
-
-
-@torch.no_grad()
-def unposed_points(network: Mast3r, tokens: Tensor, grid: Grid) -> list[Tensor]:
-    """Points of both views, each (B, H, W, 3), in view 1's camera frame, from encoder tokens (B, 2, N, E)."""
-    lists = network.decode(tokens[:, 0], tokens[:, 1], grid, grid)
-    return [network.head(view, each, grid).pts3d for view, each in enumerate(lists, 1)]
+    tokens, grid = batch.tokens.float(), frozen.grid(batch.contexts.images[:, 0])
+    lists = frozen.decode(tokens[:, 0], tokens[:, 1], grid, grid)
+    return [frozen.head(view, each, grid).pts3d for view, each in enumerate(lists, 1)]
 
 
 def scales(points: Tensor, contexts: Views) -> Tensor:

@@ -14,6 +14,7 @@ from src.reproducible.files import whole_file
 from src.splatt3r.fusion import resize_features
 
 CELLS = 4  # sub-cells of a patch along a side
+CORRECTED = ("encoded", "decoded", "log_depth_cells", "places", "features")  # what a correction is read from, in order
 SAME_SURFACE = 0.03  # of the logarithm of depth: sub-cells farther away from a pixel's own depth hardly count
 
 
@@ -36,11 +37,11 @@ def positions(grid: Grid, like: Tensor) -> Tensor:
     return torch.stack([x, y, x * x, y * y, x * y], -1).flatten(0, 1)
 
 
-def patch_inputs(
+def patch_parts(
     encoded: Tensor, decoded: Tensor, depth: Tensor, scale: Tensor, features: Tensor | None, grid: Grid
-) -> Tensor:
-    """What a patch's correction is read from, (B, h w, P): both token maps, the logarithm of the sub-cells' depth in
-    the cameras' unit, the patch's place, and features where there are any.
+) -> dict[str, Tensor]:
+    """What can be read of a patch, each (B, h w, its width): both token maps, the logarithm of the sub-cells' depth in the
+    cameras' unit, the patch's place, and features where there are any; by the names and in the order of CORRECTED.
 
     encoded, decoded  (B, h w, E), (B, h w, D)  the geometry network's encoder tokens and last decoder map
     depth             (B, H, W)                 z-depth, predicted
@@ -52,7 +53,12 @@ def patch_inputs(
     parts = [encoded.float(), decoded.float(), log_depth, places]
     if features is not None:
         parts.append(resize_features(features.float(), grid).flatten(2).mT)
-    return torch.cat(parts, -1)
+    return dict(zip(CORRECTED, parts))
+
+
+def patch_inputs(*of_patches: Tensor | Grid | None) -> Tensor:
+    """`patch_parts`, whose arguments these are, side by side: what a correction is read from, (B, h w, P)."""
+    return torch.cat(list(patch_parts(*of_patches).values()), -1)
 
 
 class DepthReadout(nn.Module):
