@@ -6,13 +6,11 @@ reads data/renders, data/scenes, data/weights/lpips_eval; writes data/eval (see 
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from src.config import Config
 from src.episodes.episodes import LISTED_BIN
@@ -23,6 +21,7 @@ from src.metrics.points import DEPTH_SCORES, CloudScore, cloud_score, depth_scor
 from src.metrics.splatt3r import pooled, splatt3r_scores
 from src.renders.episode_file import Rendered
 from src.reproducible.seeds import fix_computation
+from src.reproducible.threads import in_threads
 from src.results.evaluation import write_evaluation
 from src.results.tables import ALIGNMENTS, BINS, METHODS, Row, groups, select_rows, summarise
 from src.run import run
@@ -236,9 +235,11 @@ def main(config: Config) -> None:
     files = sorted(RENDERS.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{RENDERS} holds no renders to score; run dvc repro render.")
-    with ThreadPoolExecutor(config.threads) as pool:  # in the order of the files, whatever the number of threads
-        scored = pool.map(lambda path: episode_rows(path, index, perceptual, config.eval.fscore_tau, in_metres), files)
-        tables = list(tqdm(scored, desc="evaluate", total=len(files)))
+
+    def scored(path: Path) -> tuple[list[Row], list[Row], list[Row]]:
+        return episode_rows(path, index, perceptual, config.eval.fscore_tau, in_metres)
+
+    tables = list(in_threads(scored, files, config.threads, "evaluate"))
     (rows, broken), (clouds, holes), (repeated, _) = (
         finite([row for table in tables for row in table[kind]]) for kind in range(3)
     )

@@ -6,16 +6,11 @@ reads data/scenes, data/features, data/weights/geometry; writes data/probe (see 
 data/readout.safetensors. No seed enters: the training pairs are the same in every run.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from src.config import Config
 from src.episodes.episodes import Episode, TrainingEpisodes, read_episodes
@@ -33,6 +28,7 @@ from src.probes.results import write_probe
 from src.probes.scores import ProbeScores, added
 from src.renders.baselines import points_as_gaussians
 from src.reproducible.seeds import fix_computation
+from src.reproducible.threads import in_threads
 from src.results.tables import BINS
 from src.run import run
 from src.scenes.features import Features
@@ -49,20 +45,6 @@ READ = {  # inputs of the readouts; the correction also sees the depth that it c
     "tokens": ("places", "encoded", "decoded"),
     "both": ("places", "encoded", "decoded", "features"),
 }
-HELD = 2  # pairs that each thread may be ahead of what is being added up
-Work, Done = TypeVar("Work"), TypeVar("Done")
-
-
-def ordered(function: Callable[[Work], Done], items: Sequence[Work], threads: int) -> Iterator[Done]:
-    """function(item) of all items, computed by several threads, in their order; few results are held at a time."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > HELD * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 class ProbedPairs:
@@ -99,7 +81,7 @@ def without_targets(episodes: list[Episode]) -> list[Episode]:
 def moments(pairs: ProbedPairs, threads: int, what: str) -> tuple[Moments, Moments]:
     """Of all patches, and of those that a correction is learned from."""
     everything, whole, numbers = Moments(), Moments(), range(len(pairs.episodes))
-    for rows in tqdm(ordered(pairs.rows, numbers, threads), f"probe {what}", len(numbers)):
+    for rows in in_threads(pairs.rows, numbers, threads, f"probe {what}"):
         if rows is not None:
             everything.add(rows)
             whole.add(untorn(rows))
@@ -222,7 +204,7 @@ def main(config: Config) -> None:
         with torch.inference_mode():
             return test_pair(pairs, number, readouts, config.eval.masks, in_metres)
 
-    for found, with_depth in tqdm(ordered(probed, range(len(episodes)), threads), "probe test pairs", len(episodes)):
+    for found, with_depth in in_threads(probed, range(len(episodes)), threads, "probe test pairs"):
         scores.add(found)
         blind += not with_depth
     absent = {f"Probes of {blind} pairs": "their photographs have no depth"} if blind else {}

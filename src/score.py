@@ -11,13 +11,11 @@ data/renders; writes reports/scored/<method>, which src.compare and the report's
 
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from src.compare import board, markdown, score_rows, sentences, tabulate
 from src.config import Config, load_config
@@ -32,6 +30,7 @@ from src.renders.episode_file import Rendered
 from src.reproducible.files import read_json
 from src.reproducible.hashes import file_hash
 from src.reproducible.seeds import fix_computation
+from src.reproducible.threads import in_threads
 from src.results.tables import ALIGNMENTS, Row
 from src.run import Words, mistakes_explained
 from src.scenes.scene import Scene, View, all_in_metres, read_index
@@ -96,11 +95,11 @@ def score_folder(folder: Path, protocol: Protocol, config: Config) -> Experiment
     folder_of(submission.method)
     perceptual = Perceptual.load(config.eval.lpips, config.eval.lpips_rows, LPIPS)
     in_metres = all_in_metres(read_index(SCENES))
-    with ThreadPoolExecutor(config.threads) as pool:  # in the order of the episodes, whatever the number of threads
-        found = pool.map(
-            lambda about: episode_scores(submission, about, perceptual, in_metres, config.eval.masks), protocol.episodes
-        )
-        tables = list(tqdm(found, desc=f"score {submission.method.method}", total=len(protocol.episodes)))
+
+    def scored(about: dict) -> list[Row]:
+        return episode_scores(submission, about, perceptual, in_metres, config.eval.masks)
+
+    tables = in_threads(scored, protocol.episodes, config.threads, f"score {submission.method.method}")
     rows, _ = finite([row for table in tables for row in table])
     return publish_scores(submission.method, scored_as(config, protocol.resolution), rows)
 
