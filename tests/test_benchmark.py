@@ -9,30 +9,18 @@ import torch
 from src import benchmark
 from src.backbones.controls import Nothing, Rgb
 from src.benchmark import ModelPieces, choose_device, main, measure_pieces, parameters
-from src.mast3r.network import Mast3rConfig
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.network import Splatt3R
 from src.splatt3r.samples import Views
+from tests.helpers.networks import SMALL
 
-TINY = Mast3rConfig(
-    enc_embed_dim=48,
-    enc_depth=2,
-    enc_num_heads=2,
-    dec_embed_dim=64,
-    dec_depth=4,
-    dec_num_heads=2,
-    head="catmlp+dpt",
-    dpt_feature_dim=8,
-    dpt_last_dim=6,
-    dpt_layer_dims=(4, 6, 8, 10),
-)
 SIDE = 32
 TIMES = {"median_ms", "p10_ms", "p90_ms", "per_second"}
 
 
 def network(channels: int) -> Splatt3R:
     fusion = FusionConfig(channels=channels) if channels else None
-    model = Splatt3R(TINY, fusion=fusion, generator=torch.Generator().manual_seed(0))
+    model = Splatt3R(SMALL, fusion=fusion, generator=torch.Generator().manual_seed(0))
     model.apply_strategy("feature_extraction")
     with torch.no_grad():
         for head in (model.downstream_head1, model.downstream_head2):  # all points in front of the cameras
@@ -79,8 +67,8 @@ def test_every_piece_is_measured():
 def test_flops_of_the_encoder_agree_with_a_count_by_hand():
     """Patch embedding, and per block: queries, keys, values and output 4 N E^2, attention 2 N^2 E, MLP 8 N E^2."""
     pieces = ModelPieces(network(0), Nothing(), *views(), None)
-    n, e = (SIDE // 16) ** 2, TINY.enc_embed_dim
-    products = n * 3 * 256 * e + TINY.enc_depth * (12 * n * e * e + 2 * n * n * e)
+    n, e = (SIDE // 16) ** 2, SMALL.enc_embed_dim
+    products = n * 3 * 256 * e + SMALL.enc_depth * (12 * n * e * e + 2 * n * n * e)
     assert benchmark.flops(pieces.tokens) == 2 * 2 * products  # two photographs, two operations per product
 
 

@@ -5,42 +5,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from src.mast3r.network import MAST3R, Mast3r, Mast3rConfig, PointMap
+from src.mast3r.network import MAST3R, Mast3r, PointMap
 from src.splatt3r.choices import FUSION_SITES
 from src.splatt3r.fusion import ADAPTERS, FusionConfig
 from src.splatt3r.gaussian_head import GaussianHead, Limits, activate, offsets, wxyz
 from src.splatt3r.network import Splatt3R, load_trained, trained_state_dict
 from src.splatting.sh import rgb_to_dc
 from tests.conftest import assert_reference, load_fixture
+from tests.helpers.networks import SMALL, generator, with_drawn_geometry
 
-TINY = Mast3rConfig(
-    enc_embed_dim=48,
-    enc_depth=2,
-    enc_num_heads=2,
-    dec_embed_dim=64,
-    dec_depth=4,
-    dec_num_heads=2,
-    head="catmlp+dpt",
-    dpt_feature_dim=8,
-    dpt_last_dim=6,
-    dpt_layer_dims=(4, 6, 8, 10),
-)
 SIZE = (32, 48)  # H, W
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny(fusion: FusionConfig | None = None, seed: int = 0, **options) -> Splatt3R:
     """A small model whose geometry weights are the same for every `fusion`."""
-    model = Splatt3R(TINY, fusion=fusion, generator=generator(seed), **options)
-    g = generator(7)
-    with torch.no_grad():
-        for group in ("encoder", "decoder", "point_head"):
-            for p in model.parameter_groups()[group].values():
-                p.copy_(torch.randn(p.shape, generator=g) * (0.1 if p.ndim == 1 else p.shape[1:].numel() ** -0.5))
-    return model
+    return with_drawn_geometry(Splatt3R(SMALL, fusion=fusion, generator=generator(seed), **options))
 
 
 def inputs(model: Splatt3R, features: bool = True, seed: int = 1) -> dict[str, torch.Tensor | None]:
@@ -285,7 +264,7 @@ def test_gaussians_are_view_1_then_view_2_row_by_row():
             assert torch.equal(out.gaussians.means[1, n], points.pts3d[1, y, x])
     raw = model.downstream_head2.gaussian_dpt.dpt
     lists = model.decode(given["tokens1"], given["tokens2"], (2, 3), (2, 3))
-    pixel = raw([lists[1][h] for h in TINY.hooks], (2, 3))[1, :, 5, 17]
+    pixel = raw([lists[1][h] for h in SMALL.hooks], (2, 3))[1, :, 5, 17]
     n = H * W + 5 * W + 17
     torch.testing.assert_close(out.gaussians.scales[1, n], pixel[3:6].exp())
     for colour in range(3):
@@ -296,7 +275,7 @@ def test_gaussians_are_view_1_then_view_2_row_by_row():
 
 @pytest.mark.parametrize("head", ["catmlp+dpt", "dpt", "linear"])
 def test_the_points_are_the_geometry_networks(head):
-    model = Splatt3R(replace(TINY, head=head), generator=generator()).eval()
+    model = Splatt3R(replace(SMALL, head=head), generator=generator()).eval()
     given = inputs(model, features=False)
     with torch.no_grad():
         out = model(**given)
@@ -330,7 +309,7 @@ def test_only_the_named_hooks_are_fused():
         model(**given)
         tokens = model.decode(given["tokens1"], given["tokens2"], (2, 3), (2, 3))[0]
     handle.remove()
-    same = [torch.equal(fused, tokens[hook]) for fused, hook in zip(seen[0], TINY.hooks)]
+    same = [torch.equal(fused, tokens[hook]) for fused, hook in zip(seen[0], SMALL.hooks)]
     assert same == [True, True, False, True]
 
 
@@ -354,7 +333,7 @@ def test_features_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("head, follow", [("dpt", False), ("dpt", True), ("linear", False), ("linear", True)])
 def test_mixed_precision_still_gives_float32(head, follow):
-    model = Splatt3R(replace(TINY, head=head), fusion=FusionConfig(40), generator=generator()).eval()
+    model = Splatt3R(replace(SMALL, head=head), fusion=FusionConfig(40), generator=generator()).eval()
     model.heads_in_autocast = follow
     kinds = []
     model.downstream_head1.gaussian_dpt.dpt.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
@@ -497,7 +476,7 @@ def test_every_flag_can_be_turned_against_its_strategy():
         "freeze_fusion": "fusion",
         "freeze_gaussian_head": "gaussian_head",
     }
-    model = Splatt3R(TINY, fusion=FusionConfig(40, identity_init=False), generator=generator())
+    model = Splatt3R(SMALL, fusion=FusionConfig(40, identity_init=False), generator=generator())
     model.head_loaded = True
     parameters = dict(model.named_parameters())
     for strategy, trained in strategies.items():

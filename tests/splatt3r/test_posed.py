@@ -1,46 +1,27 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 from src.geometry.cameras import quats_to_rotmats, transform, turned_quats, unproject
-from src.mast3r.network import Mast3rConfig
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.network import load_trained, trained_state_dict
 from src.splatt3r.posed import SIZE_DISTANCE, Cameras, PosedSplatt3R, carried
 from src.splatt3r.readout import CELLS
 from src.splatting.gaussians import Gaussians
 from src.splatting.sh import basis, turned
+from tests.helpers.networks import SMALL, generator, with_drawn_geometry
 
-TINY = Mast3rConfig(
-    enc_embed_dim=48,
-    enc_depth=2,
-    enc_num_heads=2,
-    dec_embed_dim=64,
-    dec_depth=4,
-    dec_num_heads=2,
-    head="dpt",
-    dpt_feature_dim=8,
-    dpt_last_dim=6,
-    dpt_layer_dims=(4, 6, 8, 10),
-)
 SIZE = (32, 48)  # H, W
 CHANNELS = 40
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def posed(fusion: FusionConfig | None = None, **options) -> PosedSplatt3R:
     """A small model whose geometry weights are the same for every `fusion`."""
-    model = PosedSplatt3R(TINY, fusion=fusion, generator=generator(), **options)
-    g = generator(7)
-    with torch.no_grad():
-        for group in ("encoder", "decoder", "point_head"):
-            for p in model.parameter_groups()[group].values():
-                p.copy_(torch.randn(p.shape, generator=g) * (0.1 if p.ndim == 1 else p.shape[1:].numel() ** -0.5))
+    small = replace(SMALL, head="dpt")
+    model = with_drawn_geometry(PosedSplatt3R(small, fusion=fusion, generator=generator(), **options))
     return model.eval()
 
 
