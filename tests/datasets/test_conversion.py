@@ -103,6 +103,6 @@ def test_ten_times_as_many_scenes_need_no_more_memory_and_two_files_each(monkeyp
         folder = tmp_path / str(count)
         assert started(folder / "run", "-m", "src.prepare", *listed(monkeypatch, folder, count)).wait() == 0
         peaks.append(json.loads((folder / "run/scratch/stages/prepare.json").read_text())["peak_bytes"])
-        assert len(snapshot(folder / "run/data/scenes")) == 2 * count + 5  # index, report, three lists of episodes
+        assert len(snapshot(folder / "run/data/scenes")) == 2 * count + 6  # index, report, four lists of episodes
         assert len(snapshot(folder / "run/data/raw")) == count + 1
     assert peaks[1] < 1.1 * peaks[0]
