@@ -132,6 +132,12 @@ class Model:
         require_choice("model.strategy", self.strategy, tuple(STRATEGIES))
         require_choice("model.sh_degree", self.sh_degree, SH_DEGREES)
         require(
+            self.site != "depth" or (self.fusion_mode == "concat" and self.fusion_parameters is None),
+            f"model.fusion_mode is {self.fusion_mode} and model.fusion_parameters {self.fusion_parameters or 'empty'}, but "
+            "at site depth features are concatenated for a readout in closed form; set model.fusion_site=head, or leave "
+            "them at concat and empty.",
+        )
+        require(
             self.fusion_hooks is None or self.site == "head",
             f"model.fusion_hooks belongs to fusion_site head; leave it empty for site {self.site}.",
         )
@@ -144,8 +150,9 @@ class Model:
 
     @property
     def site(self) -> str:
-        """model.fusion_site; where it is empty, the track's own."""
-        return self.fusion_site or ("depth" if self.cameras == "posed" else "head")
+        """model.fusion_site; where it is empty, depth if cameras are given, unless an adapter is asked for."""
+        adapter = self.fusion_mode != "concat" or self.fusion_parameters is not None or self.fusion_hooks is not None
+        return self.fusion_site or ("depth" if self.cameras == "posed" and not adapter else "head")
 
 
 @dataclass

@@ -25,6 +25,8 @@ from tests.helpers.repository import ROOT
 
 MINIATURE = [
     "eval.lpips=none",
+    "loss.lpips_loss_weight=0",
+    "model.cameras=unposed",
     "datasets.procedural.resolution=[64,48]",
     "datasets.procedural.episodes.per_bin=1",
     "opt.steps=3",

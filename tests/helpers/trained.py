@@ -39,6 +39,7 @@ def inside(folder: Path):
 
 def settings(*overrides: str) -> Config:
     small = [f"datasets.procedural.resolution=[{SIZE[0]},{SIZE[1]}]", "threads=1", "eval.lpips=none"]
+    small += ["model.cameras=unposed", "loss.lpips_loss_weight=0"]
     return load_config([*small, *overrides], ROOT)
 
 

@@ -38,7 +38,7 @@ def weights_folder(tmp_path, monkeypatch) -> Path:
 
 
 def config(*overrides: str):
-    return load_config(["threads=2", "model.backbone=rgb", "eval.lpips=none", *overrides], ROOT)
+    return load_config(["threads=1", "model.backbone=rgb", "eval.lpips=none", *overrides], ROOT)
 
 
 HEADS_64 = Mast3rConfig(
