@@ -8,7 +8,6 @@ benchmark.csv for `dvc plots`, and the constant reports/benchmark_stamp.json, wh
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -33,12 +32,12 @@ from src.splatt3r.posed import Cameras, PosedSplatt3R
 from src.splatt3r.prediction import predict, render_targets, splat, splat_posed
 from src.splatt3r.samples import Sample, Views, collate, each_tensor
 from src.timing import rasterizers
-from src.timing.measure import Timing, flops, hardware, measure, peak_memory
+from src.timing.benchmark_file import BENCHMARK_FILE, Costs, Timing, write_benchmark
+from src.timing.measure import flops, hardware, measure, peak_memory
 
 SCENES, WEIGHTS, MODEL = Path("data/scenes"), Path("data/weights"), Path("data/model")
-RESULT, STAMP = Path("reports/benchmark.json"), Path("reports/benchmark_stamp.json")
+RESULT, STAMP = Path("reports", BENCHMARK_FILE), Path("reports/benchmark_stamp.json")
 GROUP_NAMES = {"gaussian_head": "gaussian_heads", "point_head": "point_heads"}  # in the file; there is one per view
-TIMES = ("median_ms", "p10_ms", "p90_ms")
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -100,22 +99,13 @@ def parameters(network: Splatt3R, backbone: Backbone) -> dict[str, int]:
     return counts | {"backbone": backbone.num_parameters, "trainable": trainable}
 
 
-def times(timing: Timing) -> dict[str, float]:
-    return {
-        "median_ms": timing.median_ms,
-        "p10_ms": timing.p10_ms,
-        "p90_ms": timing.p90_ms,
-        "per_second": timing.per_second,
-    }
-
-
 def measure_pieces(
     pieces: ModelPieces, warmup: int, repeats: int, device: torch.device, dtype: torch.dtype | None
-) -> dict[str, dict | int]:
-    """All numbers of one resolution. What does not exist (the features of no backbone) is absent."""
+) -> Costs:
+    """All numbers of one resolution."""
 
-    def timed(work: Callable[[], object]) -> dict[str, float]:
-        return times(measure(work, warmup, repeats, device))
+    def timed(work: Callable[[], object]) -> Timing:
+        return measure(work, warmup, repeats, device)
 
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         with torch.inference_mode():
@@ -135,24 +125,29 @@ def measure_pieces(
                 "encode": timed(pieces.encode),
                 "render_per_view": timed(show),
                 "encode_flops": flops(pieces.encode),
-                "inference_memory": asdict(peak_memory(infer, device)),
+                "inference_memory": peak_memory(infer, device),
             }
             if pieces.backbone.channels:
                 found |= {"backbone_features": timed(pieces.features), "backbone_flops": flops(pieces.features)}
         pieces.network.train()
         inputs = each_tensor(Tensor.clone, inputs)  # no longer of inference mode
-        found["training_step_memory"] = asdict(peak_memory(lambda: pieces.training_step(inputs), device))
+        found["training_step_memory"] = peak_memory(lambda: pieces.training_step(inputs), device)
         pieces.network.eval()
-    return found
+    return Costs(**found)
 
 
-def timing_rows(resolutions: dict[str, dict], model: str) -> list[dict]:
+def timing_rows(resolutions: dict[str, Costs], model: str) -> list[dict]:
     """A row per timed piece and resolution."""
     return [
-        {"piece": f"{piece.replace('_', ' ')}, {side} px", **{key: entry[key] for key in TIMES}, "model": model}
-        for side, found in resolutions.items()
-        for piece, entry in found.items()
-        if isinstance(entry, dict) and TIMES[0] in entry
+        {
+            "piece": f"{piece.replace('_', ' ')}, {side} px",
+            "median_ms": timing.median_ms,
+            "p10_ms": timing.p10_ms,
+            "p90_ms": timing.p90_ms,
+            "model": model,
+        }
+        for side, costs in resolutions.items()
+        for piece, timing in costs.timings.items()
     ]
 
 
@@ -188,23 +183,20 @@ def main(config: Config) -> None:
     record = read_json(WEIGHTS / "backbone" / "record.json")
     label = backbone.label(record["weights"])
     write_rows(RESULT.with_suffix(".csv"), timing_rows(resolutions, label))
-    write_json(
+    write_benchmark(
         RESULT,
-        {
-            "backbone": label,
-            "geometry": config.model.geometry,
-            "device": device.type,
-            "precision": settings.precision,
-            "warmup": settings.warmup,
-            "repeats": settings.repeats,
-            "unit": "one pair of photographs; render_per_view: one target",
-            "parameters": parameters(network, backbone),
-            "resolutions": resolutions,
-            "hardware": hardware(),
-            "versions": versions(),
-            "git_revision": git_revision(),
-            "params": params_hash(config.seed, config.threads, config.model, settings),
-        },
+        params=params_hash(config.seed, config.threads, config.model, settings),
+        device=device.type,
+        precision=settings.precision,
+        warmup=settings.warmup,
+        repeats=settings.repeats,
+        hardware=hardware(),
+        parameters=parameters(network, backbone),
+        resolutions=resolutions,
+        backbone=label,
+        geometry=config.model.geometry,
+        versions=versions(),
+        git_revision=git_revision(),
     )
     write_json(STAMP, {"written": str(RESULT)})
 

@@ -12,10 +12,10 @@ from src.benchmark import ModelPieces, choose_device, main, measure_pieces, para
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.network import Splatt3R
 from src.splatt3r.samples import Views
+from src.timing.benchmark_file import Costs, parse_benchmark
 from tests.helpers.networks import SMALL
 
 SIDE = 32
-TIMES = {"median_ms", "p10_ms", "p90_ms", "per_second"}
 
 
 def network(channels: int) -> Splatt3R:
@@ -38,7 +38,7 @@ def views(side: int = SIDE) -> tuple[Views, Views]:
     return tuple(Views(images[p], depth[p], valid[p], K.expand(3, 3, 3)[p], poses[p]) for p in (slice(2), slice(2, 3)))
 
 
-def run_measured(backbone) -> dict:
+def run_measured(backbone) -> Costs:
     return measure_pieces(
         ModelPieces(network(backbone.channels), backbone, *views(), None), 1, 2, torch.device("cpu"), None
     )
@@ -46,22 +46,12 @@ def run_measured(backbone) -> dict:
 
 def test_every_piece_is_measured():
     found = run_measured(Rgb())
-    pieces = ("geometry_encoder", "encode", "render_per_view", "backbone_features")
-    for name in pieces:
-        assert found[name].keys() == TIMES and 0 < found[name]["p10_ms"] <= found[name]["median_ms"]
-        assert found[name]["per_second"] == pytest.approx(1000 / found[name]["median_ms"])
-    assert found["gaussians"] == 2 * SIDE * SIDE
-    assert found["encode_flops"] > 0 and found["backbone_flops"] == 0  # pixels need no product
-    for name in ("inference_memory", "training_step_memory"):
-        assert found[name]["peak_bytes"] >= found[name]["before_bytes"] > 2**20 and "resident" in found[name]["what"]
-    assert found.keys() == {
-        *pieces,
-        "gaussians",
-        "encode_flops",
-        "backbone_flops",
-        "inference_memory",
-        "training_step_memory",
-    }
+    assert found.timings.keys() == {"geometry_encoder", "encode", "render_per_view", "backbone_features"}
+    assert all(0 < each.p10_ms <= each.median_ms and each.repeats == 2 for each in found.timings.values())
+    assert found.gaussians == 2 * SIDE * SIDE
+    assert found.encode_flops > 0 and found.backbone_flops == 0  # pixels need no product
+    for memory in (found.inference_memory, found.training_step_memory):
+        assert memory.peak_bytes >= memory.before_bytes > 2**20 and "resident" in memory.what
 
 
 def test_flops_of_the_encoder_agree_with_a_count_by_hand():
@@ -74,7 +64,7 @@ def test_flops_of_the_encoder_agree_with_a_count_by_hand():
 
 def test_what_a_missing_backbone_does_not_have_is_absent():
     found = run_measured(Nothing())
-    assert not any(name.startswith("backbone") for name in found) and "encode" in found
+    assert found.backbone_features is found.backbone_flops is None and "encode" in found.timings
 
 
 def test_the_pieces_make_what_the_network_makes():
@@ -172,10 +162,12 @@ def test_the_stage_writes_its_numbers_and_a_constant_stamp(monkeypatch, tmp_path
     (tmp_path / "data/weights/backbone").mkdir(parents=True)
     (tmp_path / "data/weights/backbone/record.json").write_text('{"weights": "none"}')
     main(Settings())
-    written = json.loads((tmp_path / "reports/benchmark.json").read_text())
+    text = (tmp_path / "reports/benchmark.json").read_text()
+    written, read = json.loads(text), parse_benchmark(text)
     assert written["resolutions"].keys() == {"48"} and written["backbone"] == "RGB pixels and coordinates"
     assert written["resolutions"]["48"]["gaussians"] == 2 * 48 * 48
     assert written["hardware"]["cpu"] and written["versions"]["torch"] and len(written["params"]) == 16
+    assert read.params == written["params"] and read.sides == ["48"] and read.costs("48").encode.repeats == 3
     with open(tmp_path / "reports/benchmark.csv") as file:
         rows = {row["piece"]: row for row in csv.DictReader(file)}
     assert {row["model"] for row in rows.values()} == {"RGB pixels and coordinates"} and len(rows) == 4

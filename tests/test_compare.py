@@ -13,7 +13,7 @@ from src.compare import main
 from src.page.tradeoffs import pareto_front
 from src.reproducible.files import write_json
 from src.results.tables import read_rows
-from tests.helpers.publishing import publish
+from tests.helpers.publishing import BENCHMARK, MEMORY, TIMING, publish
 from tests.helpers.repository import ROOT
 
 
@@ -92,13 +92,11 @@ def test_files_open_without_a_network(compare):
 
 
 def priced(milliseconds: float, device: str = "cpu") -> dict:
-    numbers = {"encode": {"median_ms": milliseconds}, "inference_memory": {"peak_bytes": 2**30}}
-    return {
-        "params": "p",
+    numbers = {"encode": TIMING | {"median_ms": milliseconds}, "inference_memory": MEMORY | {"peak_bytes": 2**30}}
+    return BENCHMARK | {
         "hardware": {"cpu": "x"},
         "device": device,
-        "precision": "32-true",
-        "resolutions": {"128": numbers},
+        "resolutions": {"128": BENCHMARK["resolutions"]["128"] | numbers},
         "parameters": {"backbone": 3_000_000, "trainable": 1, "decoder": 1_000_000},
     }
 

@@ -11,12 +11,13 @@ import numpy as np
 from src.reproducible.files import write_json
 from src.reproducible.versions import git_output
 from src.results.tables import HEADLINE, Row, metrics_of, read_rows, select_rows, write_rows
+from src.timing.benchmark_file import BENCHMARK_FILE, BenchmarkRecord, parse_benchmark
 
 REPORTS = Path("reports")
 
 METRIC = HEADLINE[0]  # what experiments are ranked by, with aligned scale
 
-EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE = "experiment.json", "records.csv", "benchmark.json"  # there
+EXPERIMENT_FILE, RECORDS_FILE = "experiment.json", "records.csv"  # there
 HASH = re.compile("[0-9a-f]{16}|[0-9a-f]{64}")
 METRICS_FILE, DETAILS_FILE = "metrics.json", "details.json"
 SCORED = "scored"  # folder there, of results of methods that this project does not run, a folder each
@@ -55,7 +56,7 @@ class ExperimentResult:
     about: dict
     rows: list[Row]
     curves: dict[str, str]
-    benchmark: dict | None
+    benchmark: BenchmarkRecord | None
     revision: str | None = None
     repeats: dict[int, list[Row]] = field(default_factory=dict)
 
@@ -167,7 +168,7 @@ def parse_result(name: str, read: Read) -> ExperimentResult | None:
         about,
         read_rows(texts[RECORDS_FILE]),
         curves,
-        json.loads(benchmark) if benchmark else None,
+        parse_benchmark(benchmark) if benchmark else None,
     )
 
 

@@ -41,7 +41,7 @@ def unmeasured(findings: Findings) -> dict[str, str]:
     current, mean, absent = findings.experiments.current, findings.scores.mean, {}
     if (benchmark := timings(current)) is None:
         absent["Speed and memory of this run"] = why_absent(current)
-    elif benchmark["device"] != "cuda":
+    elif benchmark.device != "cuda":
         absent["Speed on a GPU"] = CPU_ONLY
     if not current.is_mast3r_only and not findings.experiments.against_reference:
         absent["Difference from MASt3R only"] = "no run without a backbone was measured in the same way"

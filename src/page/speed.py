@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from src.experiments.result import ExperimentResult
 from src.page.numbers import with_limits
 from src.run import StageTime
+from src.timing.benchmark_file import BenchmarkRecord, Costs, Timing
 
 PIECES = {
     "backbone_features": "backbone features of two images",
@@ -17,30 +18,30 @@ CPU_ONLY = "this run was timed on a CPU; dvc repro -f benchmark times it on a GP
 MISSING = "there is no reports/benchmark.json; dvc repro benchmark measures it"
 
 
-def timings(result: ExperimentResult) -> dict | None:
+def timings(result: ExperimentResult) -> BenchmarkRecord | None:
     """The benchmark of a result, if it was measured on the configuration that the result describes."""
     found = result.benchmark
-    return found if found and found["params"] == result.about["benchmark_params"] else None
+    return found if found and found.params == result.about["benchmark_params"] else None
 
 
 def why_absent(result: ExperimentResult) -> str:
     return MISSING if result.benchmark is None else STALE
 
 
-def at_resolution(result: ExperimentResult) -> tuple[str, dict] | None:
+def at_resolution(result: ExperimentResult) -> tuple[str, Costs] | None:
     """Side in pixels and numbers at the resolution the scores were made at, else at the first one measured."""
     benchmark = timings(result)
     if benchmark is None:
         return None
     side = result.about["protocol"]["resolution"].split("x")[0]
-    side = side if side in benchmark["resolutions"] else next(iter(benchmark["resolutions"]))
-    return side, benchmark["resolutions"][side]
+    side = side if side in benchmark.sides else benchmark.sides[0]
+    return side, benchmark.costs(side)
 
 
 def conditions(result: ExperimentResult) -> tuple[dict, str, str, str]:
     """What the timings of a result hold for: hardware, device, precision, side."""
     benchmark = timings(result)
-    return benchmark["hardware"], benchmark["device"], benchmark["precision"], f"{at_resolution(result)[0]} px"
+    return benchmark.hardware, benchmark.device, benchmark.precision, f"{at_resolution(result)[0]} px"
 
 
 def unlike(result: ExperimentResult, like: ExperimentResult) -> list[str]:
@@ -55,8 +56,7 @@ def unlike(result: ExperimentResult, like: ExperimentResult) -> list[str]:
 def machine_differences(first: ExperimentResult, second: ExperimentResult) -> list[str]:
     """In what the machine that timed the second differs from the first's, as far as both said what they are: processor,
     instruction set, threads."""
-    ours, theirs = (timings(each) or {} for each in (first, second))
-    ours, theirs = ours.get("hardware", {}), theirs.get("hardware", {})
+    ours, theirs = (found.hardware if (found := timings(each)) else {} for each in (first, second))
     return [
         f"{words} {theirs[key]} instead of {ours[key]}"
         for key, words in (("cpu", "processor"), ("instructions", "instruction set"), ("threads", "threads"))
@@ -84,38 +84,41 @@ def fps_and_memory(result: ExperimentResult, like: ExperimentResult) -> tuple[st
         return None
     note = bracketed(unlike(result, like) if timings(like) else conditions(result)[1:])
     return (
-        f"{found[1]['encode']['per_second']:.1f}{note}",
-        bytes_words(found[1]["inference_memory"]["peak_bytes"]) + note,
+        f"{found[1].encode.per_second:.1f}{note}",
+        bytes_words(found[1].inference_memory.peak_bytes) + note,
     )
 
 
-def milliseconds(timing: dict | None) -> str:
+def milliseconds(timing: Timing | None) -> str:
     """50.1 [45.0, 61.2]"""
-    return "–" if timing is None else with_limits(timing["median_ms"], timing["p10_ms"], timing["p90_ms"], digits=1)
+    return "–" if timing is None else with_limits(*timing.spread, digits=1)
 
 
-def time_table(benchmark: dict) -> dict:
+def time_table(benchmark: BenchmarkRecord) -> dict:
     """A row per piece of the model, a column per resolution: median milliseconds with the 10th to 90th percentile."""
-    sides = list(benchmark["resolutions"])
-    rows = []
+    numbers, rows = [benchmark.costs(side) for side in benchmark.sides], []
     for piece, name in PIECES.items():
-        entries = [benchmark["resolutions"][side].get(piece) for side in sides]
+        entries = [costs.timings.get(piece) for costs in numbers]
         if any(entries):
             rows.append([name, *map(milliseconds, entries)])
-    numbers = [benchmark["resolutions"][side] for side in sides]
-    rows.append(["pairs per second", *(f"{each['encode']['per_second']:.2f}" for each in numbers)])
-    rows.append(["arithmetic of a pair", *(flops_words(each["encode_flops"]) for each in numbers)])
-    for key, name in (("inference_memory", "inference"), ("training_step_memory", "training step")):
-        rows.append([f"peak memory, {name}", *(bytes_words(each[key]["peak_bytes"]) for each in numbers)])
-    return {"head": ["milliseconds, median [10 %, 90 %]", *(f"{side} × {side}" for side in sides)], "rows": rows}
+    rows.append(["pairs per second", *(f"{each.encode.per_second:.2f}" for each in numbers)])
+    rows.append(["arithmetic of a pair", *(flops_words(each.encode_flops) for each in numbers)])
+    rows.append(["peak memory, inference", *(bytes_words(each.inference_memory.peak_bytes) for each in numbers)])
+    rows.append(
+        ["peak memory, training step", *(bytes_words(each.training_step_memory.peak_bytes) for each in numbers)]
+    )
+    return {
+        "head": ["milliseconds, median [10 %, 90 %]", *(f"{side} × {side}" for side in benchmark.sides)],
+        "rows": rows,
+    }
 
 
 def time_bars(results: list[ExperimentResult]) -> dict[str, dict[str, tuple[float, float, float]]]:
     """piece -> result -> median, 10th and 90th percentile in milliseconds, of results that have timings."""
     rows = {}
     for piece, name in PIECES.items():
-        entries = {each.name: at_resolution(each)[1].get(piece) for each in results}
-        found = {key: (entry["median_ms"], entry["p10_ms"], entry["p90_ms"]) for key, entry in entries.items() if entry}
+        entries = {each.name: at_resolution(each)[1].timings.get(piece) for each in results}
+        found = {key: entry.spread for key, entry in entries.items() if entry}
         if found:
             rows[name] = found
     return rows
@@ -134,19 +137,19 @@ def stage_table(times: dict[str, StageTime]) -> dict:
     return {"head": ["stage, when it last ran here", "seconds", "largest process"], "rows": rows}
 
 
-def speed_facts(benchmark: dict) -> list[tuple[str, str]]:
+def speed_facts(benchmark: BenchmarkRecord) -> list[tuple[str, str]]:
     """What the timings hold for."""
-    hardware = benchmark["hardware"]
-    device = hardware.get("gpu", hardware["cpu"]) if benchmark["device"] == "cuda" else hardware["cpu"]
-    counts = benchmark["parameters"].items()
+    hardware = benchmark.hardware
+    device = hardware.get("gpu", hardware["cpu"]) if benchmark.device == "cuda" else hardware["cpu"]
+    counts = benchmark.parameters.items()
     parameters = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts if count)
-    memory = next(iter(benchmark["resolutions"].values()))["inference_memory"]["what"]
+    memory = benchmark.costs(benchmark.sides[0]).inference_memory.what
     return [
         ("measured on", f"{device}, {hardware['cpu_cores']} CPU cores, {hardware['threads']} threads"),
         (
             "method",
-            f"{benchmark['repeats']} synchronised repeats after {benchmark['warmup']} to warm up, batch of "
-            f"one, precision {benchmark['precision']}",
+            f"{benchmark.repeats} synchronised repeats after {benchmark.warmup} to warm up, batch of "
+            f"one, precision {benchmark.precision}",
         ),
         (
             "repeats",

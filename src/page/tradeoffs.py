@@ -17,11 +17,11 @@ def costs(result: ExperimentResult) -> dict[str, float] | None:
     found = at_resolution(result)
     if found is None:
         return None
-    pieces = {name: count for name, count in timings(result)["parameters"].items() if name != "trainable"}
+    pieces = {name: count for name, count in timings(result).parameters.items() if name != "trainable"}
     return {
-        "milliseconds": found[1]["encode"]["median_ms"],
+        "milliseconds": found[1].encode.median_ms,
         "parameters": sum(pieces.values()) / 1e6,
-        "memory": found[1]["inference_memory"]["peak_bytes"] / 2**20,
+        "memory": found[1].inference_memory.peak_bytes / 2**20,
     }
 
 

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from src.timing.benchmark_file import PeakMemory, Timing
 
 SAMPLING_SECONDS = 0.002
 RESIDENT = (
@@ -28,29 +29,6 @@ ATTENTION_ON_CPU = {  # torch counts attention's fused kernels, but not those of
     ATTEND: lambda q, k, v, *args, out_shape=None, **options: sdpa_flop_count(q, k, v),
     ATTEND_BACKWARD: lambda grad, q, k, v, *args, out_shape=None, **options: sdpa_backward_flop_count(grad, q, k, v),
 }
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Wall-clock milliseconds of one call: median, 10th and 90th percentile of `repeats` calls after the warm-up."""
-
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    repeats: int
-
-    @property
-    def per_second(self) -> float:
-        return 1000 / self.median_ms
-
-
-@dataclass(frozen=True)
-class PeakMemory:
-    """Largest number of bytes in use during one call, and in use just before it; `what` says how it was measured."""
-
-    peak_bytes: int
-    before_bytes: int
-    what: str
 
 
 def synchronise(device: torch.device | str) -> None:

@@ -35,7 +35,7 @@ def test_this_run_its_commit_and_the_experiments_of_that_commit_are_found(reposi
     assert [each.name for each in results] == ["this run", "main", "better", "long"]
     assert [each.label for each in results] == ["vit", "MASt3R only (no backbone)", "clip", "clip"]
     assert results[1].is_mast3r_only and not results[0].is_mast3r_only
-    assert results[1].benchmark == {"params": "of another configuration"}
+    assert results[1].benchmark.params == "of another configuration"
     assert results[2].curves == {"train_loss": "step,loss\n0,0.5\n"}
     assert len(results[0].scores()) == 24 and results[0].scores("lpips") == {}
 

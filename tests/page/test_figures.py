@@ -7,6 +7,7 @@ from src.page.charts import ACCENT, SECOND
 from src.page.figures import cost_charts, curve_of, overlap_chart
 from src.page.forest import differences_by_seed, forest_rows
 from src.results.statistics import Comparison, Interval
+from src.timing.benchmark_file import BenchmarkRecord
 from tests.helpers.findings import beside, made_up_result
 from tests.helpers.publishing import BENCHMARK
 
@@ -14,9 +15,8 @@ from tests.helpers.publishing import BENCHMARK
 def test_charts_of_timings_say_what_they_hold_for_and_whom_they_leave_out():
     def timed(name: str, **changed) -> ExperimentResult:
         about = {"label": name, "protocol": {"seed": 0, "resolution": "224x224"}, "benchmark_params": "p"}
-        return replace(
-            made_up_result(name, 0), about=about | {"backbone": {"name": "none"}}, benchmark=BENCHMARK | changed
-        )
+        benchmark = BenchmarkRecord(BENCHMARK | changed)
+        return replace(made_up_result(name, 0), about=about | {"backbone": {"name": "none"}}, benchmark=benchmark)
 
     runs = [timed("a"), timed("b"), timed("c", device="cuda", precision="16-mixed")]
     captions = {chart["title"]: chart["caption"] for chart in cost_charts(beside(runs))}

@@ -17,16 +17,17 @@ from src.page.speed import (
 )
 from src.page.tradeoffs import timed_alike
 from src.run import StageTime
+from src.timing.benchmark_file import BenchmarkRecord
 from tests.helpers.publishing import BENCHMARK
 
 
 def result(benchmark: dict | None, params: str = "p", resolution: str = "224x224") -> ExperimentResult:
     about = {"benchmark_params": params, "protocol": {"resolution": resolution, "seed": 0}}
-    return ExperimentResult("this run", about, rows=[], curves={}, benchmark=benchmark)
+    return ExperimentResult("this run", about, rows=[], curves={}, benchmark=benchmark and BenchmarkRecord(benchmark))
 
 
 def test_timings_of_another_configuration_are_not_shown():
-    assert timings(result(BENCHMARK)) == BENCHMARK
+    assert timings(result(BENCHMARK)) == BenchmarkRecord(BENCHMARK)
     assert timings(result(BENCHMARK, "q")) is timings(result(None)) is None
     assert why_absent(result(BENCHMARK, "q")) == STALE and why_absent(result(None)) == MISSING
     assert fps_and_memory(result(None), result(BENCHMARK)) is None
@@ -42,7 +43,8 @@ def test_other_hardware_is_said_to_be_other():
     assert fps_and_memory(result(gpu), result(BENCHMARK))[0] == "5.0 (other hardware, cuda)"
     note = " (cuda, 32-true, 224 px)"
     assert fps_and_memory(result(gpu), result(None)) == (f"5.0{note}", f"1.50 GB{note}")
-    assert speed_facts(gpu)[0][1].startswith("H100") and speed_facts(BENCHMARK)[0][1].startswith("Some CPU")
+    for content, device in ((gpu, "H100"), (BENCHMARK, "Some CPU")):
+        assert speed_facts(BenchmarkRecord(content))[0][1].startswith(device)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_timings_are_set_side_by_side_only_where_all_but_the_model_was_alike(cha
 
 
 def test_times_have_a_spread_and_absent_pieces_no_row():
-    table = time_table(BENCHMARK)
+    table = time_table(BenchmarkRecord(BENCHMARK))
     assert table["head"][1:] == ["128 × 128", "224 × 224"] and all(len(row) == 3 for row in table["rows"])
     rows = {row[0]: row[1] for row in table["rows"]}
     assert rows["one render"] == "50.0 [45.0, 61.0]" and rows["arithmetic of a pair"] == "2.5 GFLOP"
@@ -72,7 +74,7 @@ def test_times_have_a_spread_and_absent_pieces_no_row():
 
 
 def test_figures_of_one_run_are_said_to_vary():
-    words = dict(speed_facts(BENCHMARK))["repeats"]
+    words = dict(speed_facts(BenchmarkRecord(BENCHMARK)))["repeats"]
     assert words.startswith("one process, one run") and "3 % in memory and 15 % in milliseconds" in words
 
 

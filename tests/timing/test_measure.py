@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.timing.measure import PeakMemory, Timing, cpu_name, flops, hardware, measure, peak_memory
+from src.timing.benchmark_file import PeakMemory, Timing
+from src.timing.measure import cpu_name, flops, hardware, measure, peak_memory
 
 
 def sleeper(seconds: list[float]):
