@@ -1,6 +1,6 @@
 """The rasteriser as plain vectorised torch, one tile at a time, gradients by autograd: slow, obvious, any float type.
 
-It is what `rasterize_cpu` is measured against; nothing else uses it.
+It is what `cpu/rasterize.py` is measured against; nothing else uses it.
 """
 
 import torch
@@ -56,32 +56,24 @@ def rasterize(
     near: float,
     background: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Arguments and results of `rasterize_cpu.rasterize`, in the float type of `means`."""
+    """Arguments and results of the CPU's `rasterize`, in the float type of `means`."""
     background = torch.cat([means.new_zeros(3) if background is None else background, means.new_zeros(1)])
     views = [
-        draw(means, quats, scales, opacities, *camera, width, height, near, background)
-        for camera in zip(colors, w2c.to(means), K.to(means))
+        draw([means, quats, scales, opacities, seen], *camera, (width, height), near, background)
+        for seen, *camera in zip(colors, w2c.to(means), K.to(means))
     ]
     images, alphas, depths = zip(*views)
     return torch.stack(images), torch.stack(alphas), torch.stack(depths)
 
 
 def draw(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    w2c: Tensor,
-    K: Tensor,
-    width: int,
-    height: int,
-    near: float,
-    background: Tensor,
+    gaussians: list[Tensor], w2c: Tensor, K: Tensor, size: tuple[int, int], near: float, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One view: image (3, H, W), alpha (H, W), accumulated depth (H, W)."""
-    seen = (means.detach() @ w2c[2, :3] + w2c[2, 3] >= near) & (opacities >= MIN_ALPHA)
-    means, quats, scales, opacities, colors = (t[seen] for t in (means, quats, scales, opacities, colors))
+    """One view: image (3, H, W), alpha (H, W), accumulated depth (H, W); `gaussians` are means, quats, scales, opacities,
+    colours."""
+    width, height = size
+    seen = (gaussians[0].detach() @ w2c[2, :3] + w2c[2, 3] >= near) & (gaussians[3] >= MIN_ALPHA)
+    means, quats, scales, opacities, colors = (tensor[seen] for tensor in gaussians)
     centres, covs, depths = footprints(means, quats, scales, w2c, K, width, height)
     order = depths.detach().argsort(stable=True)
     conics = torch.linalg.inv(covs).flatten(1)[:, [0, 1, 3]]

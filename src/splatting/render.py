@@ -53,9 +53,8 @@ def render(
             raise ValueError(
                 f"render: {name} is on {tensor.device} but the Gaussians are on {means.device}; move it there."
             )
-    means, quats, scales, opacities, sh = (
-        getattr(gaussians, name).float() for name in ("means", "quats", "scales", "opacities", "sh")
-    )
+    gaussians = gaussians.to(torch.float32)
+    means, quats, scales, opacities, sh = vars(gaussians).values()
     c2w, K = c2w.detach().double(), K.detach()
     background = None if background is None else background.detach().float()
     draw = rasterize_cuda if means.is_cuda else rasterize
@@ -90,7 +89,7 @@ def rasterize_cuda(
     near: float,
     background: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`rasterize_cpu.rasterize` by gsplat, which compiles its kernels when it is first used."""
+    """The CPU's `rasterize` by gsplat, which compiles its kernels when it is first used."""
     from gsplat import rasterization
 
     backgrounds = None if background is None else background.expand(len(w2c), 3)

@@ -163,19 +163,14 @@ class Rasterize(torch.autograd.Function):
 
 
 def check_inputs(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    w2c: Tensor,
-    K: Tensor,
-    width: int,
-    height: int,
-    near: float,
-    background: Tensor,
+    gaussians: dict[str, Tensor], cameras: dict[str, Tensor], width: int, height: int, near: float
 ) -> None:
-    views, count = len(w2c), len(means)
+    """gaussians, cameras: the tensors of `rasterize` by their names there, those with a gradient and those without.
+
+    raises ValueError when a shape, type, device or range is wrong
+    """
+    given = gaussians | cameras
+    views, count = len(given["w2c"]), len(given["means"])
     wanted = {
         "means": (count, 3),
         "quats": (count, 4),
@@ -186,7 +181,6 @@ def check_inputs(
         "K": (views, 3, 3),
         "background": (3,),
     }
-    given = dict(zip(wanted, (means, quats, scales, opacities, colors, w2c, K, background)))
     for name, shape in wanted.items():
         if tuple(given[name].shape) != shape:
             raise ValueError(
@@ -198,14 +192,14 @@ def check_inputs(
                 f"rasterize: {name} is on {given[name].device}; this rasteriser takes CPU tensors, "
                 "src.splatting.render.render takes either."
             )
-    for name in ("means", "quats", "scales", "opacities", "colors"):
-        if given[name].dtype != torch.float32:
-            raise ValueError(f"rasterize: {name} is {given[name].dtype}; convert it to torch.float32.")
+    for name, tensor in gaussians.items():
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"rasterize: {name} is {tensor.dtype}; convert it to torch.float32.")
     if width < 1 or height < 1:
         raise ValueError(f"rasterize: the image is {width} x {height} pixels; both sides must be at least 1.")
     if not near > 0:
         raise ValueError(f"rasterize: near is {near}; it must be greater than 0.")
-    if not (K[:, [0, 1], [0, 1]] > 0).all():
+    if not (given["K"][:, [0, 1], [0, 1]] > 0).all():
         raise ValueError("rasterize: K has a focal length that is not positive; give intrinsics in pixels.")
     if count >= LARGEST:
         raise ValueError(f"rasterize: {count} Gaussians were given; fewer than {LARGEST} fit.")
@@ -244,5 +238,6 @@ def rasterize(
     raises      ValueError when a shape, type, device or range above is wrong
     """
     background = means.new_zeros(3) if background is None else background
-    check_inputs(means, quats, scales, opacities, colors, w2c, K, width, height, near, background)
-    return Rasterize.apply(means, quats, scales, opacities, colors, w2c, K, (width, height), near, background)
+    gaussians = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
+    check_inputs(gaussians, {"w2c": w2c, "K": K, "background": background}, width, height, near)
+    return Rasterize.apply(*gaussians.values(), w2c, K, (width, height), near, background)
