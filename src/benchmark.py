@@ -1,6 +1,6 @@
 """Stage `benchmark`: how fast the model is, how much memory and arithmetic it takes, and on what hardware.
 
-    python -m src.benchmark [key=value ...]   every piece of the model, on a pair of test photographs per resolution
+    python -m src.benchmark [key=value ...]   every piece of the model, on a pair of test views per resolution
     python -m src.benchmark --rasterizer      the CPU rasteriser against vectorised torch, printed; needs no other stage
 
 reads data/scenes, data/weights, data/model; writes reports/benchmark.json, which no two runs share, its timings as

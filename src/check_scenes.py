@@ -27,11 +27,11 @@ from src.scenes.pixels import content_hash
 from src.scenes.scene import INDEX, Scene, SceneError, SceneRecord, read_index
 
 SCENES, REPORT = "data/scenes", "report.json"
-Photograph = tuple[str, str, str]  # split, scene and name, content hash
+StoredImage = tuple[str, str, str]  # split, scene and name, content hash
 
 
 def frame_findings(scene: Scene, number: int) -> tuple[list[Finding], str | None]:
-    """What is wrong with one photograph, its camera and its depth; the content hash of its pixels as stored."""
+    """What is wrong with one image, its camera and its depth; the content hash of its pixels as stored."""
     where = f"scene {scene.id}, frame {scene.names[number]}"
     try:
         frame = scene.frame(number)
@@ -70,9 +70,9 @@ def record_findings(record: SceneRecord, scene: Scene, digest: str) -> Iterator[
 
 
 def scene_findings(
-    folder: Path, record: SceneRecord, photographs: list[Photograph], resolution: tuple[int, int] | None
+    folder: Path, record: SceneRecord, images: list[StoredImage], resolution: tuple[int, int] | None
 ) -> Iterator[Finding]:
-    """What is wrong with a scene's files; its photographs are added to those seen. resolution: (W, H) that overlap was
+    """What is wrong with a scene's files; its images are added to those seen. resolution: (W, H) that overlap was
     measured at, where that is known."""
     try:
         scene = Scene.open(folder / record.file)
@@ -85,12 +85,12 @@ def scene_findings(
         found, stored = frame_findings(scene, number)
         yield from found
         own += found
-        contents = {scene.content[number], stored} - {None}  # of the photograph as taken, and as stored
+        contents = {scene.content[number], stored} - {None}  # of the image as taken, and as stored
         twins = sorted({first[content] for content in contents if content in first})
         yield from (fault(f"scene {scene.id}: frames {twin} and {name} show the same pixels") for twin in twins)
         for content in sorted(contents):
             first.setdefault(content, name)
-            photographs.append((record.split, f"{record.id} {name}", content))
+            images.append((record.split, f"{record.id} {name}", content))
     try:
         overlap = read_overlap(overlap_file(folder, record.id), scene.names, record.sha256)
         if resolution is not None and not any(finding.fault for finding in own):
@@ -100,13 +100,13 @@ def scene_findings(
         yield fault(error)
 
 
-def leak_findings(records: list[SceneRecord], photographs: list[Photograph]) -> Iterator[Finding]:
-    """Scenes listed twice; scenes and photographs that occur in two splits."""
+def leak_findings(records: list[SceneRecord], images: list[StoredImage]) -> Iterator[Finding]:
+    """Scenes listed twice; scenes and images that occur in two splits."""
     for id, count in Counter(record.id for record in records).items():
         if count > 1:
             yield fault(f"scene {id} is listed {count} times in {INDEX}")
     scenes = [(record.split, f"scene {record.id}", record.id) for record in records]
-    yield from map(fault, dict.fromkeys([*leaks(scenes), *leaks(photographs)]))
+    yield from map(fault, dict.fromkeys([*leaks(scenes), *leaks(images)]))
 
 
 def parsed(path: Path) -> Iterator[Episode | Finding]:
@@ -163,18 +163,18 @@ def measured_at(folder: Path) -> tuple[int, int] | None:
 
 
 def report_findings(folder: Path, records: list[SceneRecord]) -> Iterator[Finding]:
-    """Whether every listed scene and photograph is accounted for: listed = kept + skipped."""
+    """Whether every listed scene and image is accounted for: listed = kept + skipped."""
     try:
         report = read_json(folder / REPORT)
         yield from sums("scenes", report)
         kept = {id: about for id, about in report["scenes"].items() if about["dropped"] is None}
         for id, about in report["scenes"].items():
-            yield from sums(f"photographs of scene {id}", about)
+            yield from sums(f"images of scene {id}", about)
         frames = {record.id: record.n_frames for record in records}
         for id in sorted(frames.keys() | kept.keys()):
             told = kept[id]["kept"] if id in kept else None
             if frames.get(id) != told:
-                yield fault(f"{REPORT}: scene {id} keeps {told} photographs, but {INDEX} says {frames.get(id)}")
+                yield fault(f"{REPORT}: scene {id} keeps {told} images, but {INDEX} says {frames.get(id)}")
         if report["kept"] != len(kept):
             yield fault(f"{REPORT}: {report['kept']} scenes were kept, but it describes {len(kept)}")
     except FileNotFoundError:
@@ -206,10 +206,10 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
     except (FileNotFoundError, SceneError) as error:
         yield fault(error)
         return
-    photographs, resolution = [], measured_at(folder)
+    images, resolution = [], measured_at(folder)
     for record in records:
-        yield from scene_findings(folder, record, photographs, resolution)
-    yield from leak_findings(records, photographs)
+        yield from scene_findings(folder, record, images, resolution)
+    yield from leak_findings(records, images)
     for split in SPLITS:
         yield from episode_findings(folder, records, split)
     yield from report_findings(folder, records)
@@ -218,7 +218,7 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
     if not any(splits[split] for split in SCORED_SPLITS):
         yield fault(f"no scene is of {' or '.join(SCORED_SPLITS)}, so there is nothing to score")
     yield note(
-        f"{folder}: {sum(record.n_frames for record in records)} photographs in {len(records)} scenes, of these "
+        f"{folder}: {sum(record.n_frames for record in records)} images in {len(records)} scenes, of these "
         + ", ".join(f"{splits[split]} {split}" for split in SPLITS if splits[split])
     )
 

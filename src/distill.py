@@ -31,7 +31,7 @@ from src.fetching.backbone import backbone_weights
 from src.parameters.rules import require, require_positive, require_share
 from src.pretrained.choices import DINOV2_WIDTHS
 from src.pretrained.state_dicts import Described, write_backbone
-from src.pretraining.distillation import Head, Photographs, agreement_loss, draw_crops, mean_scores, patch_rows
+from src.pretraining.distillation import Head, SplitImages, agreement_loss, draw_crops, mean_scores, patch_rows
 from src.reproducible.files import fresh_folder, read_json, whole_file, write_json
 from src.reproducible.hashes import file_hash, module_hashes, params_hash
 from src.reproducible.seeds import fix_computation, numpy_generator
@@ -39,7 +39,7 @@ from src.reproducible.versions import versions
 from src.run import Words, run
 
 SCENES, DISTILLED = Path("data/scenes"), Path("data/distilled")
-PROBED = 256  # photographs, at most, that statistics are taken from, and that agreement is measured on
+PROBED = 256  # images, at most, that statistics are taken from, and that agreement is measured on
 UNTRAINED = (
     "This backbone was distilled from an untrained teacher: its features are those of random weights, and so "
     "is what was learned."
@@ -157,21 +157,21 @@ def check_roles(teacher: Known, student: Known) -> None:
 
 @torch.no_grad()
 def feature_pairs(
-    student: Backbone, teacher: Backbone, photographs: Photographs, device: torch.device
+    student: Backbone, teacher: Backbone, images: SplitImages, device: torch.device
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Features (N, C) of both, of whole photographs on the student's grid, one at a time."""
-    for index in photographs.spread(PROBED):
-        images = photographs[index][None].to(device)
-        grid = student.grid(images)
-        yield patch_rows(student(images, grid)), patch_rows(teacher(images, grid))
+    """Features (N, C) of both, of whole images on the student's grid, one at a time."""
+    for index in images.spread(PROBED):
+        image = images[index][None].to(device)  # (1, 3, H, W)
+        grid = student.grid(image)
+        yield patch_rows(student(image, grid)), patch_rows(teacher(image, grid))
 
 
 @torch.no_grad()
 def agreement(
-    student: Backbone, teacher: Backbone, head: Head, photographs: Photographs, device: torch.device
+    student: Backbone, teacher: Backbone, head: Head, images: SplitImages, device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Scores of the projected student, and of the training mean, which says the same of every patch."""
-    pairs = feature_pairs(student, teacher, photographs, device)
+    pairs = feature_pairs(student, teacher, images, device)
     return mean_scores(
         ((found, head.target(wanted)) for found, wanted in pairs),
         {"student": head, "mean": lambda found: torch.zeros_like(head(found))},
@@ -188,7 +188,7 @@ def train_student(
     student: Backbone,
     teacher: Backbone,
     head: Head,
-    photographs: Photographs,
+    images: SplitImages,
     params: Params,
     checkpoint: Path,
     device: torch.device,
@@ -210,10 +210,10 @@ def train_student(
     bar = tqdm(range(start, settings.steps), "distill", initial=start, total=settings.steps)
     for step in bar:
         rng = numpy_generator(params.seed, "distill", step)
-        images, grid = draw_crops(photographs, settings.batch_size, *crops, patch, rng)
-        images = images.to(device)
-        predicted = head(patch_rows(student.features(student.prepared(images, grid))))
-        loss = agreement_loss(predicted, head.target(patch_rows(teacher(images, grid))))
+        batch, grid = draw_crops(images, settings.batch_size, *crops, patch, rng)
+        batch = batch.to(device)
+        predicted = head(patch_rows(student.features(student.prepared(batch, grid))))
+        loss = agreement_loss(predicted, head.target(patch_rows(teacher(batch, grid))))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(fitted.parameters(), settings.clip)
@@ -228,13 +228,13 @@ def train_student(
 
 
 def distill(student: Backbone, teacher: Backbone, params: Params, checkpoint: Path) -> dict:
-    """Train the student in place; returns how well it meets the teacher on validation photographs, and did before."""
+    """Train the student in place; returns how well it meets the teacher on validation images, and did before."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":  # resampling position embeddings has no deterministic gradient there
         torch.set_deterministic_debug_mode("default")
     student, teacher = student.to(device), teacher.to(device)
     head = Head(student.channels, teacher.channels).to(device)
-    training, held_out = Photographs(SCENES, "train"), Photographs(SCENES, "val")
+    training, held_out = SplitImages(SCENES, "train"), SplitImages(SCENES, "val")
     head.fit(feature_pairs(student, teacher, training, device))
     before = agreement(student, teacher, head, held_out, device)
     train_student(student, teacher, head, training, params, checkpoint, device)

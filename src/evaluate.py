@@ -131,7 +131,7 @@ def absences(
     }
     reasons |= perceptual.absences()
     if not clouds:
-        reasons["Chamfer distance and F-score"] = "the context photographs have no depth to compare with"
+        reasons["Chamfer distance and F-score"] = "the context views have no depth to compare with"
     renders = select_rows(rows, method="render", alignment="aligned")
     unknown = sum(row["depth_abs_rel"] is None for row in renders)
     if unknown == len(renders):
@@ -151,9 +151,7 @@ def absences(
         )
     unmasked = len({(row["episode"], row["target"]) for row in rows if row["psnr_masked"] is None})
     if unmasked:
-        reasons[f"Masked scores of {unmasked} targets"] = (
-            "no pixel of them is known to be visible in a context photograph"
-        )
+        reasons[f"Masked scores of {unmasked} targets"] = "no pixel of them is known to be visible in a context view"
     found = {row["bin"] for row in rows}
     for name in BINS:
         if found & set(BINS) and name not in found:

@@ -1,4 +1,4 @@
-"""Stages `extract_geometry` and `extract_backbone`: frozen features of every photograph, computed once.
+"""Stages `extract_geometry` and `extract_backbone`: frozen features of every image, computed once.
 
     python -m src.extract geometry [key=value ...]   data/scenes, data/weights/geometry -> data/features/geometry
     python -m src.extract backbone [key=value ...]   data/scenes, data/weights/backbone -> data/features/backbone
@@ -37,8 +37,8 @@ def geometry_features(folder: Path, device: torch.device) -> tuple[ViewFeatures,
 
 
 def cells(size: tuple[int, int], grid: str) -> Grid | None:
-    """What a backbone's `forward` takes as its grid, for photographs of `size` (W, H): None with `native`, as many cells as
-    its own patches need; with `aligned` those of the geometry network, for which photographs are resized."""
+    """What a backbone's `forward` takes as its grid, for images of `size` (W, H): None with `native`, as many cells as
+    its own patches need; with `aligned` those of the geometry network, for which images are resized."""
     return (size[1] // PATCH, size[0] // PATCH) if grid == "aligned" else None
 
 

@@ -98,7 +98,7 @@ def place_file(source: Path, target: Path) -> None:
 
 
 def scene_report(recording: Recording, result: Converted) -> dict:
-    """The photographs of one scene: listed = kept + skipped, every skipped one named."""
+    """The images of one scene: listed = kept + skipped, every skipped one named."""
     return {
         "split": recording.split,
         "category": recording.category,
@@ -125,12 +125,12 @@ def check_enough(kept: int, skipped: dict[str, list[str]], limit: float, reports
             report = reports.get(id, {"skipped": {}})
             faults.update({reason: len(names) for reason, names in report["skipped"].items()})
             examples = {reason: f"{id}, {words}" for reason, words in report.get("examples", {}).items()} | examples
-        photographs = "; ".join(
+        images = "; ".join(
             f"{count} {reason}, such as {examples.get(reason, '')}" for reason, count in faults.most_common()
         )
         raise ValueError(
             f"{dropped} of {kept + dropped} listed scenes cannot be used, at most {limit:.0%} may ({reasons})"
-            f"{f': of their photographs {photographs}' if photographs else ''}; repair the raw data, then run "
+            f"{f': of their images {images}' if images else ''}; repair the raw data, then run "
             "dvc repro --force download and dvc repro."
         )
 
@@ -208,7 +208,7 @@ def drop_scenes_without_draws(
 
 
 def contents(folder: Path, records: list[SceneRecord]) -> Iterator[tuple[str, str, str]]:
-    """(split, scene and name, content hash) of every photograph."""
+    """(split, scene and name, content hash) of every image."""
     for record in records:
         scene = Scene.open(folder / record.file)
         for name, content in zip(scene.names, scene.content):
@@ -232,7 +232,7 @@ def prepare(
 
 
 def rendered_frames(path: Path, sha256: str, tally: Tally) -> Iterator[Frame]:
-    """All photographs of a rendered scene; its file is checked against the manifest first."""
+    """All images of a rendered scene; its file is checked against the manifest first."""
     scene = Scene.open(path, sha256)
     for index in range(len(scene)):
         yield scene.frame(index)

@@ -192,7 +192,7 @@ def main(config: Config) -> None:
     record = Features(FEATURES / "backbone", "features").record
     about = {"backbone": record["label"], "weights": record["weights"], "pairs": config.probe.pairs}
     if training[1].products is None or validation[1].products is None:
-        reason = "the training or validation photographs have no depth to learn a readout from"
+        reason = "the training or validation images have no depth to learn a readout from"
         write_solutions(READOUT, {})
         return write_probe(PROBE, about | {"absent": {"Probes": reason}}, [])
     with torch.inference_mode():
@@ -207,7 +207,7 @@ def main(config: Config) -> None:
     for found, with_depth in in_threads(probed, range(len(episodes)), threads, "probe test pairs"):
         scores.add(found)
         blind += not with_depth
-    absent = {f"Probes of {blind} pairs": "their photographs have no depth"} if blind else {}
+    absent = {f"Probes of {blind} pairs": "their images have no depth"} if blind else {}
     if record["channels"] and not any(kind == "features" for _, _, kind in scores.matches):
         absent["Correspondence by the features"] = "they are the same everywhere"
     solved = {kind: readout.tensors for (target, kind), readout in readouts.items() if target == "correction"}

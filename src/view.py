@@ -72,7 +72,7 @@ def viser_library() -> ModuleType:
 
 
 def enlargement(scenes: list[Gaussians]) -> float:
-    """Factor that puts the median Gaussian of the first scene at DISTANCE from the first photograph's camera."""
+    """Factor that puts the median Gaussian of the first scene at DISTANCE from the first image's camera."""
     median = scenes[0].means.norm(dim=-1).median().item() if len(scenes[0]) else 0
     return DISTANCE / median if median > 0 else 1.0
 

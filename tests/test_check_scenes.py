@@ -84,7 +84,7 @@ def test_a_sound_folder_has_no_fault(sound, capsys):
     assert faults(sound) == []
     assert main(str(sound)) is False
     assert capsys.readouterr().out.splitlines() == [
-        f"note: {sound}: 72 photographs in 6 scenes, of these 4 train, 1 val, 1 test",
+        f"note: {sound}: 72 images in 6 scenes, of these 4 train, 1 val, 1 test",
         "0 faults",
     ]
 
@@ -220,11 +220,11 @@ FAULTS = {
     ),
     "photograph lost": (
         report(lambda r: r["scenes"][TEST].update(listed=14, skipped={"blurry": ["a"]})),
-        ["14 photographs of scene walls__5 were listed, but 12 kept and 1 skipped"],
+        ["14 images of scene walls__5 were listed, but 12 kept and 1 skipped"],
     ),
     "scene lost": (
         report(lambda r: r["scenes"].pop(TEST) and None),
-        ["scene walls__5 keeps None photographs, but index.jsonl says 12", "6 scenes were kept, but it descr"],
+        ["scene walls__5 keeps None images, but index.jsonl says 12", "6 scenes were kept, but it descr"],
     ),
     "no report": (lambda folder: (folder / "report.json").unlink(), ["report.json is missing"]),
     "report of something else": (lambda folder: write(folder / "report.json", [1]), ["is not an account of scenes"]),
@@ -237,7 +237,7 @@ FAULTS = {
         [
             "units is metre, but index.jsonl says scene",
             "n_frames is 12, but index.jsonl says 11",
-            "scene walls__0 keeps 12 photographs, but index.jsonl says 11",
+            "scene walls__0 keeps 12 images, but index.jsonl says 11",
         ],
     ),
     "scene missing": (lambda folder: path_of(folder, TEST).unlink(), ["scene file", MORE]),
@@ -332,7 +332,7 @@ def test_an_evaluation_index_is_read_to_its_end(tmp_path):
         "index_re10k.json: scene d: 1 contexts, two are needed",
         "index_re10k.json: scene d: no target",
         "index_re10k.json: scene e: contexts [1, 1] repeat a view",
-        "index_re10k.json: scene e: views [-1] are not among the scene's photographs",
+        "index_re10k.json: scene e: views [-1] are not among the scene's images",
         "index_re10k.json at /f/context/1: found str, wanted int; repair the file.",
     ]
     assert notes(tmp_path / "index_re10k.json") == [
@@ -348,7 +348,7 @@ def test_positions_of_an_evaluation_index_are_compared_with_the_scenes(tmp_path,
         {TEST: {"context": [0, 11], "target": [5, 12]}, "z": None, "y": {"context": [0, 1], "target": [2]}},
     )
     wanted = [
-        f"index.json: scene {TEST}: views [12] are not among the scene's 12 photographs",
+        f"index.json: scene {TEST}: views [12] are not among the scene's 12 images",
         "index.json: scene y is not in ",
     ]
     assert [text[: len(start)] for text, start in zip(faults(tmp_path / "index.json", sound), wanted)] == wanted
@@ -366,18 +366,18 @@ def test_the_test_sets_of_splatt3r_are_read_to_their_end(root, tmp_path):  # noq
     rows = [["a0", 0, 1, 2]] * 200 + [["a0", 4, 4, 2], ["b", 0, 1, 2], ["a0", 0, 3, 5]]
     write(tmp_path / "sets/test_set_0.5_0.5.json", rows)
     assert faults(tmp_path / "sets", root) == [
-        "test_set_0.5_0.5.json at /rows/200: found photographs [4, 4, 2], wanted three different ones of 0 to 4; repair "
+        "test_set_0.5_0.5.json at /rows/200: found images [4, 4, 2], wanted three different ones of 0 to 4; repair "
         "the file.",
         "test_set_0.5_0.5.json at /rows/201: scene b has no coverage file; repair the file.",
-        "test_set_0.5_0.5.json at /rows/202: found photographs [0, 3, 5], wanted three different ones of 0 to 4; repair "
+        "test_set_0.5_0.5.json at /rows/202: found images [0, 3, 5], wanted three different ones of 0 to 4; repair "
         "the file.",
     ]
     assert len(SHARP) == 5 and notes(tmp_path / "sets", root) == [
-        "a0.json: positions count without the 1 blurred photographs",
+        "a0.json: positions count without the 1 blurred images",
         "test_set_0.5_0.5.json: 203 rows, 3 of them scored, 3 not readable, in 1 scenes",
         "test_set_0.9_0.9.json: 201 rows, 3 of them scored, 0 not readable, in 1 scenes",
     ]
     coverage(tmp_path / "sets", 4)
-    assert "covers 4 photographs, but the scene lists 6, 5 of them not blurred" in faults(tmp_path / "sets", root)[0]
+    assert "covers 4 images, but the scene lists 6, 5 of them not blurred" in faults(tmp_path / "sets", root)[0]
     with pytest.raises(ValueError, match="the second argument is empty"):
         faults(tmp_path / "sets")

@@ -102,7 +102,7 @@ def test_layers_are_block_numbers_or_shares_of_the_depth():
 def test_the_smallest_gap_has_room_for_all_targets():
     gap = [f"datasets.co3d.episodes.{option}" for option in ("view_selection=gap", "temporal_gap_min=4")]
     assert load_config(gap, ROOT).datasets.co3d.episodes.num_targets == 3
-    with pytest.raises(ConfigError, match="temporal_gap_min 4 leaves 3 photographs .*num_targets is 4; raise the gap"):
+    with pytest.raises(ConfigError, match="temporal_gap_min 4 leaves 3 images .*num_targets is 4; raise the gap"):
         load_config([*gap, "datasets.co3d.episodes.num_targets=4"], ROOT)
     load_config([gap[1], "datasets.co3d.episodes.num_targets=4"], ROOT)  # without gap selection it does not matter
 

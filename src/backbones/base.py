@@ -1,4 +1,4 @@
-"""What every backbone answers to: photographs in, one feature map out, frozen."""
+"""What every backbone answers to: images in, one feature map out, frozen."""
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module, ABC):
-    """A frozen network from photographs to feature maps, always in evaluation mode.
+    """A frozen network from images to feature maps, always in evaluation mode.
 
     name        model.backbone as in params.yaml; of DINOv2, model.dinov2_model
     title       what tables and plots call it

@@ -35,7 +35,7 @@ class Oracle(Nothing):
 
     name, title, true_points = "oracle", "oracle geometry (true points)", True
     note = (
-        "This run is given the true points of its photographs, which nobody has at inference: a ceiling of what "
+        "This run is given the true points of its images, which nobody has at inference: a ceiling of what "
         "better geometry could bring, no result about a backbone."
     )
 
@@ -66,7 +66,7 @@ class Constant(Backbone):
 class Rgb(Backbone):
     """Each patch's own pixels and place, nothing learned: (B, 3, 14 gh, 14 gw) -> (B, 588 + 2, gh, gw), in [-1, 1].
 
-    The last two channels are x and y of the patch's centre, -1 and 1 at the photograph's borders.
+    The last two channels are x and y of the patch's centre, -1 and 1 at the image's borders.
     """
 
     name, title, channels, patch_size = "rgb", "RGB pixels and coordinates", 3 * 14 * 14 + 2, 14
@@ -140,7 +140,7 @@ class Truth(Backbone):
 
     def features(self, images: Tensor) -> Tensor:
         raise ValueError(
-            f"model.backbone={self.name} reads the true depth of a dataset, which photographs by themselves have not; "
+            f"model.backbone={self.name} reads the true depth of a dataset, which images by themselves have not; "
             "choose a backbone that reads images."
         )
 
@@ -152,7 +152,7 @@ class Truth(Backbone):
         """
         if not (depth > 0).flatten(1).any(1).all():
             raise ValueError(
-                f"model.backbone={self.name} needs true depth, but a photograph has none; choose a dataset with depth, "
+                f"model.backbone={self.name} needs true depth, but an image has none; choose a dataset with depth, "
                 "or another backbone."
             )
         rows, columns = self.grid(images)

@@ -1,4 +1,4 @@
-"""Episodes: two context photographs of a scene, and held-out photographs of it to predict.
+"""Episodes: two context views of a scene, and held-out views of it to predict.
 
 Evaluation episodes are chosen once and written down, by frame name, with the hash of the scene they belong to. Training
 episodes are drawn while training, from generators named by seed and index, so workers and resuming change nothing.
@@ -89,12 +89,12 @@ class SceneViews:
 
     @cached_property
     def pairable(self) -> np.ndarray:
-        """(V, V) bool: different photographs from different places, so possible contexts of one episode."""
+        """(V, V) bool: different images from different places, so possible contexts of one episode."""
         apart = np.linalg.norm(self.centres[:, None] - self.centres, axis=-1) > 0
         return apart & ~self.same & self.eligible[:, None] & self.eligible
 
     def others(self, i: int, j: int) -> np.ndarray:
-        """Positions of the views that may take part and show neither i's nor j's photograph."""
+        """Positions of the views that may take part and show neither i's nor j's image."""
         return np.flatnonzero(~(self.same[i] | self.same[j]) & self.eligible)
 
 
@@ -123,7 +123,7 @@ def episode(
 
 
 def gap_pairs(views: SceneViews, selection) -> tuple[list[tuple[int, int]], int]:
-    """Positions (i, j), i before j, whose frame numbers differ by an allowed gap, with enough photographs strictly
+    """Positions (i, j), i before j, whose frame numbers differ by an allowed gap, with enough images strictly
     between; and how many pairs (i, gap) there are without such a partner."""
     position = {int(number): index for index, number in enumerate(views.frame_number)}
     gaps = range(selection.temporal_gap_min, selection.temporal_gap_max + 1)
@@ -137,21 +137,21 @@ def gap_pairs(views: SceneViews, selection) -> tuple[list[tuple[int, int]], int]
 
 
 def positions_between(views: SceneViews, i: int, j: int) -> np.ndarray:
-    """Positions strictly between i and j in capture order that show neither's photograph."""
+    """Positions strictly between i and j in capture order that show neither's image."""
     others = views.others(i, j)
     return others[(others > i) & (others < j)]
 
 
 def draw_gap(views: SceneViews, selection, rng: np.random.Generator, id: str) -> Episode:
     """One training draw of selection `gap`: first context and gap uniform, drawn again where the partner is missing
-    (that is: uniform among the pairs there are); targets uniform among the photographs strictly between.
+    (that is: uniform among the pairs there are); targets uniform among the images strictly between.
 
     raises    EpisodeError when the scene has no such pair
     """
     pairs, _ = gap_pairs(views, selection)
     if not pairs:
         raise EpisodeError(
-            f"scene {views.record.id} has no two photographs {selection.temporal_gap_min} to "
+            f"scene {views.record.id} has no two images {selection.temporal_gap_min} to "
             f"{selection.temporal_gap_max} frames apart with {selection.num_targets} between; change "
             "episodes.temporal_gap_min, temporal_gap_max or num_targets of its datasets block."
         )
@@ -195,13 +195,13 @@ def draw_coverage(views: SceneViews, selection, rng: np.random.Generator, id: st
     alpha, targets uniform among the rest with cov({c1, c2} <- t) > beta; where there are too few, the best there are
     (`fallback`). `splatt3r` is the published sampling: one-sided shares, and of each target the better context's.
 
-    raises    EpisodeError when the scene has too few photographs
+    raises    EpisodeError when the scene has too few images
     """
     eligible = np.flatnonzero(views.eligible)
     first = int(eligible[rng.integers(len(eligible))]) if len(eligible) else 0
     if not views.pairable[first].any() or len(eligible) < 2 + selection.num_targets:
         raise EpisodeError(
-            f"scene {views.record.id} has {len(eligible)} usable photographs, too few from different "
+            f"scene {views.record.id} has {len(eligible)} usable images, too few from different "
             f"places for two contexts and episodes.num_targets {selection.num_targets}."
         )
     seconds, alone = second_contexts(views, selection, first)
@@ -225,7 +225,7 @@ def evaluation_episodes(views: SceneViews, selection) -> tuple[list[Episode], di
 
     A pair belongs to the bin of ov(c1, c2); its targets are covered by at least the bin's lower edge; pairs with fewer
     than `num_targets` such views are passed over. The choice depends on the scene and the selection, not on any seed:
-    runs with different seeds are compared on the same photographs.
+    runs with different seeds are compared on the same images.
     """
     if selection.view_selection in IN_ORDER or views.overlap.source == "gap":
         pairs, _ = gap_pairs(views, selection)
@@ -289,7 +289,7 @@ def choose_bin(views: SceneViews, pairs: list[tuple[int, int]], bin: str, select
 
 
 def episode_faults(episode: Episode, views: SceneViews, split: str) -> list[str]:
-    """Every rule that an episode breaks: contexts and targets are different photographs of its scene as it now is, the
+    """Every rule that an episode breaks: contexts and targets are different images of its scene as it now is, the
     scene belongs to the split, and the contexts were taken from different places."""
     frames = (*episode.contexts, *episode.targets)
     unknown = [name for name in frames if name not in views.names]
@@ -307,7 +307,7 @@ def episode_faults(episode: Episode, views: SceneViews, split: str) -> list[str]
         faults[f"repeats {', '.join(episode.repeated)}, no context of it"] = not set(episode.repeated) <= set(
             episode.contexts
         )
-        faults["shows one photograph twice"] = len(set(contents)) < len(contents)
+        faults["shows one image twice"] = len(set(contents)) < len(contents)
         faults["has both contexts in one place"] = not views.pairable[index[0], index[1]]
         faults |= overlap_faults(episode, views, index[0], index[1])
     return [fault for fault, present in faults.items() if present]

@@ -1,4 +1,4 @@
-"""Which pixels of a target photograph the context photographs can know about."""
+"""Which pixels of a target view the context views can know about."""
 
 import torch
 from torch import Tensor

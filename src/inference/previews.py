@@ -1,4 +1,4 @@
-"""Pictures of predicted Gaussians from where the photographs were taken and from between: cameras are found from the
+"""Pictures of predicted Gaussians from where the images were taken and from between: cameras are found from the
 predicted points."""
 
 import io
@@ -15,7 +15,7 @@ from src.splatt3r.network import SplatOutput
 from src.splatting.gaussians import Gaussians
 from src.splatting.render import render
 
-FRAMES = 16  # from the first photograph to the second
+FRAMES = 16  # from the first image to the second
 SHEET = 5  # of them on a sheet
 MILLISECONDS = 80  # per frame of an animation
 
@@ -32,7 +32,7 @@ def path_between(c2w: np.ndarray, count: int) -> np.ndarray:
 
 @torch.no_grad()
 def flight(output: SplatOutput, gaussians: Gaussians, count: int) -> list[np.ndarray]:
-    """Pictures (H, W, 3) uint8 of one pair's Gaussians, from the first photograph's camera to the second's."""
+    """Pictures (H, W, 3) uint8 of one pair's Gaussians, from the first image's camera to the second's."""
     points1, points2 = output.points1.pts3d[0], output.points2.pts3d[0]
     height, width = points1.shape[:2]
     focal = fitted_focal_length(points1)
@@ -48,10 +48,10 @@ def pixels(image: Tensor) -> np.ndarray:
 
 
 def drawn(path: Path, images: Tensor, output: SplatOutput, gaussians: Gaussians) -> bytes:
-    """The file `path` asks for by its ending: .png, a sheet with both photographs above and the flight between them
+    """The file `path` asks for by its ending: .png, a sheet with both images above and the flight between them
     below; .gif, the flight there and back.
 
-    images   (2, 3, H, W) the photographs
+    images   (2, 3, H, W) the images
     """
     file = io.BytesIO()
     if path.suffix.lower() == ".gif":

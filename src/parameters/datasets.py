@@ -39,7 +39,7 @@ class ProceduralSource:
         require(len(set(self.families)) == len(self.families), f"{key}.families {self.families} repeats a name.")
         for family in self.families:
             require_choice(f"{key}.families", family, SCENE_FAMILIES)
-        require(self.views >= 5, f"{key}.views is {self.views}; an episode needs at least 5 photographs.")
+        require(self.views >= 5, f"{key}.views is {self.views}; an episode needs at least 5 images.")
         require_positive(f"{key}.samples", self.samples)
 
 
@@ -68,7 +68,7 @@ class Episodes:
         between = self.temporal_gap_min - 1
         require(
             self.view_selection not in ("gap", "index") or between >= self.num_targets,
-            f"{key}.temporal_gap_min {self.temporal_gap_min} leaves {between} photographs between the contexts, but "
+            f"{key}.temporal_gap_min {self.temporal_gap_min} leaves {between} images between the contexts, but "
             f"{key}.num_targets is {self.num_targets}; raise the gap or take fewer targets.",
         )
 

@@ -1,6 +1,6 @@
 """Evaluation indices of pixelSplat and NoPoSplat: JSON, scene -> {"context": [positions], "target": [positions]} or null.
 
-Their scenes are listed in the index.json of a folder of .torch files: scene -> file. Positions count the photographs of a
+Their scenes are listed in the index.json of a folder of .torch files: scene -> file. Positions count the images of a
 scene from 0.
 """
 
@@ -14,7 +14,7 @@ from src.scenes.scene import INDEX, read_index
 
 
 def entry_faults(entry: IndexEntry, count: int | None) -> list[str]:
-    """What is wrong with the views of a scene of `count` photographs (None = not known)."""
+    """What is wrong with the views of a scene of `count` images (None = not known)."""
     both = sorted(set(entry.contexts) & set(entry.targets))
     views = sorted({*entry.contexts, *entry.targets})
     outside = [view for view in views if view < 0 or (count is not None and view >= count)]
@@ -24,13 +24,13 @@ def entry_faults(entry: IndexEntry, count: int | None) -> list[str]:
         f"targets {entry.targets} repeat a view": len(set(entry.targets)) < len(entry.targets),
         f"{len(entry.contexts)} contexts, two are needed": len(entry.contexts) < 2,
         "no target": not entry.targets,
-        f"views {outside} are not among the scene's {'' if count is None else f'{count} '}photographs": bool(outside),
+        f"views {outside} are not among the scene's {'' if count is None else f'{count} '}images": bool(outside),
     }
     return [message for message, present in faults.items() if present]
 
 
-def photograph_counts(folder: Path) -> dict[str, int]:
-    """Photographs per scene of a folder that `prepare` wrote, or of a folder of .torch files.
+def image_counts(folder: Path) -> dict[str, int]:
+    """Images per scene of a folder that `prepare` wrote, or of a folder of .torch files.
 
     raises    FileNotFoundError, ValueError
     """
@@ -47,12 +47,12 @@ def photograph_counts(folder: Path) -> dict[str, int]:
 
 def index_findings(path: Path, folder: Path | None) -> Iterator[Finding]:
     """What an evaluation index holds, and everything wrong with it; with a folder of its scenes, also whether they have
-    the photographs.
+    the images.
 
     raises    ValueError, FileNotFoundError when a file cannot be read at all
     """
     top = Node.read(path.read_bytes(), path.name)
-    counts = None if folder is None else photograph_counts(folder)
+    counts = None if folder is None else image_counts(folder)
     entries, empty = [], []
     for scene, value in top.value.items():
         if value is None:

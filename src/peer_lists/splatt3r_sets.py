@@ -1,6 +1,6 @@
-"""The coverage and test-set files of Splatt3R's release, which name the photographs of ScanNet++ by position.
+"""The coverage and test-set files of Splatt3R's release, which name the images of ScanNet++ by position.
 
-Positions count through a scene's `train` list, with the blurred photographs or without them; which of the two is not
+Positions count through a scene's `train` list, with the blurred images or without them; which of the two is not
 said. The length of the coverage matrix decides, and everything is translated to file names at once.
 """
 
@@ -27,7 +27,7 @@ def read_set(path: Path) -> Node:
 
 
 def train_lists(root: Path, scene: str) -> tuple[list[str], list[str]]:
-    """A scene's photographs as listed, and those of them that are not blurred."""
+    """A scene's images as listed, and those of them that are not blurred."""
     dslr = base_of(root) / "data" / scene / "dslr"
     listed = [name.text() for name in read_set(dslr / "train_test_lists.json")["train"].items()]
     top = read_set(dslr / "nerfstudio" / "transforms.json")
@@ -36,7 +36,7 @@ def train_lists(root: Path, scene: str) -> tuple[list[str], list[str]]:
 
 
 def read_coverage(path: Path, listed: list[str], sharp: list[str]) -> tuple[list[str], np.ndarray]:
-    """The photographs that a coverage file's positions mean, and the matrix (V, V) in [0, 1].
+    """The images that a coverage file's positions mean, and the matrix (V, V) in [0, 1].
 
     raises    ValueError when the matrix fits neither list, is not square or leaves [0, 1]
     """
@@ -47,7 +47,7 @@ def read_coverage(path: Path, listed: list[str], sharp: list[str]) -> tuple[list
         if len(names) == len(matrix):
             return names, matrix
     raise ValueError(
-        f"{path.name} covers {len(matrix)} photographs, but the scene lists {len(listed)}, {len(sharp)} "
+        f"{path.name} covers {len(matrix)} images, but the scene lists {len(listed)}, {len(sharp)} "
         "of them not blurred; it belongs to another release of ScanNet++: get the one it was made for."
     )
 
@@ -62,7 +62,7 @@ def read_row(row: Node, names: dict[str, list[str]]) -> tuple[str, str, str, str
         raise row.fault(f"scene {scene.value} has no coverage file")
     known, numbers = names[scene.value], [node.typed(int) for node in positions]
     if len(numbers) != 3 or len(set(numbers)) < 3 or not all(0 <= number < len(known) for number in numbers):
-        raise row.fault(f"found photographs {numbers}, wanted three different ones of 0 to {len(known) - 1}")
+        raise row.fault(f"found images {numbers}, wanted three different ones of 0 to {len(known) - 1}")
     return scene.value, *(known[number] for number in numbers)
 
 
@@ -83,7 +83,7 @@ def set_findings(root: Path, folder: Path) -> Iterator[Finding]:
             continue
         if len(sharp) < len(listed):
             meant = "with" if names[path.stem] == listed else "without"
-            yield note(f"{path.name}: positions count {meant} the {len(listed) - len(sharp)} blurred photographs")
+            yield note(f"{path.name}: positions count {meant} the {len(listed) - len(sharp)} blurred images")
     for path in sorted(folder.glob("test_set_*.json")):
         try:
             rows = rows_of(path)

@@ -1,4 +1,4 @@
-"""What distilling a backbone consists of: crops of photographs, a linear map between features, a loss, scores.
+"""What distilling a backbone consists of: crops of images, a linear map between features, a loss, scores.
 
 The student's patch features, linearly projected to the teacher's width, approach the teacher's, which are standardised
 per channel (Shang et al. 2024, Theia, arXiv 2407.20179), in direction and in value: 0.9 (1 - cosine) + 0.1 smooth L1
@@ -22,8 +22,8 @@ RIDGE = 1e-4  # of the linear map, as a share of the mean variance of what it ma
 COSINE, SMOOTH = 0.9, 0.1  # weights of the loss's parts
 
 
-class Photographs:
-    """All photographs of a split as images (3, H, W) in [0, 1], at their stored size.
+class SplitImages:
+    """All images of a split (3, H, W) in [0, 1], at their stored size.
 
     raises    ValueError  when the split has none
     """
@@ -33,7 +33,7 @@ class Photographs:
         opened = [Scene.open(scenes / record.file, record.sha256) for record in records]
         self.places = [(scene, name) for scene in opened for name in scene.names]
         if not self.places:
-            raise ValueError(f"{scenes} has no photographs of split {split}, which distillation needs.")
+            raise ValueError(f"{scenes} has no images of split {split}, which distillation needs.")
 
     def __len__(self) -> int:
         return len(self.places)
@@ -61,12 +61,12 @@ def cropped(image: Tensor, grid: Grid, min_area: float, rng: np.random.Generator
 
 
 def draw_crops(
-    photographs: Photographs, count: int, cells: list[int], min_area: float, patch: int, rng: np.random.Generator
+    images: SplitImages, count: int, cells: list[int], min_area: float, patch: int, rng: np.random.Generator
 ) -> tuple[Tensor, Grid]:
-    """Crops of `count` photographs (count, 3, patch gh, patch gw), and the grid (gh, gw) that was drawn for all of them
+    """Crops of `count` images (count, 3, patch gh, patch gw), and the grid (gh, gw) that was drawn for all of them
     from cells[0] to cells[1] patches per side."""
     grid = tuple(int(side) for side in rng.integers(cells[0], cells[1] + 1, 2))
-    windows = [cropped(photographs[index], grid, min_area, rng) for index in rng.integers(len(photographs), size=count)]
+    windows = [cropped(images[index], grid, min_area, rng) for index in rng.integers(len(images), size=count)]
     sides = grid[0] * patch, grid[1] * patch
     return torch.cat([resize(window[None], sides) for window in windows]).clamp(0, 1), grid
 

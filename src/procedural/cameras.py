@@ -96,7 +96,7 @@ def free(world: World, positions: np.ndarray) -> bool:
 
 
 def open_view(world: World, K: np.ndarray, poses: list[np.ndarray], size: tuple[int, int]) -> bool:
-    """Whether each photograph looks into the distance: nothing very near, and no thing fills most of it."""
+    """Whether each image looks into the distance: nothing very near, and no thing fills most of it."""
     grid = (np.stack(np.meshgrid(np.arange(12), np.arange(12)), -1).reshape(-1, 2) + 0.5) * np.array(size) / 12
     for c2w in poses:
         hits = world.trace(c2w[:3, 3], ray_directions(K, c2w, grid))
@@ -119,7 +119,7 @@ PATHS = {"objects": orbit, "rooms": stroll}
 def cameras(
     family: str, world: World, rng: np.random.Generator, num_views: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, list[np.ndarray]] | None:
-    """K and the camera-to-world matrices of a scene's photographs, all standing free; None where no path was found."""
+    """K and the camera-to-world matrices of a scene's images, all standing free; None where no path was found."""
     for _ in range(TRIES):
         K = drawn_intrinsics(rng, size)
         stops = PATHS[family](rng, num_views, min(size) / 2 / K[0, 0], world)

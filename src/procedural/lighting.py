@@ -1,6 +1,6 @@
 """Light in a world: what is reflected once is stored at the vertices, what comes straight from a lamp is traced.
 
-Everything diffuse is independent of the view, so photographs of one scene agree with each other.
+Everything diffuse is independent of the view, so images of one scene agree with each other.
 """
 
 import math
@@ -253,7 +253,7 @@ def radiance(
     """Linear RGB (N, 3) seen along rays from one origin.
 
     stored (V, 3) of `stored_light` · angle  radians between neighbouring samples, at which textures are cut off
-    sample, samples  which part of the lamps this photograph's shadow rays aim at
+    sample, samples  which part of the lamps this image's shadow rays aim at
     """
     hits = world.trace(origin, directions)
     start, normal, light, view, place, own, footprint, part = _locate(

@@ -26,7 +26,7 @@ def subpixels(samples: int) -> np.ndarray:
 
 
 def exposure(world: World, light: np.ndarray, K: np.ndarray, poses: list[np.ndarray], size: tuple[int, int]) -> float:
-    """One factor for all photographs of a scene, from a few rays of each."""
+    """One factor for all images of a scene, from a few rays of each."""
     grid = (np.stack(np.meshgrid(np.arange(10), np.arange(10)), -1).reshape(-1, 2) + 0.5) * np.array(size) / 10
     values = [
         radiance(world, light, c2w[:3, 3], ray_directions(K, c2w, grid), max(size) / 10 / K[0, 0], 0, 1)
@@ -74,7 +74,7 @@ def antialiased(
 def generate(
     family: str, seed: int, num_views: int, size: tuple[int, int], samples: int = 4, bounces: int = 32
 ) -> list[Frame]:
-    """Photographs of one scene, in the order of the camera's path.
+    """Images of one scene, in the order of the camera's path.
 
     family     objects | rooms
     size       (W, H) in pixels

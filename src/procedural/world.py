@@ -44,7 +44,7 @@ class Part:
 @dataclass(frozen=True, eq=False)
 class Lamp:
     """A round lamp of `radius` metres at `position`; `colour` is its light at 1 m. Shadows of a `sharp` lamp are traced
-    for each photograph; those of the others are soft and stored with the vertices."""
+    for each image; those of the others are soft and stored with the vertices."""
 
     position: np.ndarray
     colour: np.ndarray

@@ -1,4 +1,4 @@
-"""Crop and resize photographs so that the principal point stays central and the camera matrix stays exact.
+"""Crop and resize images so that the principal point stays central and the camera matrix stays exact.
 
 All in float64 with round(x) = floor(x + 0.5). K has its origin at the image's corner, so resizing needs no half-pixel
 terms: Pillow's resampling is corner-aligned too.

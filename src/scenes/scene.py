@@ -36,7 +36,7 @@ class SceneError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One photograph as stored: pixels, and the camera that took it.
+    """One image as stored: pixels, and the camera that took it.
 
     image        (H, W, 3)  uint8 sRGB
     depth        (H, W)     uint16 or float16 samples; times `depth_scale` = z-depth in scene units; 0 = invalid
@@ -83,7 +83,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One photograph at the resolution asked for, as tensors.
+    """One image at the resolution asked for, as tensors.
 
     image (3, H, W) float32 [0, 1] · depth (H, W) float32 scene units, 0 = invalid or unreliable · valid (H, W) bool,
     photometrically · fg (H, W) float32 [0, 1] or None · K (3, 3) float32 pixels, corner origin · c2w (4, 4) float32,
@@ -127,7 +127,7 @@ def write_scene(path: str | Path, frames: list[Frame], metadata: dict[str, Any],
 
     metadata  at least `id`, `category`, `units` (metre | scene); JSON values. An entry `frames` (a dict per frame) is
               merged with each frame's name and content hash
-    lossless  photographs as PNG (targets must not be re-compressed), else JPEG q95 4:4:4; depth is PNG always
+    lossless  images as PNG (targets must not be re-compressed), else JPEG q95 4:4:4; depth is PNG always
     returns   SHA-256 of the file
     raises    ValueError  on repeated names, frames not in order of frame_number, a bad id, unknown units
     """
@@ -320,7 +320,7 @@ class Scene:
         return fit(self.K[index], self.size_wh[index], resolution).K
 
     def depth(self, frame: str | int, resolution: tuple[int, int]) -> Tensor:
-        """z-depth (H, W) of a frame at `resolution` as in its view, without decoding the photograph."""
+        """z-depth (H, W) of a frame at `resolution` as in its view, without decoding the image."""
         index = self.index(frame)
         fitted = fit(self.K[index], self.size_wh[index], resolution)
         samples = self._pixels("depth", index)

@@ -55,12 +55,12 @@ def activate(
 ) -> Gaussians:
     """Gaussians of one view's pixels from the Gaussian head's raw channels   (Splatt3R, section 3).
 
-    Means are the points plus an offset and send no gradient to the points; colours are the photograph's plus what the
+    Means are the points plus an offset and send no gradient to the points; colours are the image's plus what the
     head adds.
 
     raw     (B, 11 + 3 d, H, W)  offset 3, log scale 3, quaternion xyzw 4, SH 3 d (colour-major), opacity logit 1
     points  (B, H, W, 3)         of the point head, view 1's frame
-    images  (B, 3, H, W)         this view's photograph in [0, 1]
+    images  (B, 3, H, W)         this view's image in [0, 1]
     unit    (B, H W, 1)          or a number: what sizes, offsets and their limits are multiples of, in units of points
     returns batch of B sets of H W Gaussians, row by row, in the frame and units of points
     """
@@ -128,7 +128,7 @@ class GaussianHead(nn.Module):
         serves its Gaussians from the first step. Splatt3R draws them instead.
 
         Colours and opacities start without weights: trained activations are so large that drawn ones would repaint the
-        photograph.
+        image.
         """
         last = self.dpt.head[-1]
         last.weight[-3 * self.coefficients - 1 :] = 0

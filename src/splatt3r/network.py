@@ -1,7 +1,7 @@
 """Splatt3R: the two-view network with a Gaussian head beside its point head, and a backbone's features fused in.
 
 Smart et al. 2024, Splatt3R: Zero-shot Gaussian Splatting from Uncalibrated Image Pairs (arXiv 2408.13912). Two
-photographs without poses become one Gaussian per pixel, all in view 1's camera frame, in the geometry network's units.
+images without poses become one Gaussian per pixel, all in view 1's camera frame, in the geometry network's units.
 """
 
 from collections.abc import Mapping

@@ -133,7 +133,7 @@ def true_points(contexts: Views, scene: str) -> Tensor:
     known = contexts.depth > 0
     if not known.flatten(1).any(1).all():
         raise ValueError(
-            f"model.backbone=oracle needs true points, but a context photograph of scene {scene} has no "
+            f"model.backbone=oracle needs true points, but a context view of scene {scene} has no "
             "depth; choose a dataset with depth, or another backbone."
         )
     return context_points(contexts.depth, contexts.K, contexts.c2w).where(known[..., None], torch.nan)

@@ -163,7 +163,7 @@ def write_benchmark(
             "precision": precision,
             "warmup": warmup,
             "repeats": repeats,
-            "unit": "one pair of photographs; render_per_view: one target",
+            "unit": "one pair of images; render_per_view: one target",
             "hardware": hardware,
             "parameters": parameters,
             "resolutions": entries,

@@ -23,8 +23,8 @@ BYTES_PER_PAIR = 4 * 14  # float32 numbers that autograd keeps per pixel and tou
 
 
 def scene(side: int, spread: float = 1.0) -> tuple:
-    """Arguments of `rasterize`: 2 side^2 Gaussians on a wavy surface as two photographs would give them, one per pixel
-    each, `spread` pixels wide, seen from the first photograph's place."""
+    """Arguments of `rasterize`: 2 side^2 Gaussians on a wavy surface as two images would give them, one per pixel
+    each, `spread` pixels wide, seen from the first image's place."""
     g = torch.Generator().manual_seed(0)
     K = torch.tensor([[1.1 * side, 0, side / 2], [0, 1.1 * side, side / 2], [0, 0, 1]])
     x, y = pixel_centres(side, side, K).unbind(-1)

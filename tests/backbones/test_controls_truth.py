@@ -48,7 +48,7 @@ def test_missing_depth_is_filled_and_none_at_all_refused():
     images, depth = view()
     depth[:, :8, :8] = 0
     assert truth().of_views(images, depth, K).isfinite().all()
-    with pytest.raises(ValueError, match="a photograph has none"):
+    with pytest.raises(ValueError, match="an image has none"):
         truth().of_views(images, depth * 0, K)
 
 

@@ -295,7 +295,7 @@ def test_an_episode_of_another_split_or_with_twin_photographs_is_refused(tmp_pat
     views = scenes[item.scene]
     content = list(views.content)
     content[views.names.index(item.targets[0])] = content[views.names.index(item.contexts[1])]
-    with pytest.raises(EpisodeError, match="one photograph twice"):
+    with pytest.raises(EpisodeError, match="one image twice"):
         check_episode(item, SceneViews(**dict(vars_of(views), content=tuple(content))), "test")
     centres = views.centres.copy()
     centres[views.names.index(item.contexts[0])] = centres[views.names.index(item.contexts[1])]
@@ -349,5 +349,5 @@ def test_views_without_depth_take_no_part_in_a_scene_that_goes_by_depth(kind):
     for item in drawn + evaluation_episodes(views, wanted)[0]:
         assert all(position % 5 != 1 for position in positions(views, item.contexts + item.targets))
     blind = replace(views.overlap, usable=np.zeros(VIEWS, np.int64))
-    with pytest.raises(EpisodeError, match="0 usable photographs|has no two photographs"):
+    with pytest.raises(EpisodeError, match="0 usable images|has no two images"):
         draw_training_episode(make_views(overlap=lambda names: blind), wanted, np.random.default_rng(0))

@@ -24,7 +24,7 @@ def test_the_coverage_matrix_decides_which_photographs_positions_mean(root, tmp_
 
 def test_a_matrix_that_fits_neither_list_is_refused(root, tmp_path):
     coverage(tmp_path / "sets", 4)
-    with pytest.raises(ValueError, match="covers 4 photographs, but the scene lists 6, 5 of them not blurred"):
+    with pytest.raises(ValueError, match="covers 4 images, but the scene lists 6, 5 of them not blurred"):
         read_coverage(tmp_path / "sets/coverage/a0.json", *train_lists(root, "a0"))
 
 
@@ -43,7 +43,7 @@ def test_matrices_outside_0_to_1_or_not_square_are_refused(tmp_path, value):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (["a0", 0, 1, 1], "/rows/0: found photographs .0, 1, 1."),
+        (["a0", 0, 1, 1], "/rows/0: found images .0, 1, 1."),
         (["a0", 0, 1, 6], "0 to 5"),
         (["b", 0, 1, 2], "scene b has no"),
         (["a0", 0, 1], "three different"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from src.pretraining import distillation
-from src.pretraining.distillation import Head, Photographs, agreement_loss, cropped, draw_crops, mean_scores, patch_rows
+from src.pretraining.distillation import Head, SplitImages, agreement_loss, cropped, draw_crops, mean_scores, patch_rows
 from tests.helpers.frames import write_photographs
 
 
@@ -15,12 +15,12 @@ def test_photographs_are_those_of_the_split_alone(tmp_path):
     write_photographs(
         tmp_path, {"a": ("train", [flat(10), flat(20)]), "b": ("test", [flat(99)]), "c": ("train", [flat(30)])}
     )
-    training = Photographs(tmp_path, "train")
+    training = SplitImages(tmp_path, "train")
     assert [round(training[i].mean().item() * 255) for i in range(len(training))] == [10, 20, 30]
     assert training[0].shape == (3, 20, 30)
     assert training.spread(2) == [0, 2] and training.spread(9) == [0, 1, 2]
-    with pytest.raises(ValueError, match="no photographs of split val"):
-        Photographs(tmp_path, "val")
+    with pytest.raises(ValueError, match="no images of split val"):
+        SplitImages(tmp_path, "val")
 
 
 def test_crops_are_windows_of_the_photograph_in_the_grids_shape():
@@ -42,7 +42,7 @@ def test_crops_are_windows_of_the_photograph_in_the_grids_shape():
 
 def test_a_batch_has_one_grid_and_batches_have_many(tmp_path):
     write_photographs(tmp_path, {"a": ("train", [flat(10), flat(200)])})
-    photographs, grids, values = Photographs(tmp_path, "train"), set(), set()
+    photographs, grids, values = SplitImages(tmp_path, "train"), set(), set()
     for step in range(40):
         images, grid = draw_crops(photographs, 3, [2, 4], 0.5, 7, np.random.default_rng(step))
         assert images.shape == (3, 3, 7 * grid[0], 7 * grid[1])
