@@ -11,26 +11,15 @@ from safetensors import safe_open
 from src import extract
 from src.backbones import build_backbone
 from src.config import load_config
-from src.mast3r.network import Mast3r, Mast3rConfig
+from src.mast3r.network import Mast3rConfig
 from src.mast3r.weight_file import write_geometry
 from src.reproducible.files import read_json, write_json
 from src.scenes.features import IMAGES_AT_A_TIME, Features
 from src.scenes.scene import Frame, Scene, SceneError, SceneRecord, write_index, write_scene
+from tests.helpers.networks import GEOMETRY, drawn_geometry, write_drawn_geometry
 from tests.helpers.repository import ROOT
 
 SIZE = (48, 32)
-GEOMETRY = Mast3rConfig(
-    enc_embed_dim=16,
-    enc_depth=1,
-    enc_num_heads=2,
-    dec_embed_dim=16,
-    dec_depth=4,
-    dec_num_heads=2,
-    head="dpt",
-    dpt_feature_dim=8,
-    dpt_last_dim=4,
-    dpt_layer_dims=(4, 4, 8, 8),
-)
 FRAMES = {"a": 3, "b": IMAGES_AT_A_TIME + 2}  # the second scene needs two batches
 
 
@@ -62,9 +51,7 @@ def dataset(tmp_path, monkeypatch) -> Path:
         )
         records.append(SceneRecord(name, f"scenes/{name}.safetensors", digest, count, "train", "metre", 0.0, "objects"))
     write_index(tmp_path / "data/scenes", records)
-    network = Mast3r(GEOMETRY)
-    network.init_weights(torch.Generator().manual_seed(0))
-    write_geometry(tmp_path / "data/weights/geometry/model.safetensors", GEOMETRY, network.state_dict())
+    write_drawn_geometry(tmp_path / "data/weights/geometry/model.safetensors")
     about = {"licence": "Apache-2.0", "source": "test", "sha256": "ab" * 32}
     write_json(
         tmp_path / "data/weights/geometry/record.json",
@@ -95,8 +82,7 @@ def stored(path: Path) -> tuple[dict, dict]:
 
 def test_geometry_tokens_are_the_networks_own(dataset):
     extract.main(config(), "geometry")
-    network = Mast3r(GEOMETRY)
-    network.init_weights(torch.Generator().manual_seed(0))
+    network = drawn_geometry()
     for scene, count in FRAMES.items():
         tensors, metadata = stored(dataset / f"data/features/geometry/{scene}.safetensors")
         assert list(tensors) == ["tokens"] and len(metadata) == 1

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,6 @@ from safetensors.torch import load_file
 
 from src import extract, prepare, probe, render, train, weights
 from src.config import load_config
-from src.mast3r.network import Mast3rConfig
 from src.reproducible.files import read_json, write_json
 from src.run import memory_advice, run
 from src.scenes.scene import write_scene
@@ -21,6 +21,7 @@ from src.splatt3r.readout import read_solution
 from src.train import by_rate
 from tests.helpers.fabricated import frames
 from tests.helpers.miniatures import computing_as_before
+from tests.helpers.networks import GEOMETRY
 from tests.helpers.repository import ROOT
 
 MINIATURE = [
@@ -38,18 +39,7 @@ MINIATURE = [
     "threads=1",
     "probe.pairs=3",
 ]
-TINY = Mast3rConfig(
-    enc_embed_dim=48,
-    enc_depth=1,
-    enc_num_heads=2,
-    dec_embed_dim=64,
-    dec_depth=4,
-    dec_num_heads=2,
-    head="dpt",
-    dpt_feature_dim=8,
-    dpt_last_dim=4,
-    dpt_layer_dims=(4, 4, 8, 8),
-)
+TINY = replace(GEOMETRY, enc_embed_dim=48, dec_embed_dim=64)
 
 
 def config(*overrides: str):

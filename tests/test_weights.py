@@ -29,8 +29,9 @@ from src.pretrained.state_dicts import Described, write_backbone
 from src.reproducible.files import read_json, write_json
 from src.splatt3r import build
 from src.splatt3r.network import Splatt3R
+from tests.helpers.networks import GEOMETRY
 from tests.helpers.serving import serving
-from tests.helpers.weights import GEOMETRY, HEADS_64, TAPS, config, torchvision_file
+from tests.helpers.weights import HEADS_64, TAPS, config, torchvision_file
 
 FOLDERS = ("geometry", "backbone", "lpips_loss", "lpips_eval/none")
 DINOV2 = ("model.backbone=dinov2", "model.weights=pretrained")

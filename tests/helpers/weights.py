@@ -7,30 +7,15 @@ import torch
 import torchvision
 
 from src.config import load_config
-from src.mast3r.network import Mast3r, Mast3rConfig
-from src.mast3r.weight_file import write_geometry
+from src.mast3r.network import Mast3rConfig
+from tests.helpers.networks import write_drawn_geometry
 from tests.helpers.repository import ROOT
-
-GEOMETRY = Mast3rConfig(
-    enc_embed_dim=16,
-    enc_depth=1,
-    enc_num_heads=2,
-    dec_embed_dim=16,
-    dec_depth=4,
-    dec_num_heads=2,
-    head="dpt",
-    dpt_feature_dim=8,
-    dpt_last_dim=4,
-    dpt_layer_dims=(4, 4, 8, 8),
-)
 
 
 @pytest.fixture
 def weights_folder(tmp_path, monkeypatch) -> Path:
     """An empty repository with a bundled geometry network, and a folder `root` for files placed by hand."""
-    network = Mast3r(GEOMETRY)
-    network.init_weights(torch.Generator().manual_seed(0))
-    write_geometry(tmp_path / "data/bundled/geometry.safetensors", GEOMETRY, network.state_dict())
+    write_drawn_geometry(tmp_path / "data/bundled/geometry.safetensors")
     (tmp_path / "root").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)

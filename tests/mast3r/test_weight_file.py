@@ -2,37 +2,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.mast3r.network import Mast3r, Mast3rConfig
 from src.mast3r.weight_file import CheckpointError, read_checkpoint, write_geometry
-
-CONFIG = Mast3rConfig(
-    enc_embed_dim=16,
-    enc_depth=1,
-    enc_num_heads=2,
-    dec_embed_dim=16,
-    dec_depth=4,
-    dec_num_heads=2,
-    head="dpt",
-    dpt_feature_dim=8,
-    dpt_last_dim=4,
-    dpt_layer_dims=(4, 4, 8, 8),
-)
-
-
-def network(seed: int) -> Mast3r:
-    net = Mast3r(CONFIG)
-    net.init_weights(torch.Generator().manual_seed(seed))
-    return net
+from tests.helpers.networks import GEOMETRY, drawn_geometry
 
 
 def test_our_files_give_back_the_network_and_its_sizes(tmp_path):
-    original = network(0)
-    write_geometry(tmp_path / "a.safetensors", CONFIG, original.state_dict())
-    write_geometry(tmp_path / "b.safetensors", CONFIG, original.state_dict())
+    original = drawn_geometry()
+    write_geometry(tmp_path / "a.safetensors", GEOMETRY, original.state_dict())
+    write_geometry(tmp_path / "b.safetensors", GEOMETRY, original.state_dict())
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     checkpoint = read_checkpoint(tmp_path / "a.safetensors")
-    assert checkpoint.config == CONFIG
-    copy = network(1)
+    assert checkpoint.config == GEOMETRY
+    copy = drawn_geometry(seed=1)
     copy.load_state_dict(checkpoint.state_dict)
     images = torch.rand(2, 1, 3, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
     with torch.no_grad():
@@ -41,13 +22,15 @@ def test_our_files_give_back_the_network_and_its_sizes(tmp_path):
 
 
 def test_half_precision_files_load_as_float32(tmp_path):
-    write_geometry(tmp_path / "a.safetensors", CONFIG, {k: v.half() for k, v in network(0).state_dict().items()})
+    write_geometry(
+        tmp_path / "a.safetensors", GEOMETRY, {k: v.half() for k, v in drawn_geometry().state_dict().items()}
+    )
     assert {value.dtype for value in read_checkpoint(tmp_path / "a.safetensors").state_dict.values()} == {torch.float32}
 
 
 def test_a_truncated_file_is_named(tmp_path):
     path = tmp_path / "a.safetensors"
-    write_geometry(path, CONFIG, network(0).state_dict())
+    write_geometry(path, GEOMETRY, drawn_geometry().state_dict())
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="a.safetensors is no whole"):
         read_checkpoint(path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.config import load_config
-from src.mast3r.network import Mast3r, Mast3rConfig
+from src.mast3r.network import Mast3r
 from src.mast3r.weight_file import write_geometry
 from src.render import episode_renders
 from src.reproducible.files import write_json
@@ -19,27 +19,15 @@ from src.splatt3r.prediction import predict, render_targets, target_mask
 from src.splatt3r.samples import Sample, Views, each_tensor
 from src.splatting.gaussians import Gaussians
 from src.splatting.sh import colours
+from tests.helpers.networks import GEOMETRY, write_drawn_geometry
 from tests.helpers.repository import ROOT
 
-SMALL = Mast3rConfig(
-    enc_embed_dim=32,
-    enc_depth=1,
-    enc_num_heads=2,
-    dec_embed_dim=32,
-    dec_depth=4,
-    dec_num_heads=2,
-    head="dpt",
-    dpt_feature_dim=8,
-    dpt_last_dim=4,
-    dpt_layer_dims=(4, 4, 8, 8),
-)
+SMALL = replace(GEOMETRY, enc_embed_dim=32, dec_embed_dim=32)
 
 
 @pytest.fixture()
 def geometry(tmp_path) -> Path:
-    network = Mast3r(SMALL)
-    network.init_weights(torch.Generator().manual_seed(0))
-    write_geometry(tmp_path / "geometry" / "model.safetensors", SMALL, network.state_dict())
+    write_drawn_geometry(tmp_path / "geometry" / "model.safetensors", SMALL)
     write_json(tmp_path / "geometry" / "record.json", {"name": "tiny"})
     return tmp_path / "geometry"
 
