@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, pad
 
-from src.geometry.cameras import invert_se3, project, transform, unproject
+from src.geometry.cameras import invert_se3, unproject
 
 REACH = 0.2  # of the logarithm of depth: how far from the prediction is searched
 STEPS = 17  # depths that are tried
@@ -31,11 +31,11 @@ def swept_depth(depth: Tensor, images: Tensor, K: Tensor, relative: Tensor) -> T
     relative  (B, 4, 4)        c2w of view 2 in view 1's camera frame, units of depth
     returns   (B, 2, H, W)
     """
-    shown = appearance(images.flatten(0, 1)).unflatten(0, images.shape[:2])  # (B, 2, 5, H, W)
+    looks = appearance(images.flatten(0, 1)).unflatten(0, images.shape[:2])  # (B, 2, 5, H, W)
     to_first, to_second = relative, invert_se3(relative)
     found = [
-        swept(depth[:, 0], shown[:, 0], shown[:, 1], K[:, 0], K[:, 1], to_second),
-        swept(depth[:, 1], shown[:, 1], shown[:, 0], K[:, 1], K[:, 0], to_first),
+        swept(depth[:, 0], looks[:, 0], looks[:, 1], K[:, 0], K[:, 1], to_second),
+        swept(depth[:, 1], looks[:, 1], looks[:, 0], K[:, 1], K[:, 0], to_first),
     ]
     return torch.stack(found, 1)
 
@@ -52,18 +52,20 @@ def swept(depth: Tensor, own: Tensor, other: Tensor, own_K: Tensor, other_K: Ten
     """Depth (B, H, W) of one view, compared with the other; to_other (B, 4, 4) carries its camera frame into that one's."""
     height, width = depth.shape[-2:]
     steps = torch.linspace(-REACH, REACH, STEPS, dtype=depth.dtype, device=depth.device)
-    rays = unproject(torch.ones_like(depth), own_K)  # (B, H, W, 3)
-    size = depth.new_tensor([width, height])
+    # The other camera with its image between -1 and 1: what it sees of a ray, x, y and 1 times z, is linear in depth.
+    to_square = depth.new_tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+    camera = to_square @ other_K @ to_other[:, :3]  # (B, 3, 4)
+    along = (unproject(depth, own_K).flatten(1, 2) @ camera[..., :3].mT).unflatten(1, (height, width))  # (B, H, W, 3)
     differences, inside = [], []
     for step in steps:  # one at a time: all at once would take STEPS times the memory
         # 1. Where the pixel would be seen by the other camera, were it this far away.
-        points = transform(to_other, rays * (depth * step.exp())[..., None])
-        pixels = project(points, other_K)
-        inside.append((points[..., 2] > 0) & (pixels >= 0).all(-1) & (pixels < size).all(-1))
+        seen = along * step.exp() + camera[:, None, None, :, 3]
+        places = seen[..., :2] / seen[..., 2:]
+        inside.append((seen[..., 2] > 0) & (places >= -1).all(-1) & (places < 1).all(-1))
         # 2. How much what is seen there differs.
-        places = (2 * pixels / size - 1).nan_to_num(9).clamp(-9, 9)
-        seen = grid_sample(other, places, padding_mode="border", align_corners=False)
-        differences.append((seen - own).abs().mean(1).clamp(max=UNLIKE))
+        places = places.where(inside[-1][..., None], 9)
+        shown = grid_sample(other, places, padding_mode="border", align_corners=False)
+        differences.append((shown - own).abs().mean(1).clamp(max=UNLIKE))
     # 3. A depth at which the pixel leaves the other image says nothing: it counts like the mean of the others.
     difference, known = torch.stack(differences, 1), torch.stack(inside, 1)  # (B, STEPS, H, W)
     mean = (difference * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
