@@ -133,7 +133,5 @@ def test_the_oracles_points_are_those_of_the_depth(tmp_path):
     unknown = true_points(sample.contexts, "one").isnan()
     assert unknown[1, 3, 4].all() and unknown.sum() == 3
     sample.contexts.depth[1] = 0
-    with pytest.raises(
-        ValueError, match="oracle needs true points, but a context view of scene one has no depth"
-    ):
+    with pytest.raises(ValueError, match="oracle needs true points, but a context view of scene one has no depth"):
         true_points(sample.contexts, "one")
