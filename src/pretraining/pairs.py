@@ -1,4 +1,4 @@
-"""Pairs of procedural images without end: what the pipelines beside data/bundled train on and measure with.
+"""Pairs of procedural photographs without end: what the pipelines beside data/bundled train on and measure with.
 
 Scenes are rendered by worker processes ahead of their use. Which scenes are in the pool, and which pairs a batch holds,
 follow from numbers and seeds alone, however fast the workers are.
