@@ -101,7 +101,7 @@ def pull_request(tmp_path) -> Path:
     (tmp_path / "reports/metrics.json").write_text(json.dumps(metrics | {"psnr_masked": 16.25}))
     params = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(params.replace("fusion_mode: concat", "fusion_mode: add"))
-    picture = tmp_path / "reports/images/rooms_best.png"
+    picture = tmp_path / "reports/images/rooms_median.png"
     with Image.open(picture) as image:
         image.rotate(180).save(picture)
     return tmp_path
@@ -124,8 +124,8 @@ def test_the_comment_holds_verdict_numbers_and_the_picture_that_changed(pull_req
     assert re.search(r"model\.fusion_mode +\| concat +\| add ", text)
     pictures = re.findall(r"!\[\w+\]\((.+)\)", text)
     assert [Path(picture).name for picture in pictures] == [
-        "origin_main_reports_images_rooms_best.png",
-        "workspace_reports_images_rooms_best.png",
+        "origin_main_reports_images_rooms_median.png",
+        "workspace_reports_images_rooms_median.png",
     ]
     assert all((pull_request / picture).exists() for picture in pictures)
 
