@@ -34,15 +34,17 @@ def check_trunks(config: Config) -> None:
     require(
         not trained or trained != headline or config.eval.lpips_as_trained,
         f"loss.lpips_network is {loss}, and so is the headline of eval.lpips, which would measure what was trained; name "
-        "another trunk in one of them, or set eval.lpips_as_trained=true where that is meant, as in published results.",
+        "another trunk in one of them, train without it by loss.lpips_loss_weight=0, or set eval.lpips_as_trained=true "
+        "where that is meant, as in published results.",
     )
     own = TRUNK_BACKBONES.get(backbone.removeprefix("timm:").partition(".")[0])
     other = next((trunk for trunk in TRUNK_BACKBONES.values() if trunk != own), None)
+    advice = {"eval.lpips": f"eval.lpips={other}", "loss.lpips_network": "loss.lpips_loss_weight=0"}
     for key, named in (("eval.lpips", config.eval.lpips), ("loss.lpips_network", trained)):
         require(
             own not in named,
             f"model.backbone is {backbone}, and {key} names the same network, {own}, which may not judge itself; set "
-            f"{key}={other}.",
+            f"{advice[key]}.",
         )
 
 

@@ -33,10 +33,10 @@ def test_a_backbone_that_cannot_be_built_stops_everything_at_the_start(overrides
     ("overrides", "words"),
     [
         (["loss.lpips_loss_weight=0.1", "loss.lpips_network=vgg"], "loss.lpips_network is vgg, and so is the headline"),
-        (["loss.lpips_loss_weight=0.1", "eval.lpips=alex"], "another trunk .* eval.lpips_as_trained=true"),
+        (["eval.lpips=alex"], "another trunk .* loss.lpips_loss_weight=0, or set eval.lpips_as_trained=true"),
         (["model.backbone=vgg16"], "backbone is vgg16, and eval.lpips names the same network, vgg.* eval.lpips=alex"),
         (["model.backbone=timm:vgg16.tv_in1k"], "timm:vgg16.tv_in1k, and eval.lpips names the same network, vgg"),
-        (["model.backbone=alexnet", "eval.lpips=vgg", "loss.lpips_loss_weight=1"], "loss.lpips_network=vgg"),
+        (["model.backbone=alexnet", "eval.lpips=vgg", "loss.lpips_loss_weight=1"], "set loss.lpips_loss_weight=0"),
     ],
 )
 def test_no_network_judges_what_it_was_trained_on_or_fused_with(overrides, words):
@@ -57,8 +57,8 @@ def test_a_trunk_may_judge_beside_the_headline_or_where_it_is_asked_to():
     check.check_trunks(load_config(["loss.lpips_loss_weight=0.1"], ROOT))  # alex, which scores beside vgg
     asked = ["loss.lpips_loss_weight=0.1", "loss.lpips_network=vgg", "eval.lpips_as_trained=true"]
     check.check_trunks(load_config(asked, ROOT))
-    check.check_trunks(load_config(["loss.lpips_network=vgg"], ROOT))  # of no weight
-    check.check_trunks(load_config(["model.backbone=vgg16", "eval.lpips=alex"], ROOT))
+    check.check_trunks(load_config(["loss.lpips_network=vgg", "loss.lpips_loss_weight=0"], ROOT))
+    check.check_trunks(load_config(["model.backbone=vgg16", "eval.lpips=alex", "loss.lpips_loss_weight=0"], ROOT))
 
 
 def test_a_file_must_be_there_and_say_what_it_is(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.config import load_config
+from src.config import Config, load_config
 from src.mast3r.network import Mast3r
 from src.mast3r.weight_file import write_geometry
 from src.render import episode_renders
@@ -23,6 +23,10 @@ from tests.helpers.networks import GEOMETRY, write_drawn_geometry
 from tests.helpers.repository import ROOT
 
 SMALL = replace(GEOMETRY, enc_embed_dim=32, dec_embed_dim=32)
+
+
+def unposed(*overrides: str) -> Config:
+    return load_config(["model.cameras=unposed", *overrides], ROOT)
 
 
 @pytest.fixture()
@@ -49,7 +53,7 @@ def sample(channels: int = 0) -> Sample:
 
 
 def test_step_0_with_features_is_the_baseline_bit_for_bit(geometry):
-    config = load_config(root=ROOT)
+    config = unposed()
     with torch.no_grad():
         bare = predict(build_model(config, geometry, 0), sample())
         for mode, site in product(FUSION_MODES, FUSION_SITES):
@@ -62,7 +66,7 @@ def test_step_0_with_features_is_the_baseline_bit_for_bit(geometry):
 
 
 def test_backbones_of_any_width_get_as_many_parameters_as_asked(geometry):
-    config = load_config(["model.fusion_parameters=100000"], ROOT)
+    config = unposed("model.fusion_parameters=100000")
     for mode, channels in product(FUSION_MODES, (24, 700)):
         config.model.fusion_mode = mode
         adapters = build_model(config, geometry, channels).parameter_groups()["fusion"].values()
@@ -74,7 +78,7 @@ def test_backbones_of_any_width_get_as_many_parameters_as_asked(geometry):
 
 
 def test_what_fusion_does_is_measured_on_what_the_network_shows_the_adapters(geometry):
-    config = load_config(["model.fusion_hooks=[2,4]", "model.fusion_mode=weighted_sum"], ROOT)
+    config = unposed("model.fusion_hooks=[2,4]", "model.fusion_mode=weighted_sum")
     network, batch = build_model(config, geometry, 24), sample(24)
     with torch.no_grad():
         network.fusion["2"].weight += 0.25
@@ -90,11 +94,11 @@ def test_what_fusion_does_is_measured_on_what_the_network_shows_the_adapters(geo
         "4": {"relative_change": 0, "weight": 0},
     }
     assert not any(adapter._forward_pre_hooks for adapter in network.fusion.values())
-    assert fusion_effects(build_model(load_config(root=ROOT), geometry, 0), [sample()]) == {}
+    assert fusion_effects(build_model(unposed(), geometry, 0), [sample()]) == {}
 
 
 def test_the_untrained_heads_gaussians_start_as_the_parameters_say(geometry):
-    config = load_config(["geometries.tiny.initial_scale=0.02", "geometries.tiny.initial_opacity=0.3"], ROOT)
+    config = unposed("geometries.tiny.initial_scale=0.02", "geometries.tiny.initial_opacity=0.3")
     with torch.no_grad():
         gaussians = predict(build_model(config, geometry, 0), sample()).output.gaussians
     assert gaussians.scales.median().item() == pytest.approx(0.02, rel=0.05)
@@ -104,9 +108,9 @@ def test_the_untrained_heads_gaussians_start_as_the_parameters_say(geometry):
 def test_gaussian_heads_start_from_the_point_heads_where_asked(geometry):
     """What enters the last layer is then the same in both heads; Gaussians have their pixels' colours and the opacity of
     the parameters, and are otherwise what a drawn last layer makes of that."""
-    config = load_config(["geometries.tiny.initial_head=points"], ROOT)
+    config = unposed("geometries.tiny.initial_head=points")
     network = build_model(config, geometry, 0)
-    drawn = build_model(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
+    drawn = build_model(unposed("geometries.tiny.initial_head=drawn"), geometry, 0)
     for name in ("downstream_head1", "downstream_head2"):
         head, other = getattr(network, name), getattr(drawn, name)
         last = [part.head[-1] for part in (head.dpt, head.gaussian_dpt.dpt, other.gaussian_dpt.dpt)]
@@ -130,12 +134,12 @@ def test_gaussian_heads_cannot_start_from_linear_point_heads(geometry):
     linear = Mast3r(replace(SMALL, head="linear"))
     write_geometry(geometry / "model.safetensors", linear.config, linear.state_dict())
     with pytest.raises(ValueError, match="initial_head is points, but .* linear .* set it to drawn"):
-        build_model(load_config(["geometries.tiny.initial_head=points"], ROOT), geometry, 0)
-    build_model(load_config(["geometries.tiny.initial_head=drawn"], ROOT), geometry, 0)
+        build_model(unposed("geometries.tiny.initial_head=points"), geometry, 0)
+    build_model(unposed("geometries.tiny.initial_head=drawn"), geometry, 0)
 
 
 def test_trained_tensors_come_back(geometry, tmp_path):
-    config = load_config(root=ROOT)
+    config = unposed()
     network = build_model(config, geometry, 24)
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -149,7 +153,7 @@ def test_trained_tensors_come_back(geometry, tmp_path):
 
 
 def test_scales_and_renders_follow_the_prediction(geometry):
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
+    network, batch = build_model(unposed(), geometry, 0), sample()
     with torch.no_grad():
         prediction = predict(network, batch)
     lengths = torch.cat(
@@ -188,27 +192,27 @@ def test_trained_gaussian_heads_are_used_as_they_were_trained(geometry):
     write_geometry(geometry / "model.safetensors", SMALL, published.state_dict())
     write_json(geometry / "record.json", {"name": "splatt3r", "sh_degree": 1, "use_offsets": False})
     right = ["model.geometry=splatt3r", "model.sh_degree=1", "model.use_offsets=false"]
-    network = build_model(load_config(right, ROOT), geometry, 0)
+    network = build_model(unposed(*right), geometry, 0)
     head = network.downstream_head2.gaussian_dpt.dpt.head[-1].weight
     assert torch.equal(head, published.downstream_head2.gaussian_dpt.dpt.head[-1].weight) and network.head_loaded
-    frozen = build_model(load_config([*right, "model.freeze_gaussian_head=true"], ROOT), geometry, 24)
+    frozen = build_model(unposed(*right, "model.freeze_gaussian_head=true"), geometry, 24)
     assert {name.split(".")[0] for name, p in frozen.named_parameters() if p.requires_grad} == {"fusion"}
     with pytest.raises(
         ValueError,
         match="model.sh_degree is 0, but the Gaussian heads of geometry splatt3r were trained "
         "with 1; set model.sh_degree=1",
     ):
-        build_model(load_config([*right, "model.sh_degree=0"], ROOT), geometry, 0)
+        build_model(unposed(*right, "model.sh_degree=0"), geometry, 0)
     with pytest.raises(ValueError, match="model.use_offsets is True, .* set model.use_offsets=false"):
-        build_model(load_config([*right, "model.use_offsets=true"], ROOT), geometry, 0)
+        build_model(unposed(*right, "model.use_offsets=true"), geometry, 0)
 
 
 def test_scales_stay_the_frozen_geometrys_whatever_is_trained(geometry):
     batch = sample()
     with torch.no_grad():
-        expected = predict(build_model(load_config(root=ROOT), geometry, 0), batch).scales
+        expected = predict(build_model(unposed(), geometry, 0), batch).scales
         for overrides, channels in ((["model.strategy=fusion_finetune"], 0), (["model.fusion_site=encoder"], 24)):
-            network = build_model(load_config(overrides, ROOT), geometry, channels)
+            network = build_model(unposed(*overrides), geometry, channels)
             frozen, given = scale_reference(network, geometry), sample(channels)
             for parameter in network.parameters():
                 if parameter.requires_grad:
@@ -216,11 +220,11 @@ def test_scales_stay_the_frozen_geometrys_whatever_is_trained(geometry):
             assert torch.equal(predict(network, given, frozen).scales, expected)
             assert not torch.equal(predict(network, given).scales, expected)
     for backbone in (0, 24):
-        assert scale_reference(build_model(load_config(root=ROOT), geometry, backbone), geometry) is None
+        assert scale_reference(build_model(unposed(), geometry, backbone), geometry) is None
 
 
 def test_pairs_without_depth_have_a_scale_and_all_valid_pixels(geometry):
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
+    network, batch = build_model(unposed(), geometry, 0), sample()
     batch.contexts.depth.zero_()
     batch.targets.depth.zero_()
     batch.targets.valid[0, 0, 3] = False
@@ -233,7 +237,7 @@ def test_pairs_without_depth_have_a_scale_and_all_valid_pixels(geometry):
 
 @torch.no_grad()
 def test_true_points_take_the_place_of_predicted_ones(geometry):
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
+    network, batch = build_model(unposed(), geometry, 0), sample()
     plain = predict(network, batch)
     generator = torch.Generator().manual_seed(4)
     truth = torch.randn(1, 2, 32, 32, 3, generator=generator)
@@ -255,7 +259,7 @@ def test_true_points_take_the_place_of_predicted_ones(geometry):
 @torch.no_grad()
 def test_true_points_of_scenes_without_a_metre_take_the_predicted_size(geometry):
     """Whatever the unit of depths and poses, the Gaussians stand in the same places and the scale makes up for it."""
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
+    network, batch = build_model(unposed(), geometry, 0), sample()
     truth = torch.rand(1, 2, 32, 32, 3, generator=torch.Generator().manual_seed(4))
     truth[0, 0, 3, 5] = torch.nan
     own = predict(network, batch).output.points1.pts3d[0, 3, 5]
@@ -285,12 +289,12 @@ def test_floors_show_the_frozen_geometrys_points_whatever_is_trained_or_given(ge
         head.dpt.head[-1].bias[2] = 2.0  # points before the camera, where pictures show them
     write_geometry(geometry / "model.safetensors", SMALL, forwards.state_dict())
     network, given = (
-        build_model(load_config(root=ROOT), geometry, 0),
+        build_model(unposed(), geometry, 0),
         each_tensor(lambda x: x[0], sample()),
     )
     wanted, _ = episode_renders(network, given, True, "strict")
     oracle, _ = episode_renders(network, replace(given, true_points=torch.ones(2, 32, 32, 3)), True, "strict")
-    tuned = build_model(load_config(["model.strategy=fusion_finetune"], ROOT), geometry, 0)
+    tuned = build_model(unposed("model.strategy=fusion_finetune"), geometry, 0)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
             parameter += 0.05
@@ -303,7 +307,7 @@ def test_floors_show_the_frozen_geometrys_points_whatever_is_trained_or_given(ge
 
 
 def test_with_true_points_the_gaussian_head_still_learns(geometry):
-    network, batch = build_model(load_config(root=ROOT), geometry, 0), sample()
+    network, batch = build_model(unposed(), geometry, 0), sample()
     prediction = predict(network, replace(batch, true_points=torch.full((1, 2, 32, 32, 3), 0.5)))
     prediction.output.gaussians.means.square().sum().backward()
     last = network.downstream_head1.gaussian_dpt.dpt.head[-1].bias.grad
