@@ -25,7 +25,7 @@ from src.backbones.base import Backbone
 from src.config import Config, load_config
 from src.extract import cells
 from src.geometry.alignment import baseline_factor, camera_in_prediction
-from src.inference.cameras import fitted_focal_length, pinhole, read_cameras, second_camera
+from src.inference.cameras import fitted_pinhole, read_cameras, second_camera
 from src.inference.photographs import read_snapshot
 from src.inference.previews import drawn
 from src.renders.gaussian_file import ending_of, write_gaussians
@@ -120,7 +120,7 @@ def estimated_cameras(points: Tensor) -> Cameras:
     """One focal length for both views, and the second camera, as points (2, H, W, 3), predicted without cameras, have
     them."""
     first, second = points.cpu()
-    K = pinhole(fitted_focal_length(first), points.shape[2], points.shape[1])
+    K = fitted_pinhole(first)
     relative = torch.from_numpy(second_camera(second, K)).to(points)[None]
     return Cameras(torch.from_numpy(K).to(points).expand(1, 2, 3, 3), relative, points.new_ones(1))
 

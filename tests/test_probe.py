@@ -1,55 +1,27 @@
 """The stage on small procedural scenes, with the bundled network."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from src import download, extract, prepare, probe, weights
-from src.config import load_config
+from src import extract, probe, weights
 from src.probes.results import read_probe
 from src.splatt3r.readout import read_solution
+from tests.helpers.frozen import before_the_backbone, settings
 from tests.helpers.miniatures import computing_as_before
-from tests.helpers.repository import ROOT
-
-MINIATURE = [
-    "eval.lpips=none",
-    "datasets.procedural.resolution=[64,64]",
-    "datasets.procedural.source.scenes.train=1",
-    "datasets.procedural.source.scenes.val=1",
-    "datasets.procedural.source.scenes.test=1",
-    "datasets.procedural.source.views=6",
-    "datasets.procedural.source.samples=1",
-    "datasets.procedural.episodes.per_bin=1",
-    "probe.pairs=4",
-    "threads=1",
-]
-
-
-def config(*overrides: str):
-    return load_config([*MINIATURE, *overrides], ROOT)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """All stages before `extract_backbone` have run."""
-    folder = tmp_path_factory.mktemp("probed")
-    shutil.copytree(ROOT / "data/bundled", folder / "data/bundled")
-    with pytest.MonkeyPatch.context() as patch, computing_as_before():
-        patch.chdir(folder)
-        download.main(config())
-        prepare.main(config())
-        weights.main(config("model.backbone=none"))
-        extract.main(config(), "geometry")
-    return folder
+    return before_the_backbone(tmp_path_factory.mktemp("probed"))
 
 
 def probed(folder: Path, monkeypatch, *overrides: str) -> tuple[dict, list[dict]]:
     monkeypatch.chdir(folder)
     with computing_as_before():
-        weights.main(config(*overrides))
-        extract.main(config(*overrides), "backbone")
-        probe.main(config(*overrides))
+        weights.main(settings(*overrides))
+        extract.main(settings(*overrides), "backbone")
+        probe.main(settings(*overrides))
     return read_probe("data/probe")
 
 

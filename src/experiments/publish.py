@@ -1,6 +1,7 @@
 """What the stage report says of a run in the files that Git tracks; `src.experiments.result` writes and reads them."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,7 +182,18 @@ def intervals_by_bin(rows: list[Row], config: Config) -> dict[str, dict[str, Int
 def score_interval(rows: list[Row], confidence: float) -> Interval | None:
     """Interval over scenes of the mean aligned masked PSNR; None without scores."""
     values, scenes = column(select_rows(rows, alignment="aligned"), METRIC)
-    return measured(scores_of(values, scenes, ()), None, SeedSpread(None, None), confidence)[0] if values else None
+    return scene_interval(values, scenes, confidence) if values else None
+
+
+def scene_interval(values: Sequence[float], scenes: Sequence[str], confidence: float) -> Interval:
+    """Interval over scenes of the mean of what needs no training; scenes: of each value."""
+    return measured(scores_of(values, scenes, ()), None, SeedSpread(None, None), confidence)[0]
+
+
+def interval_cells(name: str, interval: Interval | None) -> Row:
+    """Of a row of a table: a mean, and its limits."""
+    values = (interval.mean, interval.low, interval.high) if interval else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values))
 
 
 def against_baselines(rows: list[Row], config: Config, spread: SeedSpread) -> dict[str, Comparison]:

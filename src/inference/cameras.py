@@ -66,6 +66,14 @@ def fitted_focal_length(points: Tensor) -> float:
     return (pixels[seen].norm(dim=-1) / slopes.norm(dim=-1).clamp_min(1e-12)).median().item()
 
 
+def fitted_pinhole(points: Tensor) -> np.ndarray:
+    """K (3, 3) of `fitted_focal_length`, for images as large as points (H, W, 3).
+
+    raises   ValueError when no point lies in front of the camera
+    """
+    return pinhole(fitted_focal_length(points), points.shape[1], points.shape[0])
+
+
 def second_camera(points: Tensor, K: np.ndarray) -> np.ndarray:
     """c2w (4, 4) of the camera whose pixels see points (H, W, 3), in the points' frame   (OpenCV's SQPnP in RANSAC).
 
