@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from src import extract, headroom
+from src import headroom
 from src.episodes.episodes import read_episodes
 from src.scenes.scene import Scene
 from tests.helpers.compositor import composite
-from tests.helpers.frozen import before_the_backbone, settings
+from tests.helpers.frozen import before_the_backbone, extract_backbone, settings
 from tests.helpers.loops import visible_by_loop
 from tests.helpers.miniatures import computing_as_before
 
@@ -39,9 +39,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = before_the_backbone(tmp_path_factory.mktemp("headroom"), *SMALL)
-    with pytest.MonkeyPatch.context() as patch, computing_as_before():
-        patch.chdir(folder)
-        extract.main(settings(*SMALL), "backbone")
+    extract_backbone(folder, *SMALL)
     return folder
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from src import extract, probe, weights
+from src import probe
 from src.probes.results import read_probe
 from src.splatt3r.readout import read_solution
-from tests.helpers.frozen import before_the_backbone, settings
+from tests.helpers.frozen import before_the_backbone, extract_backbone, settings
 from tests.helpers.miniatures import computing_as_before
 
 
@@ -17,10 +17,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 def probed(folder: Path, monkeypatch, *overrides: str) -> tuple[dict, list[dict]]:
+    extract_backbone(folder, *overrides)
     monkeypatch.chdir(folder)
     with computing_as_before():
-        weights.main(settings(*overrides))
-        extract.main(settings(*overrides), "backbone")
         probe.main(settings(*overrides))
     return read_probe("data/probe")
 

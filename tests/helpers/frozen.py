@@ -38,3 +38,11 @@ def before_the_backbone(folder: Path, *overrides: str) -> Path:
         weights.main(settings("model.backbone=none", *overrides))
         extract.main(settings(*overrides), "geometry")
     return folder
+
+
+def extract_backbone(folder: Path, *overrides: str) -> None:
+    """The backbone of the overrides has looked at the scenes too."""
+    with pytest.MonkeyPatch.context() as patch, computing_as_before():
+        patch.chdir(folder)
+        weights.main(settings(*overrides))
+        extract.main(settings(*overrides), "backbone")
