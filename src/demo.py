@@ -1,10 +1,11 @@
-"""A demonstration in the browser: two images in, 3D Gaussians out, by the trained model of this experiment.
+"""A demonstration in the browser: two images in, 3D Gaussians out, by a trained model.
 
-    python -m src.demo [--port NUMBER] [--host ADDRESS]   port 8080, or the next free one; 0 = any
+    python -m src.demo [--port NUMBER] [--host ADDRESS] [--shipped]   port 8080, or the next free one; 0 = any
 
     --host ADDRESS   127.0.0.1, which serves this machine alone; 0.0.0.0 serves every network it is in
+    --shipped        by the model in data/bundled/splatt3r, which is taken too where there is no data/model
 
-reads data/model, data/weights, params.yaml; needs no network, and writes no file
+reads data/model and data/weights, or data/bundled; params.yaml; needs no network, and writes no file
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import torch
 from torch import Tensor
 
 from src.config import Config, load_config
+from src.inference.examples import EXAMPLE_FAMILIES, example_pair
 from src.inference.photographs import Snapshot, read_snapshot
-from src.predict import load_trained_model, predict_pair
-from src.procedural.scenes import generate
+from src.inference.trained_model import trained_model
 from src.renders.gaussian_file import WRITERS, write_gaussians
 from src.reproducible.seeds import fix_computation
 from src.run import Words, mistakes_explained
@@ -35,26 +36,18 @@ from src.view import DISTANCE, HOST, PORT, add_splats, enlargement, viser_librar
 if TYPE_CHECKING:
     import viser
 
-EXAMPLE_FAMILIES, EXAMPLE_SEED = ("objects", "rooms"), 250_000  # seeds of test scenes, beyond those that are scored
-EXAMPLE_VIEWS, EXAMPLE_STEP = 12, 2  # of a camera's path around the scene; between the two images
 START = "Give two images of one place, taken a step apart, or take an example."
 
 
-class TrainedModel:
-    """The trained model of the work tree; one prediction at a time. Each reads the weights anew, as `predict` does, so a
-    new training is shown from the next prediction on."""
+class Turns:
+    """The trained model, one prediction at a time. Each reads the weights anew, as `predict` does, so a new training is
+    shown from the next prediction on."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, shipped: bool = False):
         """raises FileNotFoundError, ValueError where there is no trained model, or another than params.yaml says"""
-        self.config, self.lock = config, threading.Lock()
-        _, _, about = load_trained_model(config)
-        self.words = f"{about['geometry']['label']} · {about['backbone']['label']} · {about['steps']} training steps"
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """(W, H) in pixels"""
-        width, height = self.config.dataset.resolution
-        return width, height
+        found = trained_model(config, shipped)
+        self.config, self.shipped, self.lock = config, bool(found.notice), threading.Lock()
+        self.words, self.notice, self.resolution = found.words, found.notice, found.resolution
 
     def gaussians(self, images: Tensor) -> Gaussians:
         """Of two images (2, 3, H, W) in [0, 1], in the first one's camera frame, on the CPU.
@@ -62,7 +55,8 @@ class TrainedModel:
         raises ValueError when a model that asks for cameras cannot estimate them
         """
         with self.lock:
-            return predict_pair(self.config, images)[0].gaussians[0].to("cpu")
+            model = trained_model(self.config, self.shipped)
+            return model.predict(images.to(model.device))[0].gaussians[0].to("cpu")
 
 
 def uploaded_image(name: str, content: bytes, resolution: tuple[int, int]) -> Snapshot:
@@ -74,12 +68,6 @@ def uploaded_image(name: str, content: bytes, resolution: tuple[int, int]) -> Sn
             return read_snapshot(path, resolution)
         except ValueError as error:
             raise ValueError(str(error).replace(f"{folder}/", "")) from None  # a visitor knows the name alone
-
-
-def example_pair(family: str, resolution: tuple[int, int]) -> list[Tensor]:
-    """Two images (3, H, W) of a procedural scene that no training and no score has seen."""
-    frames = generate(family, EXAMPLE_SEED, EXAMPLE_VIEWS, resolution)[: EXAMPLE_STEP + 1 : EXAMPLE_STEP]
-    return [torch.from_numpy(frame.image).permute(2, 0, 1).float() / 255 for frame in frames]
 
 
 def as_bytes(gaussians: Gaussians, ending: str) -> bytes:
@@ -96,12 +84,12 @@ class Desk:
     surface   viser's client of this visitor
     """
 
-    def __init__(self, surface: viser.ClientHandle, model: TrainedModel):
+    def __init__(self, surface: viser.ClientHandle, model: Turns):
         self.surface, self.model = surface, model
         self.images: list[Tensor | None] = [None, None]
         self.gaussians: Gaussians | None = None
         gui, blank = surface.gui, np.full((*model.resolution[::-1], 3), 200, np.uint8)
-        gui.add_markdown(f"**Two images to 3D Gaussians**\n\n{model.words}")
+        gui.add_markdown(f"**Two images to 3D Gaussians**\n\n{model.words}\n\n{model.notice}")
         self.uploads = [gui.add_upload_button(f"{place} image", mime_type="image/*") for place in ("First", "Second")]
         self.shown = [gui.add_image(blank, label=f"{number}") for number in (1, 2)]
         self.examples = {family: gui.add_button(f"Example: {family}") for family in EXAMPLE_FAMILIES}
@@ -139,7 +127,7 @@ class Desk:
 
     def take_example(self, family: str) -> None:
         """Two images of a procedural scene, and what the model makes of them."""
-        for number, image in enumerate(example_pair(family, self.model.resolution)):
+        for number, image in enumerate(example_pair(family, self.model.resolution)[0]):
             self.take(number, image, f"A scene of the family {family}.")
         self.predict()
 
@@ -167,7 +155,7 @@ class Desk:
         client.send_file_download(f"scene{ending}", as_bytes(self.gaussians, ending))
 
 
-def serve_demo(model: TrainedModel, host: str, port: int) -> viser.ViserServer:
+def serve_demo(model: Turns, host: str, port: int) -> viser.ViserServer:
     """A running server with a desk for every visitor."""
     server = viser_library().ViserServer(host, port, label="Backsplat", verbose=False)
     server.scene.set_up_direction("-y")
@@ -185,6 +173,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser = Words("demo")
     parser.add_argument("--port", type=int, default=PORT, metavar="NUMBER")
     parser.add_argument("--host", default=HOST, metavar="ADDRESS")
+    parser.add_argument("--shipped", action="store_true")
     return parser.parse_args(words)
 
 
@@ -194,7 +183,10 @@ def main(words: list[str]) -> None:
         viser_library()
         config = load_config()
         fix_computation(config.threads)
-        server = serve_demo(TrainedModel(config), asked.host, asked.port)
+        model = Turns(config, asked.shipped)
+        if model.notice:
+            print(model.notice)
+        server = serve_demo(model, asked.host, asked.port)
     try:  # from here on: who reads the address may end this before it waits
         for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs deaf to the first
             signal.signal(number, signal.default_int_handler)

@@ -10,7 +10,7 @@ import viser
 from PIL import Image
 
 from src import demo
-from src.predict import predict_pair
+from src.inference.trained_model import trained_model
 from src.renders.ply import read_ply
 from src.scenes.scene import Scene
 from tests.helpers import browser
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
         Image.fromarray(scene.frame(name).image).save(buffer, "PNG")
         files.append(buffer.getvalue())
     with inside(folder):
-        model = demo.TrainedModel(config)
+        model = demo.Turns(config)
     return folder, config, model, files
 
 
@@ -68,7 +68,7 @@ def test_two_uploads_give_predict_s_gaussians_and_its_file(trained, desk, tmp_pa
         desk.explained(desk.predict)
     assert f"{2 * SIZE[0] * SIZE[1]:,} Gaussians" in desk.said.content
     with inside(folder):
-        wanted = predict_pair(config, torch.stack(desk.images))[0].gaussians[0]
+        wanted = trained_model(config).predict(torch.stack(desk.images))[0].gaussians[0]
     assert torch.equal(desk.gaussians.means, wanted.means) and torch.equal(desk.gaussians.sh, wanted.sh)
     sent = Sent()
     desk.download(sent, ".ply")
@@ -89,12 +89,6 @@ def test_a_visitor_s_mistakes_are_said_and_lose_nothing(trained, desk):
     upload(desk, 1, "again.png", files[0])
     desk.explained(desk.predict)
     assert "same picture" in desk.said.content and desk.gaussians is None
-
-
-def test_the_examples_are_two_views_of_one_scene(trained, desk):
-    first, second = demo.example_pair("objects", (32, 32))
-    assert first.shape == second.shape == (3, 32, 32) and 0.01 < (first - second).abs().mean() < 0.5
-    assert torch.equal(first, demo.example_pair("objects", (32, 32))[0])
 
 
 def test_every_visitor_gets_a_desk_of_their_own(trained, monkeypatch):

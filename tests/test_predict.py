@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -59,11 +58,11 @@ def test_two_photographs_give_the_pipelines_gaussians_bit_for_bit(trained, run, 
     run("000.png", "001.png", "-o", tmp_path / "scene.ply")
     reader, _ = samples(folder, ("000", "001"), ("001",), "pair")
     with inside(folder), torch.inference_mode():
-        network, _, _ = command.load_trained_model(config)
+        model = command.trained_model(config)
         sample = reader[0]
         batch = collate([sample])
-        expected = splat(network, batch.contexts.images, batch.tokens, batch.features).gaussians[0]
-        found = command.predict_pair(config, sample.contexts.images)[0].gaussians[0]
+        expected = splat(model.network, batch.contexts.images, batch.tokens, batch.features).gaussians[0]
+        found = model.predict(sample.contexts.images)[0].gaussians[0]
     assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in NAMES)
     written = read_ply(tmp_path / "scene.ply")
     assert len(written) == 2 * SIZE[0] * SIZE[1]
@@ -76,7 +75,7 @@ def test_the_exported_file_shows_the_scored_image_again(trained, tmp_path):
     folder, config = trained
     reader, episode = samples(folder, ("000", "002"), ("001", "003"), "many")
     with inside(folder), torch.inference_mode():
-        network, _, _ = command.load_trained_model(config)
+        network = command.trained_model(config).network
         pictures, clouds = episode_renders(network, reader[0], True, "strict")
         write_episode(tmp_path, about_episode(episode, episode.bin), pictures)
     write_ply(tmp_path / "e.ply", clouds["render"])
@@ -126,21 +125,6 @@ def test_wrong_requests_are_refused_in_a_sentence_before_anything_is_written(run
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_trained_model_the_remedy_is_named(tmp_path, trained, monkeypatch):
-    with inside(tmp_path), pytest.raises(FileNotFoundError, match="run dvc repro"):
-        command.load_trained_model(settings())
-    folder, _ = trained
-    with inside(folder), pytest.raises(ValueError, match="dvc repro weights"):
-        command.load_trained_model(settings("model.backbone=none"))
-    (tmp_path / "data").mkdir()
-    for name in ("weights", "model"):
-        (tmp_path / "data" / name).symlink_to(folder / "data" / name)
-    config = settings()
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone_layers=[6, 12]))
-    with inside(tmp_path), pytest.raises(ValueError, match="trained on features of 384 channels"):
-        command.load_trained_model(config)
-
-
 def test_a_compressed_file_and_a_preview_are_written(run, tmp_path, monkeypatch):
     side = 128
     config = settings(f"datasets.procedural.resolution=[{side},{side}]")
@@ -187,7 +171,7 @@ def test_given_cameras_put_every_gaussian_on_its_ray(posed, monkeypatch, capsys,
     with inside(folder):
         images = torch.stack([scene.view(name, SIZE).image for name in ("000", "001")])
         K, c2w = torch.from_numpy(scene.K[:2]), torch.from_numpy(scene.c2w[:2])
-        output, _ = command.predict_pair(config, images, (K, c2w))
+        output, _ = command.trained_model(config).predict(images, (K, c2w))
     points = output.points1.pts3d[0].double()
     rays = unproject(torch.ones(SIZE[1], SIZE[0], dtype=torch.float64), K[0])
     assert torch.allclose(points / points[..., 2:], rays, atol=1e-4)
