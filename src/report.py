@@ -2,9 +2,9 @@
 
     python -m src.report [key=value ...]
 
-reads data/eval, data/train, data/model, data/renders, data/scenes, data/weights; writes reports/metrics.json,
-details.json, experiment.json, records.csv, plots, images (the same bytes on every run), and reports/summary/index.html,
-which shows other experiments and timings too
+reads data/eval, data/train, data/model, data/renders, data/real_pair, data/scenes, data/weights; writes
+reports/metrics.json, details.json, experiment.json, records.csv, plots, images (the same bytes on every run), and
+reports/summary/index.html, which shows other experiments and timings too
 
 `python -m src.report` brings the page up to date after new experiments.
 """
@@ -25,18 +25,20 @@ from src.experiments.publish import (
     headline_metrics,
     intervals_by_bin,
     probe_rows,
+    real_pair_numbers,
     score_interval,
     weigh_scenes,
     write_plots,
 )
 from src.experiments.result import METRIC, REPORTS, protocol_differences, write_result
-from src.page.findings import Experiments, Findings, Origin, Pictures, Scores
+from src.page.findings import Experiments, Findings, Origin, Pictures, RealPair, Scores
 from src.page.page import page
-from src.page.pictures import Chosen, choose, panels, second_renders, strip
+from src.page.pictures import Chosen, choose, panels, second_renders
 from src.page.provenance import provenance
+from src.page.strip import strip
 from src.page.viewer import viewer_scenes
 from src.probes.results import read_probe
-from src.reproducible.files import fresh_folder
+from src.reproducible.files import fresh_folder, read_json, write_whole
 from src.reproducible.seeds import fix_computation
 from src.results.evaluation import read_evaluation
 from src.results.tables import Row, select_rows, write_rows
@@ -44,7 +46,7 @@ from src.run import run, stage_times
 from src.scenes.scene import Scene, SceneRecord, read_index
 
 EVAL, RENDERS, SCENES = Path("data/eval"), Path("data/renders"), Path("data/scenes")
-PROBE = Path("data/probe")
+PROBE, REAL_PAIR = Path("data/probe"), Path("data/real_pair")
 PAGE = REPORTS / "summary" / "index.html"
 
 Targets = list[tuple[Chosen, dict[str, np.ndarray]]]  # chosen targets and their panels
@@ -62,7 +64,7 @@ def score_findings(summary: dict, rows: list[Row], probes: dict, config: Config)
     )
 
 
-def publish(scores: Scores, targets: Targets, record: dict) -> None:
+def publish(scores: Scores, targets: Targets, pair: RealPair, record: dict) -> None:
     """The files that Git tracks; they depend on this run alone."""
     with fresh_folder(REPORTS / "plots") as folder:
         curves = write_plots(folder, scores.rows, scores.by_bin, record["label"])
@@ -75,14 +77,16 @@ def publish(scores: Scores, targets: Targets, record: dict) -> None:
                 f"masked PSNR {chosen.row[METRIC]:.2f} dB"
             )
             strip(pictures, title, note).save(folder / f"{chosen.name}.png", optimize=True)
+        write_whole(folder / "real_pair.png", pair.picture)
     metrics = headline_metrics(scores.summary)
     rest = detailed_metrics(scores.summary, record["trainable_parameters"], record["fusion"])
     rest |= {"probe": {name: scores.probes[name] for name in ("readouts", "added") if name in scores.probes}}
+    rest |= {"real_pair": real_pair_numbers(pair.summary)}
     write_result(REPORTS, record | {"curves": curves}, metrics, rest, select_rows(scores.rows, method="render"))
 
 
 def gather_findings(
-    config: Config, scores: Scores, targets: Targets, record: dict, index: dict[str, SceneRecord]
+    config: Config, scores: Scores, targets: Targets, pair: RealPair, record: dict, index: dict[str, SceneRecord]
 ) -> Findings:
     """What the page shows: this run, read back as it was published, beside the experiments that Git knows."""
     root = os.environ.get("DVC_ROOT", ".")
@@ -106,6 +110,7 @@ def gather_findings(
             targets=targets,
             second=second_renders(second, [chosen for chosen, _ in targets]),
             viewer_scenes=viewer_scenes(results[0], second, RENDERS, SCENES, index),
+            real_pair=pair,
         ),
         origin=Origin(
             provenance=provenance(config, record, sorted(licences), results[1:]),
@@ -122,8 +127,9 @@ def main(config: Config) -> None:
     probes, _ = read_probe(PROBE)
     scores, record = score_findings(summary, rows, probes, config), experiment_record(config, summary)
     targets = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]
-    publish(scores, targets, record)
-    findings = gather_findings(config, scores, targets, record, index)
+    pair = RealPair(read_json(REAL_PAIR / "summary.json"), (REAL_PAIR / "pictures.png").read_bytes())
+    publish(scores, targets, pair, record)
+    findings = gather_findings(config, scores, targets, pair, record, index)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(findings), "utf8")
 

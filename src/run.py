@@ -31,6 +31,7 @@ STAGES = (
     "train",
     "render",
     "evaluate",
+    "real_pair",
     "benchmark",
     "report",
 )

@@ -22,6 +22,7 @@ STAGES = {
     "train": "train",
     "render": "render",
     "evaluate": "evaluate",
+    "real_pair": "real_pair",
     "benchmark": "benchmark",
     "report": "report",
 }
@@ -39,6 +40,7 @@ FOLDERS = {
     "SCRATCH",
     "READOUT",
     "PROBE",
+    "REAL_PAIR",
 }  # where stages read and write
 COMMANDS = {"main", "arguments"}  # what each has of its own
 TWINS = {"rasterize", "composite_tile"}  # the rasteriser, and the obvious one that it is measured against

@@ -153,7 +153,7 @@ def test_a_sweep_does_not_repeat_what_is_there(clone, added):
 def test_another_fusion_mode_runs_again_from_train_on(clone, added):
     assert stages_run(run(clone, "dvc", "repro", "--dry").stdout) == set()
     stages = stages_run((clone / f"scratch/sweep/{added}.log").read_text())
-    assert stages == {"check", "train", "render", "evaluate", "benchmark", "report"}
+    assert stages == {"check", "train", "render", "evaluate", "real_pair", "benchmark", "report"}
 
 
 def test_another_backbone_runs_neither_prepare_nor_the_geometry_features(clone):

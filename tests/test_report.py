@@ -157,7 +157,29 @@ def test_pictures_have_stable_names(reported):
         f"{family}_{rule}.png" for family in ("objects", "rooms") for rule in ("first", "easiest", "median", "hardest")
     }
     images = {path.name: Image.open(path) for path in (reported / "reports/images").iterdir()}
-    assert set(images) == names and len({image.size for image in images.values()}) == 1
+    assert set(images) == names | {"real_pair.png"}
+    assert len({images[name].size for name in names}) == 1
+
+
+def test_the_one_real_pair_is_shown_and_published_and_called_no_benchmark(reported, html):
+    """Fabricated numbers, each of which another word stands beside; what was not measured is said."""
+    picture = (reported / "data/real_pair/pictures.png").read_bytes()
+    assert (reported / "reports/images/real_pair.png").read_bytes() == picture
+    assert json.loads((reported / "reports/details.json").read_text())["real_pair"] == {
+        "point_error_geometry": 0.125,
+        "point_error_model": 0.0625,
+        "psnr_masked_left": 16.5,
+        "psnr_masked_right": 16.5,
+        "ssim_masked_left": 0.4375,
+        "ssim_masked_right": 0.4375,
+        "pck_1_tokens": 0.25,
+    }
+    card = words_of(html[html.index('<section id="real-pair">') :].partition("</section>")[0])
+    assert "One real pair" in card and "a made-up pair" in card and "no benchmark: no interval" in card
+    assert "this model 6.2 %" in card and "frozen geometry network, no cameras 12.5 %" in card
+    assert "pixels alone not measured not measured" in card
+    assert "0.250 0.500 0.750" in card
+    assert "Matches of one real pair by the features they are the same everywhere" in words_of(html)
 
 
 def test_published_records_are_of_the_model_alone(reported):

@@ -146,6 +146,19 @@ def detailed_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
     return {name: value for name, value in found.items() if value not in (None, {})}
 
 
+def real_pair_numbers(found: dict) -> dict[str, float]:
+    """Of data/real_pair/summary.json, for reports/details.json: one real pair of photographs, no benchmark."""
+    numbers = {f"point_error_{whose}": value for whose, value in found["point_error"].items()}
+    numbers |= {
+        f"{name}_{picture}": scores[name]
+        for picture, scores in found["renders"].items()
+        for name in (METRIC, "ssim_masked")
+        if name in scores
+    }
+    numbers |= {f"pck_1_{kind}": shares["pck_1"] for kind, shares in found["correspondence"].items()}
+    return {name: rounded(value) for name, value in numbers.items()}
+
+
 def published_curves(folder: Path, model: str) -> list[str]:
     """DVCLive's curves as CSV with the model's label, train/loss.tsv -> train_loss.csv; names without the ending."""
     root = TRAIN / "plots" / "metrics"

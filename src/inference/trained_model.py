@@ -30,7 +30,7 @@ from src.splatt3r.prediction import posed_views, splat
 
 WEIGHTS, MODEL = Path("data/weights"), Path("data/model")
 SHIPPED = Path("data/bundled/splatt3r")
-RECORD, PARAMETERS = "record.json", "parameters.json"
+RECORD, PARAMETER_FILE = "record.json", "parameters.json"
 NEEDED = (
     WEIGHTS / "geometry/model.safetensors",
     WEIGHTS / "backbone/record.json",
@@ -145,7 +145,7 @@ def trained_model(config: Config, shipped: bool = False) -> LoadedModel:
         found = replace(shipped_model(config), notice="The model is the one that comes with this repository.")
     elif MODEL.exists():
         found = work_tree_model(config)
-    elif (SHIPPED / PARAMETERS).exists():
+    elif (SHIPPED / PARAMETER_FILE).exists():
         notice = (
             f"The model is the one that comes with this repository, as there is no {MODEL.as_posix()} here; "
             "dvc repro train makes it."
@@ -205,7 +205,7 @@ def ship_model(config: Config, folder: Path) -> None:
             geometry.file: record["geometry"]["sha256"],
         },
     }
-    write_json(folder / PARAMETERS, said)
+    write_json(folder / PARAMETER_FILE, said)
     shipped_model(config, folder)
 
 
@@ -214,16 +214,16 @@ def shipped_model(config: Config, folder: Path = SHIPPED) -> LoadedModel:
 
     raises    FileNotFoundError, ValueError  when a file of it is missing or damaged
     """
-    if not (folder / PARAMETERS).is_file():
-        raise FileNotFoundError(f"The shipped model is not whole, {folder / PARAMETERS} missing; run {RESTORE}.")
+    if not (folder / PARAMETER_FILE).is_file():
+        raise FileNotFoundError(f"The shipped model is not whole, {folder / PARAMETER_FILE} missing; run {RESTORE}.")
     try:
-        said = read_json(folder / PARAMETERS)
+        said = read_json(folder / PARAMETER_FILE)
         model, geometry = typed(Model, said["model"]), typed(Geometry, said["geometry"])
         (width, height), digests = said["resolution"], said["sha256"]
     except (ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
         first = str(error).partition("\n")[0]
         raise ValueError(
-            f"{folder / PARAMETERS} is damaged or of another version of this code ({first}); run {RESTORE}."
+            f"{folder / PARAMETER_FILE} is damaged or of another version of this code ({first}); run {RESTORE}."
         ) from error
     for name in (RECORD, build.TRAINED):
         check_whole(folder / name, digests[name], RESTORE)

@@ -71,6 +71,14 @@ class Experiments:
         return level_words(self.confidence)
 
 
+@dataclass(frozen=True)
+class RealPair:
+    """What the stage `real_pair` found. summary: data/real_pair/summary.json; picture: bytes of a PNG"""
+
+    summary: dict
+    picture: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
     """What there is to look at.
@@ -78,11 +86,13 @@ class Pictures:
     targets        chosen targets and their panels by name, (H, W, 3) uint8
     second         another experiment's renders of them, where this machine has any
     viewer_scenes  scenes to look around in
+    real_pair      one real pair of photographs
     """
 
     targets: list[tuple[Chosen, dict[str, np.ndarray]]]
     second: SecondRenders | None
     viewer_scenes: list[ViewerScene]
+    real_pair: RealPair
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The report as one HTML page that opens from disk: everything inside it, nothing fetched."""
 
-from src.page.cards import picture_cards
+from src.page.cards import picture_cards, real_pair_card
 from src.page.figures import differences_chart, page_charts
 from src.page.findings import Experiments, Findings
 from src.page.numbers import plus_minus, unbroken
@@ -109,7 +109,10 @@ def score_part(findings: Findings) -> dict:
         "readouts": readout_table(findings.scores.probes),
         "added": added_table(findings.scores.probes),
         "matched": match_table(findings.scores.probes),
-        "absent": summary["absent"] | findings.scores.probes["absent"] | unmeasured(findings),
+        "absent": summary["absent"]
+        | findings.scores.probes["absent"]
+        | findings.pictures.real_pair.summary["absent"]
+        | unmeasured(findings),
     }
 
 
@@ -122,6 +125,7 @@ def picture_part(findings: Findings) -> dict:
         "viewer_scenes": pictures.viewer_scenes,
         "viewer_library": viewer_library() if pictures.viewer_scenes else "",
         "viewer_payload": viewer_payload(pictures.viewer_scenes),
+        "real_pair": real_pair_card(pictures.real_pair),
     }
 
 

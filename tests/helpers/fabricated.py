@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -63,6 +64,27 @@ def renders(scene: Scene, contexts: tuple, targets: tuple, noise: dict[str, floa
     points = context_points(*stack.values()).reshape(-1, 3)
     pictures["means"] = 1.25 * (points + draw(0.01, points.shape))
     return pictures
+
+
+def real_pair() -> dict:
+    """data/real_pair/summary.json of a model with a backbone; the left photograph is hidden from the right one."""
+    shares = {"pck_1": 0.25, "pck_2": 0.5, "mutual": 0.75, "cells": 40}
+    scores = {"psnr": 15.5, "psnr_masked": 16.5, "ssim": 0.375, "ssim_masked": 0.4375}
+    return {
+        "pair": "a made-up pair",
+        "resolution": [*SIZE],
+        "cameras": "given",
+        "backbone": "made up",
+        "geometry": "made up",
+        "known": 0.9,
+        "median_depth": 2.5,
+        "scale": 0.8,
+        "seen": {"left": 0.0, "right": 0.7},
+        "point_error": {"geometry": 0.125, "model": 0.0625},
+        "correspondence": {"tokens": shares},
+        "renders": {"left": scores, "right": scores, "left_from_right": {"psnr": 12.25, "ssim": 0.25}},
+        "absent": {"Matches of one real pair by the features": "they are the same everywhere"},
+    }
 
 
 def write_results(
@@ -164,6 +186,8 @@ def write_training(folder: Path, backbone: str, weights: str, steps: int) -> Non
         },
     )
     write_probe(folder / "data/probe", {"backbone": record["label"], "absent": {"Probes": "nothing was probed"}}, [])
+    write_json(folder / "data/real_pair/summary.json", real_pair())
+    Image.new("RGB", (90, 40), (200, 30, 30)).save(folder / "data/real_pair/pictures.png")
     curves = {"train/loss": (0.09, 0.01), "train/mse": (0.08, 0.01), "val/psnr_masked": (14, 24)}
     for name, (first, last) in curves.items():
         path = folder / f"data/train/plots/metrics/{name}.tsv"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.page.pictures import Chosen, choose, coloured, depth_panel, error_panel, panels, strip
+from src.page.pictures import Chosen, choose, panels
+from src.page.strip import coloured, depth_panel, error_panel, strip
 from src.scenes.scene import Scene, read_index
 from tests.helpers.fabricated import write_results
 
