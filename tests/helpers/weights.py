@@ -23,7 +23,9 @@ def weights_folder(tmp_path, monkeypatch) -> Path:
 
 
 def config(*overrides: str):
-    return load_config(["threads=1", "model.backbone=rgb", "eval.lpips=none", "loss.lpips_loss_weight=0", *overrides], ROOT)
+    return load_config(
+        ["threads=1", "model.backbone=rgb", "eval.lpips=none", "loss.lpips_loss_weight=0", *overrides], ROOT
+    )
 
 
 HEADS_64 = Mast3rConfig(
