@@ -91,7 +91,8 @@ def moments(pairs: ProbedPairs, threads: int, what: str) -> tuple[Moments, Momen
 def solutions(
     training: tuple[Moments, Moments], validation: tuple[Moments, Moments]
 ) -> dict[tuple[str, str], Solution]:
-    """(target, inputs) -> readout; without features those that need none."""
+    """(target, inputs) -> readout; without features those that need none, without a patch seen in its place none that
+    corrects depth."""
     kinds = [kind for kind, names in READ.items() if set(names) <= training[0].slices.keys()]
     found = {
         (target, kind): fit_ridge(training[0], validation[0], READ[kind], target)
@@ -99,7 +100,8 @@ def solutions(
         for kind in kinds
         if target != "correction"
     }
-    for kind in {"tokens", "both"} & set(kinds):
+    in_place = training[1].count and validation[1].count
+    for kind in {"tokens", "both"} & set(kinds) if in_place else ():
         names = [name for name in CORRECTED if kind == "both" or name != "features"]
         found["correction", kind] = fit_ridge(training[1], validation[1], names, "correction")
     return dict(sorted(found.items()))
@@ -208,6 +210,10 @@ def main(config: Config) -> None:
         scores.add(found)
         blind += not with_depth
     absent = {f"Probes of {blind} pairs": "their images have no depth"} if blind else {}
+    if ("correction", "tokens") not in readouts:
+        absent["What corrects the geometry's depth"] = (
+            "no training patch, or no validation patch, was predicted near its true place, so depth is left as it is"
+        )
     if record["channels"] and not any(kind == "features" for _, _, kind in scores.matches):
         absent["Correspondence by the features"] = "they are the same everywhere"
     solved = {kind: readout.tensors for (target, kind), readout in readouts.items() if target == "correction"}

@@ -67,7 +67,7 @@ def test_masks_of_the_paper_are_for_scenes_in_metres():
         ("model.fusion_mode=sum", "choose one of concat, add, weighted_sum, channel_weights, gated, cross_attention"),
         ("model.fusion_parameters=0", "model.fusion_parameters is 0"),
         ("opt.lr_geometry=0", "opt.lr_geometry is 0.0"),
-        ("loss.mse_loss_weight=0", "would train nothing"),
+        ("loss.mse_loss_weight=0 loss.lpips_loss_weight=0", "would train nothing"),
         ("eval.fscore_tau=[]", "eval.fscore_tau is empty"),
         ("benchmark.resolutions=[100]", "multiple of 16"),
         (

@@ -174,10 +174,10 @@ def test_experiments_are_shown_and_compared(clone, added):
     shown = run(clone, "dvc", "exp", "show", "--csv").stdout
     assert added in shown and "psnr" in shown
     words = "dvc", "exp", "show", "--no-pager", "--only-changed", "--drop"
-    table = run(clone, "env", "COLUMNS=400", *words, "^(data|src)/|Created|alex|^(psnr|ssim|lpips)$").stdout
+    table = run(clone, "env", "COLUMNS=400", *words, "^(data|src)/|Created|alex|^(psnr|ssim|lpips|scale_error)$").stdout
     assert "model.fusion_mode" in table
     # so few steps may leave some scores alike, and these columns out: the widest table has all
-    dropped = "psnr", "ssim", "lpips", "lpips_alex_masked"
+    dropped = "psnr", "ssim", "lpips", "scale_error", "lpips_alex_masked"
     scores = [name for name in metrics(clone) if name not in dropped and f" {name} " not in table]
     assert "psnr_masked" in [*scores, *table.split()]
     assert max(map(len, table.splitlines())) + sum(3 + max(len(name), 8) for name in scores) <= 160

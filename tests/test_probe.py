@@ -44,6 +44,15 @@ def test_constant_features_add_exactly_nothing(folder, monkeypatch):
     assert "features" not in summary["correspondence"] and "they are the same everywhere" in str(summary["absent"])
 
 
+def test_depth_stays_where_no_patch_was_predicted_near_its_place(folder, monkeypatch):
+    monkeypatch.setattr("src.probes.pair.TORN", -1.0)
+    summary, _ = probed(folder, monkeypatch, "model.backbone=rgb")
+    assert "What corrects the geometry's depth" in summary["absent"] and "correction" not in summary["readouts"]
+    assert (
+        read_solution("data/readout.safetensors", "both") == read_solution("data/readout.safetensors", "tokens") == {}
+    )
+
+
 def test_bytes_do_not_depend_on_threads(folder, monkeypatch):
     def written(threads: int) -> list[bytes]:
         probed(folder, monkeypatch, "model.backbone=rgb", f"threads={threads}")

@@ -120,7 +120,8 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 def config(name: str, *overrides: str):
     return load_config(
         [
-            "threads=2",
+            "threads=1",
+            "loss.lpips_loss_weight=0",
             "model.backbone=dinov2",
             f"model.dinov2_model={name}",
             "model.weights=pretrained",
