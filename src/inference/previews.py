@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
-from src.inference.cameras import fitted_focal_length, pinhole, second_camera
+from src.inference.cameras import fitted_pinhole, second_camera
 from src.splatt3r.network import SplatOutput
 from src.splatting.gaussians import Gaussians
 from src.splatting.render import render
@@ -35,8 +35,7 @@ def flight(output: SplatOutput, gaussians: Gaussians, count: int) -> list[np.nda
     """Pictures (H, W, 3) uint8 of one pair's Gaussians, from the first image's camera to the second's."""
     points1, points2 = output.points1.pts3d[0], output.points2.pts3d[0]
     height, width = points1.shape[:2]
-    focal = fitted_focal_length(points1)
-    K = pinhole(focal, width, height)
+    K = fitted_pinhole(points1)
     cameras = torch.from_numpy(path_between(second_camera(points2, K), count)).to(gaussians.means)
     images = render(gaussians, cameras, torch.from_numpy(K).to(cameras).expand(count, 3, 3), (width, height)).images
     return [pixels(image) for image in images]

@@ -4,7 +4,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from src.geometry.cameras import unproject
-from src.inference.previews import fitted_focal_length, path_between, second_camera
+from src.inference.cameras import fitted_focal_length, second_camera
+from src.inference.previews import path_between
 
 HEIGHT, WIDTH, FOCAL = 24, 36, 41.0
 K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
