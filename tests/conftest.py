@@ -1,7 +1,12 @@
 """Shared by all tests: the reference fixtures, and one thread each, because a test process runs on every core."""
 
+import os
 import signal
 from pathlib import Path
+
+# Commands that tests start have threads of their own: they must sleep while they wait, or two test processes on two
+# cores spin against each other and take four times as long. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
