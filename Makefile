@@ -7,7 +7,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 repro: $(VENV)/installed
 	dvc repro
-	@echo "The report: reports/summary/index.html"
+	python -m src.compare
+	@echo "The report: reports/summary/index.html; beside the committed experiments: reports/comparison/index.html"
 
 test: lint types
 	python -m pytest --numprocesses 2 --dist loadfile
