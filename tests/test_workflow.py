@@ -58,6 +58,8 @@ def test_every_command_of_the_workflow_exists():
             assert os.access(ROOT / words[0], os.X_OK)
         elif words[0] == "dvc":
             assert words[1:3] == ["exp", "run"] and parse_args([*words[1:3], "-S", "seed=1"]).set_param == ["seed=1"]
+        elif words[0] == "python":
+            assert words[1] == "-m" and (ROOT / Path(*words[2].split("."))).with_suffix(".py").exists()
         elif words[0] == "cml":
             assert words[1:] == ["comment", "create", "--target=pr", "--publish", "comment.md"]
         else:
