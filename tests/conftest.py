@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.helpers.browser import pytest_terminal_summary  # noqa: F401
 from tests.helpers.peer_lists import root  # noqa: F401
 from tests.helpers.publishing import repository  # noqa: F401
 from tests.helpers.weights import weights_folder  # noqa: F401

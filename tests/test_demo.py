@@ -129,7 +129,7 @@ UPLOAD_AND_PREDICT = """
 """
 
 
-@pytest.mark.skipif(not browser.installed(), reason="needs Chromium, the Debian package chromium")
+@browser.needed
 def test_a_browser_uploads_two_images_and_is_shown_the_splats(trained, tmp_path):
     folder, _, model, files = trained
     server = demo.serve_demo(model, "127.0.0.1", 0)

@@ -63,7 +63,7 @@ def test_every_command_of_the_workflow_exists():
         elif words[0] == "cml":
             assert words[1:] == ["comment", "create", "--target=pr", "--publish", "comment.md"]
         else:
-            assert words[0] in ("export", "cat")
+            assert words[0] in ("export", "cat", "command")
 
 
 def test_every_command_of_the_comment_exists():

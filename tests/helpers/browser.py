@@ -1,6 +1,6 @@
 """A headless Chromium that opens one file from disk, or one address of this machine, and says what happened.
 
-Needs `chromium`; tests skip without it.
+Tests that are marked `needed` skip on a machine without Chromium, and the last words of the run say so.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 FLAGS = (
     "--headless",
@@ -26,10 +27,20 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 PATIENCE = 120  # seconds for a page to say that it is ready
+PROGRAMS = ("chromium", "google-chrome")  # either will do; Debian has the first as a package of that name
+PROGRAM = next(filter(None, map(shutil.which, PROGRAMS)), None)
+MISSING = "no page was opened in a browser, since Chromium is not installed"
+
+needed = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
 
-def installed() -> bool:
-    return shutil.which("chromium") is not None
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A skip is easily overlooked: say at the end that there were some, and the remedy."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if MISSING in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("BROWSER TESTS WERE SKIPPED", red=True, bold=True)
+        terminalreporter.line(f"{len(skipped)} of the tests did not run: {MISSING}.")
+        terminalreporter.line("On Debian, apt-get install chromium brings it; then run them again.")
 
 
 @dataclass
@@ -44,7 +55,7 @@ class Visit:
 def visit(page: Path | str, profile: Path, width: int, ready: str, *expressions: str) -> Visit:
     """Open a file, or an address, in a window of a width, wait until the expression `ready` is true, and evaluate others."""
     process = subprocess.Popen(
-        ["chromium", *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        [PROGRAM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -131,7 +131,7 @@ def test_a_scene_starts_at_the_first_context_and_its_cameras_have_the_prediction
     assert len(found.models["this run"]) == 2 * SIZE[0] * SIZE[1]
 
 
-@pytest.mark.skipif(not browser.installed(), reason="draws with Chromium, which is not installed")
+@browser.needed
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_draws_both_models_fetches_nothing_and_does_not_complain(tmp_path, width):
     run(tmp_path, scenes_per_family=1)
