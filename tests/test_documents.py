@@ -235,26 +235,29 @@ def test_a_command_that_does_not_work_is_noticed(command, words, tmp_path, monke
         check(shlex.split(command), {"main"}, tmp_path)
 
 
+def site_pages() -> list[Path]:
+    return [path for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb")]
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path / "html")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    pages = {path.stem for path in (ROOT / "docs").glob("*.md")}
-    assert {path.stem for path in (tmp_path / "html").glob("*.html")} >= pages
+    assert {path.stem for path in (tmp_path / "html").glob("*.html")} >= {path.stem for path in site_pages()}
 
 
 def test_each_page_is_reachable_from_the_index():
     toctrees = re.findall(r"```\{toctree\}\n(.*?)```", text("docs/index.md"), re.DOTALL)
     listed = [line for tree in toctrees for line in tree.splitlines() if line and not line.startswith(":")]
-    assert sorted(listed) == sorted(path.stem for path in (ROOT / "docs").glob("*.md") if path.stem != "index")
+    assert sorted(listed) == sorted(path.stem for path in site_pages() if path.stem != "index")
 
 
 def test_readme_is_short_and_names_each_page():
     readme = text("README.md")
     assert len(readme.splitlines()) <= 150
-    own = {path for path in (ROOT / "docs").glob("*.md")} - {ROOT / "docs/index.md"}
+    own = set(site_pages()) - {ROOT / "docs/index.md"}
     included = {path for path in own if "{include}" in path.read_text()}  # linked where they lie
-    assert {path.name for path in own - included} <= set(re.findall(r"\(docs/(\w+\.md)\)", readme))
+    assert {path.name for path in own - included} <= set(re.findall(r"\(docs/(\w+\.\w+)\)", readme))
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -203,6 +203,6 @@ def test_no_file_holds_an_absolute_path_or_an_index_address():
     words = re.compile("|".join(("/work" + "/", "/root" + "/", "--(extra-)?index" + "-url", "/tmp" + "/")))
     listed = ["git", "ls-files", "-co", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    endings = {".py", ".yaml", ".md", ".txt", ".toml", ".html", ".json", ".lock"}
+    endings = {".py", ".yaml", ".md", ".txt", ".toml", ".html", ".json", ".lock", ".ipynb"}
     text = [name for name in names if Path(name).suffix in endings]
     assert [name for name in text if (ROOT / name).exists() and words.search((ROOT / name).read_text())] == []
