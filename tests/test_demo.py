@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 import json
 import sys
@@ -10,6 +11,7 @@ import viser
 from PIL import Image
 
 from src import demo
+from src.inference.offers import offered_models
 from src.inference.trained_model import trained_model
 from src.renders.ply import read_ply
 from src.scenes.scene import Scene
@@ -30,8 +32,8 @@ def trained(tmp_path_factory):
         Image.fromarray(scene.frame(name).image).save(buffer, "PNG")
         files.append(buffer.getvalue())
     with inside(folder):
-        model = demo.Turns(config)
-    return folder, config, model, files
+        models = demo.Turns(*offered_models(config))
+    return folder, config, models, files
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def desk(trained):
 class Sent:
     """A client that keeps what it is sent."""
 
-    def send_file_download(self, filename: str, content: bytes) -> None:
+    def send_file_download(self, filename: str, content: bytes, save_immediately: bool) -> None:
         self.filename, self.content = filename, content
 
 
@@ -78,6 +80,32 @@ def test_two_uploads_give_predict_s_gaussians_and_its_file(trained, desk, tmp_pa
     assert sent.filename == "scene.splat" and len(sent.content) == 32 * len(wanted)
 
 
+def test_another_model_is_told_of_cuts_the_images_anew_and_predicts_at_once(trained, tmp_path):
+    folder, _, models, files = trained
+    (first,) = models.offers.values()
+    taller = dataclasses.replace(first, name="taller", words="of taller images", resolution=(64, 64))
+    server = viser.ViserServer("127.0.0.1", 0, verbose=False)
+    desk = demo.Desk(server, demo.Turns([first, taller], ["broken: It lacks a file."]))
+
+    def choose(name: str) -> None:
+        desk.choice._impl.value = name
+        desk.explained(desk.choose)
+
+    try:
+        assert first.words in desk.told.content and "untrained" in desk.told.content
+        for number, content in enumerate(files):
+            upload(desk, number, f"{number}.png", content)
+        choose("taller")
+        assert desk.told.content == "of taller images" and desk.images[1].shape == (3, 64, 64) and not desk.gaussians
+        with inside(folder):
+            desk.explained(desk.predict)
+            assert len(desk.gaussians) == 2 * 64 * 64
+            choose("work tree")
+        assert len(desk.gaussians) == 2 * SIZE[0] * SIZE[1] and "by work tree" in desk.said.content
+    finally:
+        server.stop()
+
+
 def test_a_visitor_s_mistakes_are_said_and_lose_nothing(trained, desk):
     files = trained[3]
     desk.explained(desk.predict)
@@ -105,9 +133,13 @@ def test_every_visitor_gets_a_desk_of_their_own(trained, monkeypatch):
         server.stop()
 
 
-UPLOAD_AND_PREDICT = """
-(async () => {
+TOOLS = """
   const until = async (found) => { while (!found()) await new Promise((go) => setTimeout(go, 50)); };
+  const button = (name) => [...document.querySelectorAll("button")].find((each) => each.innerText.trim() == name);
+"""
+UPLOAD = """
+(async () => { TOOLS
+  window.start = performance.now();
   const inputs = [...document.querySelectorAll("input[type=file]")].slice(0, 2);
   const bytes = (data) => Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const files = FILES.map((data, number) => new File([bytes(data)], `${number}.png`));
@@ -118,32 +150,65 @@ UPLOAD_AND_PREDICT = """
     input.dispatchEvent(new Event("change", { bubbles: true }));
     await until(() => document.body.innerText.includes(`${number}.png: `));
   }
-  const button = (name) => [...document.querySelectorAll("button")].find((each) => each.innerText.trim() == name);
   await until(() => !button("Predict").disabled);
-  button("Predict").click();
-  const start = performance.now();
-  await until(() => document.body.innerText.includes(" Gaussians."));
+  button("Example: rooms").focus();
+})()
+"""
+SPLATS = """
+(async () => { TOOLS
+  await until(() => document.body.innerText.includes(" Gaussians by"));
+  const seconds = (performance.now() - window.start) / 1000;
+  await new Promise((go) => setTimeout(go, 3000));  // sorting and drawing
+  return [document.body.innerText, seconds];
+})()
+"""
+DOWNLOAD = """
+(async () => { TOOLS
+  document.querySelector("canvas").parentElement.focus();
   await until(() => !button("Download scene.ply").disabled);
-  return [document.body.innerText, (performance.now() - start) / 1000, document.querySelectorAll("canvas").length];
+  button("Download scene.ply").click();
+  await new Promise((go) => setTimeout(go, 2000));
 })()
 """
 
 
+def drawn_colours(picture: bytes) -> tuple[int, np.ndarray]:
+    """How many colours a window shows where no panel, notice or axes are, and that part of it."""
+    part = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))[320:820, :840]
+    return len(np.unique(part.reshape(-1, 3), axis=0)), part
+
+
 @browser.needed
-def test_a_browser_uploads_two_images_and_is_shown_the_splats(trained, tmp_path):
-    folder, _, model, files = trained
-    server = demo.serve_demo(model, "127.0.0.1", 0)
+def test_a_browser_uploads_two_images_and_is_shown_the_splats_to_turn_and_to_download(trained, tmp_path):
+    folder, _, models, files = trained
+    server = demo.serve_demo(models, "127.0.0.1", 0)
+    encoded = json.dumps([base64.b64encode(file).decode() for file in files])
+    upload_files, splats, download = (work.replace("TOOLS", TOOLS) for work in (UPLOAD, SPLATS, DOWNLOAD))
+    steps = (
+        upload_files.replace("FILES", encoded),
+        browser.Picture(),
+        *map(browser.Press, ("Tab", "Enter")),  # from the button before to Predict, and down
+        splats,
+        browser.Picture(),
+        "document.activeElement.blur()",
+        browser.Press("d", held=1.0),
+        browser.Picture(),
+        download,
+    )
     try:
         with inside(folder):
-            work = UPLOAD_AND_PREDICT.replace("FILES", json.dumps([base64.b64encode(file).decode() for file in files]))
             address = f"http://127.0.0.1:{server.get_port()}/"
             ready = 'document.body.innerText.includes("Predict")'
-            seen = browser.visit(address, tmp_path, 1200, ready, work)
+            seen = browser.visit(address, tmp_path, 1200, ready, *steps)
     finally:
         server.stop()
-    words, seconds, canvases = seen.answers[0]
-    assert f"{2 * SIZE[0] * SIZE[1]:,} Gaussians." in words and canvases >= 1
-    print(f"{seconds:.1f} s from the click to the splats")
+    (words, seconds), before, shown, turned = (seen.answers[place] for place in (4, 1, 5, 8))
+    assert f"{2 * SIZE[0] * SIZE[1]:,} Gaussians by work tree" in words
+    print(f"{seconds:.1f} s from the uploads to the splats")
+    empty, (colours, view), (_, after) = drawn_colours(before)[0], drawn_colours(shown), drawn_colours(turned)
+    assert colours > 2000 and empty < 100
+    assert (view != after).any(-1).mean() > 0.01  # of a key that moves the camera
+    assert len(read_ply(tmp_path / browser.DOWNLOADS / "scene.ply")) == 2 * SIZE[0] * SIZE[1]
     assert all(request.startswith((address, "data:", "blob:", "ws")) for request in seen.requests)
 
 

@@ -19,6 +19,9 @@ METRIC = HEADLINE[0]  # what experiments are ranked by, with aligned scale
 
 EXPERIMENT_FILE, RECORDS_FILE = "experiment.json", "records.csv"  # there
 HASH = re.compile("[0-9a-f]{16}|[0-9a-f]{64}")
+EXPERIMENT = re.compile(
+    "refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)"
+)  # DVC's references of experiments; it has others there
 METRICS_FILE, DETAILS_FILE = "metrics.json", "details.json"
 SCORED = "scored"  # folder there, of results of methods that this project does not run, a folder each
 SCORING = (
@@ -243,3 +246,13 @@ def experiment_commits(root: str | Path, baseline: str = "HEAD") -> list[tuple[s
     lines = git_output(root, "for-each-ref", "--format=%(refname) %(objectname)", prefix) if commit else None
     pairs = [line.split() for line in (lines or "").splitlines()]
     return sorted((name.removeprefix(prefix), found) for name, found in pairs)
+
+
+def all_experiment_commits(root: str | Path) -> list[tuple[str, str]]:
+    """(name, commit) of the `dvc exp` experiments of every baseline commit, by name; where several have one name, each has
+    its commit's first digits behind it."""
+    lines = git_output(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/") or ""
+    pairs = [line.split(maxsplit=1) for line in lines.splitlines()]
+    found = sorted((match[1], commit) for commit, name in pairs if (match := EXPERIMENT.fullmatch(name)))
+    names = [name for name, _ in found]
+    return [(name if names.count(name) == 1 else f"{name} ({commit[:7]})", commit) for name, commit in found]

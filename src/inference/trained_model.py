@@ -72,7 +72,9 @@ class LoadedModel:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def to(self, device: torch.device) -> "LoadedModel":
+    def placed(self) -> "LoadedModel":
+        """On the GPU where torch sees one."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return replace(self, network=self.network.to(device), backbone=self.backbone.to(device))
 
     def inputs(
@@ -156,23 +158,27 @@ def trained_model(config: Config, shipped: bool = False) -> LoadedModel:
             f"There is no trained model here, {MODEL.as_posix()} and {SHIPPED.as_posix()} missing; run dvc repro train, "
             f"or {RESTORE}."
         )
-    return found.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return found.placed()
 
 
-def work_tree_model(config: Config) -> LoadedModel:
-    """raises FileNotFoundError, ValueError when there is no trained model, or it is not the one of params.yaml"""
-    if missing := [path.as_posix() for path in NEEDED if not path.exists()]:
+def work_tree_model(config: Config, root: Path = Path()) -> LoadedModel:
+    """The model of `root`/data, of a work tree or of files laid out as in one.
+
+    raises FileNotFoundError, ValueError when there is no trained model, or it is not the one of params.yaml
+    """
+    if missing := [path.as_posix() for path in NEEDED if not (root / path).exists()]:
         raise FileNotFoundError(
             f"There is no trained model here, {', '.join(missing)} missing; run dvc repro train "
             "(or dvc pull train where a remote has it), or say --shipped for the one that comes with this repository."
         )
-    record, backbone = read_json(MODEL / RECORD), backbones.load_backbone(config.model, WEIGHTS / "backbone")
+    record = read_json(root / MODEL / RECORD)
+    backbone = backbones.load_backbone(config.model, root / WEIGHTS / "backbone")
     if record["feature_channels"] != backbone.channels:
         raise ValueError(
             f"{MODEL} was trained on features of {record['feature_channels']} channels, but params.yaml "
             f"asks for {backbone.title} with {backbone.channels}; run dvc repro train."
         )
-    network, _ = build.load_model(config, WEIGHTS / "geometry", MODEL)
+    network, _ = build.load_model(config, root / WEIGHTS / "geometry", root / MODEL)
     width, height = config.dataset.resolution
     return LoadedModel(network, backbone, record, (width, height), config.model.feature_grid)
 

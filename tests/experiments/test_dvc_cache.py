@@ -1,13 +1,11 @@
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from src.experiments.dvc_cache import cached_files, second_experiment
 from src.experiments.result import ExperimentResult
+from tests.helpers.repository import empty_repository, say
 from tests.helpers.serving import serving
 
 STAGES = """stages:
@@ -18,25 +16,11 @@ STAGES = """stages:
 """
 
 
-def say(folder: Path, *words: str) -> str:
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-    }
-    return subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> tuple[Path, list[str]]:
     """A DVC repository with two commits whose data/renders differ, and the commits."""
     folder, commits = tmp_path_factory.mktemp("repository"), []
-    for words in (
-        ["git", "init", "-q"],
-        ["git", "config", "user.email", "a@example.org"],
-        ["git", "config", "user.name", "A"],
-        ["dvc", "init", "-q"],
-    ):
-        say(folder, *words)
+    empty_repository(folder)
     (folder / "dvc.yaml").write_text(STAGES)
     (folder / ".gitignore").write_text("/data\n")
     for word in ("old", "new"):
@@ -55,20 +39,24 @@ def result(name: str, revision: str | None, backbone: str = "vit", steps: int = 
 
 def test_files_of_another_revision_come_from_the_cache(repository):
     folder, (old, new) = repository
-    found = cached_files(folder, result("old", old), "data/renders")
-    assert {name: path.read_text().strip() for name, path in found.items()} == {"a.ply": "old", "b.ply": "b"}
-    assert cached_files(folder, result("new", new), "data/renders")["a.ply"].read_text() == "new"
+    found = cached_files(folder, old, "data/renders")
+    assert {name: path.read_text().strip() for name, path in found.items()} == {
+        "data/renders/a.ply": "old",
+        "data/renders/b.ply": "b",
+    }
+    assert cached_files(folder, new, "data/renders")["data/renders/a.ply"].read_text() == "new"
 
 
 def test_what_the_cache_or_the_revision_does_not_hold_is_absent(repository, tmp_path):
     folder, (old, _) = repository
-    assert cached_files(folder, result("this run", None), "data/renders") == {}
-    assert cached_files(folder, result("old", old), "data/model") == {}
-    assert cached_files(folder, result("nowhere", "0" * 40), "data/renders") == {}
+    assert cached_files(folder, None, "data/renders") == {}
+    assert cached_files(folder, old, "data/model") == {}
+    assert set(cached_files(folder, old, "data/model", "data/renders")) == {"data/renders/a.ply", "data/renders/b.ply"}
+    assert cached_files(folder, "0" * 40, "data/renders") == {}
     say(tmp_path, "git", "clone", "-q", str(folder), "clone")
-    assert cached_files(tmp_path / "clone", result("old", old), "data/renders") == {}
+    assert cached_files(tmp_path / "clone", old, "data/renders") == {}
     shutil.rmtree(tmp_path / "clone/.dvc")
-    assert cached_files(tmp_path / "clone", result("old", old), "data/renders") == {}
+    assert cached_files(tmp_path / "clone", old, "data/renders") == {}
 
 
 def test_a_file_that_the_cache_lost_is_absent_and_another_cache_is_found(repository, tmp_path):
@@ -76,10 +64,11 @@ def test_a_file_that_the_cache_lost_is_absent_and_another_cache_is_found(reposit
     shutil.copytree(folder / ".dvc/cache", tmp_path / "shared")
     say(tmp_path, "git", "clone", "-q", str(folder), "clone")
     say(tmp_path / "clone", "dvc", "cache", "dir", "--local", str(tmp_path / "shared"))
-    found = cached_files(tmp_path / "clone", result("old", old), "data/renders")
-    assert set(found) == {"a.ply", "b.ply"} and found["a.ply"].is_relative_to(tmp_path / "shared")
-    found["b.ply"].unlink()
-    assert set(cached_files(tmp_path / "clone", result("old", old), "data/renders")) == {"a.ply"}
+    found = cached_files(tmp_path / "clone", old, "data/renders")
+    assert set(found) == {"data/renders/a.ply", "data/renders/b.ply"}
+    assert found["data/renders/a.ply"].is_relative_to(tmp_path / "shared")
+    found["data/renders/b.ply"].unlink()
+    assert set(cached_files(tmp_path / "clone", old, "data/renders")) == {"data/renders/a.ply"}
 
 
 def test_no_remote_is_asked(repository, tmp_path):
@@ -87,7 +76,7 @@ def test_no_remote_is_asked(repository, tmp_path):
     say(tmp_path, "git", "clone", "-q", str(folder), "clone")
     with serving() as server:
         say(tmp_path / "clone", "dvc", "remote", "add", "--local", "-d", "far", server.url)
-        assert cached_files(tmp_path / "clone", result("old", old), "data/renders") == {}
+        assert cached_files(tmp_path / "clone", old, "data/renders") == {}
         assert server.requests == []
 
 

@@ -4,6 +4,7 @@ Tests that are marked `needed` skip on a machine without Chromium, and the last 
 """
 
 import asyncio
+import base64
 import shutil
 import subprocess
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-FLAGS = (
+BARE_FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-quic",
@@ -21,17 +22,19 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
     "--remote-debugging-port=0",
 )
+FLAGS = (*BARE_FLAGS, "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+WITHOUT_WEBGL = (*BARE_FLAGS, "--disable-gpu", "--disable-software-rasterizer", "--disable-3d-apis")
 PATIENCE = 120  # seconds for a page to say that it is ready
 PROGRAMS = ("chromium", "google-chrome")  # either will do; Debian has the first as a package of that name
 PROGRAM = next(filter(None, map(shutil.which, PROGRAMS)), None)
 MISSING = "no page was opened in a browser, since Chromium is not installed"
 
 needed = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
+DOWNLOADS = "downloads"  # folder in the profile where downloaded files arrive
+KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+TEXTS = {"Enter": "\r", "Space": " "}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -43,30 +46,48 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line("On Debian, apt-get install chromium brings it; then run them again.")
 
 
+@dataclass(frozen=True)
+class Press:
+    """A key, as a person presses it: one of KEYS, or a single letter or sign; held down for some seconds."""
+
+    key: str
+    held: float = 0.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the window shows, as the bytes of a PNG."""
+
+
+Step = str | Press | Picture  # a string is an expression of JavaScript, whose value is the answer; a Press has None
+
+
 @dataclass
 class Visit:
-    """answers: what the expressions came to; complaints: console errors, warnings and exceptions; requests: addresses."""
+    """answers: what the steps came to; complaints: console errors, warnings and exceptions; requests: addresses."""
 
     answers: list = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
 
-def visit(page: Path | str, profile: Path, width: int, ready: str, *expressions: str) -> Visit:
-    """Open a file, or an address, in a window of a width, wait until the expression `ready` is true, and evaluate others."""
+def visit(
+    page: Path | str, profile: Path, width: int, ready: str, *steps: Step, flags: tuple[str, ...] = FLAGS
+) -> Visit:
+    """Open a file, or an address, in a window of a width, wait until the expression `ready` is true, and take the steps."""
     process = subprocess.Popen(
-        [PROGRAM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        [PROGRAM, *flags, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        return asyncio.run(asyncio.wait_for(talk(page, profile, width, ready, expressions), PATIENCE + 30))
+        return asyncio.run(asyncio.wait_for(talk(page, profile, width, ready, steps), PATIENCE + 30))
     finally:
         process.kill()
         process.wait()
 
 
-async def talk(page: Path | str, profile: Path, width: int, ready: str, expressions: tuple[str, ...]) -> Visit:
+async def talk(page: Path | str, profile: Path, width: int, ready: str, steps: tuple[Step, ...]) -> Visit:
     port_file, start, found = profile / "DevToolsActivePort", time.monotonic(), Visit()
     while not port_file.exists():
         assert time.monotonic() - start < PATIENCE, "Chromium did not start"
@@ -90,14 +111,32 @@ async def talk(page: Path | str, profile: Path, width: int, ready: str, expressi
                 answer = await ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
                 return answer["result"].get("value")
 
+            async def take(step: Step) -> object:
+                if isinstance(step, str):
+                    return await evaluate(step)
+                if isinstance(step, Picture):
+                    return base64.b64decode((await ask("Page.captureScreenshot"))["data"])
+                text = TEXTS.get(step.key, step.key if step.key not in KEYS else "")
+                about = {
+                    "key": text if step.key == "Space" else step.key,
+                    "code": step.key if step.key in KEYS else f"Key{step.key.upper()}",
+                    "windowsVirtualKeyCode": KEYS.get(step.key, ord(step.key[0].upper())),
+                }
+                await ask("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": text} if text else {}))
+                await asyncio.sleep(step.held)
+                await ask("Input.dispatchKeyEvent", type="keyUp", **about)
+                return None
+
             for domain in ("Runtime", "Log", "Network", "Page"):
                 await ask(f"{domain}.enable")
             await ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+            folder = str(profile.absolute() / DOWNLOADS)
+            await ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=folder)
             await ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
             while not await evaluate(ready):
                 assert time.monotonic() - start < PATIENCE, f"{ready} did not become true: {found}"
                 await asyncio.sleep(0.2)
-            found.answers = [await evaluate(expression) for expression in expressions]
+            found.answers = [await take(step) for step in steps]
     return found
 
 

@@ -60,6 +60,24 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+def empty_repository(folder: Path) -> None:
+    """A new repository of Git and DVC in a folder that may hold files."""
+    for words in (
+        ["git", "init", "-q"],
+        ["git", "config", "user.email", "a@example.org"],
+        ["git", "config", "user.name", "A"],
+        ["dvc", "init", "-q"],
+    ):
+        say(folder, *words)
+
+
+def say(folder: Path, *words: str) -> str:
+    """What a command answers that must succeed."""
+    done = run(folder, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def fresh_repository(folder: Path) -> Path:
     """A new Git repository in `folder`, with the files of the work tree."""
     files = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").stdout.split()
