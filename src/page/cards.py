@@ -3,24 +3,13 @@
 import base64
 import io
 
-import numpy as np
 from PIL import Image
 
 from src.page.findings import Pictures, RealPair
 from src.page.numbers import NOT_MEASURED, number
 from src.page.pictures import TRUTH
 from src.page.probe_tables import INPUT_TITLES
-
-PICTURE_SIDE = 384  # pixels; larger pictures are made smaller for the page
-
-
-def data_uri(picture: np.ndarray) -> str:
-    """A picture (H, W, 3) uint8 as an address that holds it."""
-    image = Image.fromarray(picture)
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=92, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+from src.page.strip import data_uri
 
 
 def picture_cards(pictures: Pictures) -> list[dict]:

@@ -24,7 +24,7 @@ from src.page.verdict import (
     headline,
     power_words,
 )
-from src.page.viewer import viewer_library, viewer_payload
+from src.page.viewer import viewer_library, viewer_payload, viewer_stills
 from src.results.errors import MIN_SCENES
 from src.results.tables import HEADLINE, METRIC_TITLES
 
@@ -125,6 +125,7 @@ def picture_part(findings: Findings) -> dict:
         "viewer_scenes": pictures.viewer_scenes,
         "viewer_library": viewer_library() if pictures.viewer_scenes else "",
         "viewer_payload": viewer_payload(pictures.viewer_scenes),
+        "viewer_stills": viewer_stills(pictures.viewer_scenes),
         "real_pair": real_pair_card(pictures.real_pair),
     }
 

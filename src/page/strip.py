@@ -1,12 +1,17 @@
 """Panels of pictures, (H, W, 3) uint8: images, errors, depth; and a strip of them under their names."""
 
+import base64
+import io
+
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 ERROR_RANGE = 0.5  # mean absolute error over RGB at which the error map is brightest
+DEPTH_COLOURS = "viridis"
 UNSEEN_COLOUR = (96, 96, 96)  # error map outside the mask
+PICTURE_SIDE = 384  # pixels; larger pictures are made smaller for the page
 PANEL_HEIGHT, GAP, LINE = 128, 6, 18  # pixels of a strip: least panel height, space between, height of a line of words
 STRIP_COLOUR, TITLE_COLOUR, NOTE_COLOUR = (255, 255, 255), (25, 28, 32), (110, 116, 124)
 
@@ -14,6 +19,15 @@ STRIP_COLOUR, TITLE_COLOUR, NOTE_COLOUR = (255, 255, 255), (25, 28, 32), (110, 1
 def bytes_of(image: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] -> (H, W, 3) uint8, clamped"""
     return np.rint(image.clamp(0, 1).numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """A picture (H, W, 3) uint8 as an address that holds it."""
+    image = Image.fromarray(picture)
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=92, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def coloured(values: np.ndarray, low: float, high: float, colours: str) -> np.ndarray:
@@ -34,7 +48,7 @@ def depth_panel(depth: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Near is bright; the range is the true depth's where there is one; black where nothing was rendered."""
     reference = truth[truth > 0] if (truth > 0).any() else depth[depth > 0]
     low, high = np.percentile(reference, [2, 98]) if reference.size else (0.0, 1.0)
-    panel = coloured(-depth, -high, -low, "viridis")
+    panel = coloured(-depth, -high, -low, DEPTH_COLOURS)
     panel[depth <= 0] = 0
     return panel
 

@@ -1,4 +1,5 @@
-// The splat viewer of the report: two canvases, one camera. `gsplat` is src/page/vendor/gsplat.js; the scenes are in #viewer-scenes.
+// The splat viewer of the report: a canvas per model, one camera. `gsplat` is src/page/vendor/gsplat.js, to whose shader
+// src/page/viewer.py adds `depthRange`; the scenes are in #viewer-scenes. Until a browser shows that it has WebGL 2, #room shows stills.
 // On a page from disk a module worker from a blob: address never starts; refused one, the library takes a data: address.
 const GSPLAT = gsplat(class extends Worker {
   constructor(address, options) {
@@ -28,12 +29,17 @@ async function unpacked(model, unit) {
 
 const panes = [...room.querySelectorAll("canvas")].map(canvas => ({ canvas, name: canvas.parentElement.querySelector("figcaption") }));
 const view = { position: new GSPLAT.Vector3(), rotation: new GSPLAT.Quaternion(), pivot: new GSPLAT.Vector3() };
+const SHOWN = ["colour", "depth"];
+let current = null, shown = SHOWN[0];  // scene; what of it
 let drawUntil = 0, drawing = false;
 
 function draw(now) {
   for (const { renderer, scene, camera } of panes) {
     camera.position = view.position;
     camera.rotation = view.rotation;
+    const { gl, renderProgram: { program } } = renderer;
+    gl.useProgram(program);
+    gl.uniform2f(gl.getUniformLocation(program, "depthRange"), ...(shown === "depth" ? current.depth : [0, 0]));
     renderer.render(scene, camera);
   }
   if (panes.every(({ renderer }) => renderer.renderProgram.depthIndex.length)) room.dataset.drawn = panes.length;
@@ -90,6 +96,16 @@ function buttons(holder, entries, choose) {
   }));
 }
 
+function press(holder, chosen) {
+  for (const [number, button] of holder.querySelectorAll("button").entries()) button.setAttribute("aria-pressed", number === chosen);
+}
+
+function showAs(number) {
+  shown = SHOWN[number];
+  press(room.querySelector(".shown"), number);
+  wake();
+}
+
 // A new canvas for a new scene: a renderer that is used again starts with the order of the Gaussians it had before.
 function freshen(pane) {
   const canvas = pane.canvas.cloneNode();
@@ -103,9 +119,10 @@ function freshen(pane) {
 
 async function show(chosen) {
   delete room.dataset.drawn;
+  current = chosen;
   await Promise.all(chosen.models.map(async model => { model.splats ??= await unpacked(model, chosen.unit); }));
-  for (const [number, button] of room.querySelectorAll(".scenes button").entries())
-    button.setAttribute("aria-pressed", scenes[number] === chosen);
+  press(room.querySelector(".scenes"), scenes.indexOf(chosen));
+  room.querySelector(".range").textContent = `depth from ${chosen.depth.map(z => z.toPrecision(2)).join(" (bright) to ")} (dark)`;
   const [width, height] = chosen.size;
   for (const [number, pane] of panes.entries()) {
     const model = chosen.models[number];
@@ -145,8 +162,9 @@ function listen(canvas) {
     approach(Math.exp(event.deltaY / 800));
   }, { passive: false });
   canvas.addEventListener("keydown", event => {
-    const step = 0.06, keys = { ArrowLeft: () => orbit(step, 0), ArrowRight: () => orbit(-step, 0), ArrowUp: () => orbit(0, step),
-      ArrowDown: () => orbit(0, -step), "+": () => approach(0.92), "=": () => approach(0.92), "-": () => approach(1.08) };
+    const step = 0.06, move = event.shiftKey ? slide : orbit;
+    const keys = { ArrowLeft: () => move(step, 0), ArrowRight: () => move(-step, 0), ArrowUp: () => move(0, step),
+      ArrowDown: () => move(0, -step), "+": () => approach(0.92), "=": () => approach(0.92), "-": () => approach(1.08) };
     if (!keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();
@@ -154,16 +172,17 @@ function listen(canvas) {
 }
 
 function open() {
-  if (!document.createElement("canvas").getContext("webgl2") || !window.DecompressionStream) {
-    room.dataset.missing = "";
-    return;
-  }
   buttons(room.querySelector(".scenes"), scenes.map(chosen => chosen.episode.replaceAll("__", " · ")), number => show(scenes[number]));
+  buttons(room.querySelector(".shown"), SHOWN, showAs);
+  press(room.querySelector(".shown"), 0);
   show(scenes[0]);
 }
 
-new IntersectionObserver((entries, observer) => {
-  if (!entries.some(entry => entry.isIntersecting)) return;
-  observer.disconnect();
-  open();
-}, { rootMargin: "400px" }).observe(room);
+if (document.createElement("canvas").getContext("webgl2") && window.DecompressionStream) {
+  delete room.dataset.missing;
+  new IntersectionObserver((entries, observer) => {
+    if (!entries.some(entry => entry.isIntersecting)) return;
+    observer.disconnect();
+    open();
+  }, { rootMargin: "400px" }).observe(room);
+}

@@ -9,21 +9,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from scipy.spatial.transform import Rotation
 
 from src.experiments.result import ExperimentResult
 from src.geometry.alignment import camera_in_prediction
+from src.page.strip import DEPTH_COLOURS, bytes_of, data_uri
 from src.page.verdict import BASELINE_NAMES
 from src.renders.episode_file import Rendered
 from src.renders.ply import read_ply
 from src.scenes.scene import Scene, SceneRecord
 from src.splatting.gaussians import Gaussians
+from src.splatting.render import render
 from src.splatting.sh import dc_to_rgb
 
 LIBRARY = Path(__file__).parent / "vendor" / "gsplat.js"
 LIBRARY_LICENCE = LIBRARY.with_suffix(".LICENSE")
 MAX_SCENES = 2  # scenes on the page, of different families where there are such
 UNIT = 0.5  # scene units within which the packed positions are as good as linear
+STOPS = 9  # of the colour map in the shader
+DEPTH_SHADER = (  # what the library's vertex shader says, and what it says here; `cam` is the Gaussian in the camera's frame
+    ("uniform float depthFade;", "uniform float depthFade;\nuniform vec2 depthRange;"),
+    ("vColor = colorTransform * color;", "vColor = colorTransform * color;\n    {depth}"),
+)
 BASELINE_ENDING = ".points_splat.ply"  # of an episode's baseline, beside the model's .ply
 
 
@@ -43,9 +51,25 @@ class ViewerScene:
     models: dict[str, Gaussians]
 
 
+def depth_colours() -> str:
+    """GLSL that colours a Gaussian by its depth, near bright, as the page's depth pictures do, where depthRange says so."""
+    stops = ", ".join(
+        f"vec3({r:.3f}, {g:.3f}, {b:.3f})" for r, g, b, _ in colormaps[DEPTH_COLOURS](np.linspace(1, 0, STOPS))
+    )
+    return (
+        f"if (depthRange.y > 0.0) {{ vec3 stops[{STOPS}] = vec3[{STOPS}]({stops}); "
+        f"float at = {STOPS - 1}.0 * clamp((cam.z - depthRange.x) / (depthRange.y - depthRange.x), 0.0, 1.0); "
+        f"int below = min(int(at), {STOPS - 2}); vColor.rgb = mix(stops[below], stops[below + 1], at - float(below)); }}"
+    )
+
+
 def viewer_library() -> str:
-    """The viewer library as one function of the Worker class it shall use, `gsplat`, which returns the exports."""
+    """The viewer library as one function of the Worker class it shall use, `gsplat`, which returns the exports. Its vertex
+    shader gets a uniform more, `depthRange`: (near, far) to show depth, (0, 0) to show colour."""
     text = LIBRARY.read_text("utf8").replace("//# sourceMappingURL=index.es.js.map", "")
+    for found, wanted in DEPTH_SHADER:
+        assert found in text, f"{LIBRARY.name} is another version: {found}"
+        text = text.replace(found, wanted.replace("{depth}", depth_colours()), 1)
     body, exports = re.fullmatch(r"(.*)\nexport \{([^}]*)\};\s*", text, re.DOTALL).groups()
     names = (word.split(" as ") for word in exports.split(","))
     members = ", ".join(f"{public.strip()}: {local.strip()}" for local, public in names)
@@ -86,6 +110,30 @@ def distance(gaussians: Gaussians) -> float:
     return depth[depth > 0].median().item() if (depth > 0).any() else 1.0
 
 
+def depth_range(gaussians: Gaussians) -> list[float]:
+    """[near, far] between which depth is coloured: the middle 96 % of what lies before the first camera."""
+    depth = gaussians.means[:, 2]
+    ahead = depth[depth > 0].double().numpy()
+    return np.percentile(ahead, [2, 98]).tolist() if len(ahead) else [0.0, 1.0]
+
+
+def still(scene: ViewerScene, gaussians: Gaussians) -> np.ndarray:
+    """(H, W, 3) uint8: a model's Gaussians from the first camera, for who cannot turn them."""
+    (width, height), (fx, fy) = scene.size, scene.focal
+    K = torch.tensor([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])
+    c2w = torch.from_numpy(next(iter(scene.cameras.values()))).float()
+    return bytes_of(render(gaussians, c2w[None], K[None], scene.size).images[0])
+
+
+def viewer_stills(scenes: list[ViewerScene]) -> list[dict]:
+    """Words and picture of each model of each scene."""
+    return [
+        {"words": f"{scene.episode.replace('__', ' · ')}: {name}", "picture": data_uri(still(scene, gaussians))}
+        for scene in scenes
+        for name, gaussians in scene.models.items()
+    ]
+
+
 def viewer_payload(scenes: list[ViewerScene]) -> str:
     """What viewer.js reads, as JSON that cannot end its script element."""
     entries = [
@@ -95,6 +143,7 @@ def viewer_payload(scenes: list[ViewerScene]) -> str:
             "focal": scene.focal,
             "unit": UNIT,
             "distance": distance(next(iter(scene.models.values()))),
+            "depth": depth_range(next(iter(scene.models.values()))),
             "cameras": [camera_entry(name, c2w) for name, c2w in scene.cameras.items()],
             "models": [{"name": name} | packed_gaussians(gaussians) for name, gaussians in scene.models.items()],
         }

@@ -48,7 +48,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @dataclass(frozen=True)
 class Press:
-    """A key, as a person presses it: one of KEYS, or a single letter or sign; held down for some seconds."""
+    """A key, as a person presses it: one of KEYS, or a single letter or sign, "Shift+" before it or not; held down for some
+    seconds."""
 
     key: str
     held: float = 0.0
@@ -116,11 +117,13 @@ async def talk(page: Path | str, profile: Path, width: int, ready: str, steps: t
                     return await evaluate(step)
                 if isinstance(step, Picture):
                     return base64.b64decode((await ask("Page.captureScreenshot"))["data"])
-                text = TEXTS.get(step.key, step.key if step.key not in KEYS else "")
+                shifted, key = step.key.startswith("Shift+"), step.key.removeprefix("Shift+")
+                text = TEXTS.get(key, key if key not in KEYS else "")
                 about = {
-                    "key": text if step.key == "Space" else step.key,
-                    "code": step.key if step.key in KEYS else f"Key{step.key.upper()}",
-                    "windowsVirtualKeyCode": KEYS.get(step.key, ord(step.key[0].upper())),
+                    "key": text if key == "Space" else key,
+                    "code": key if key in KEYS else f"Key{key.upper()}",
+                    "windowsVirtualKeyCode": KEYS.get(key, ord(key[0].upper())),
+                    "modifiers": 8 if shifted else 0,
                 }
                 await ask("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": text} if text else {}))
                 await asyncio.sleep(step.held)
@@ -134,7 +137,7 @@ async def talk(page: Path | str, profile: Path, width: int, ready: str, steps: t
             await ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=folder)
             await ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
             while not await evaluate(ready):
-                assert time.monotonic() - start < PATIENCE, f"{ready} did not become true: {found}"
+                assert time.monotonic() - start < PATIENCE, f"{ready} did not become true: {found.complaints}"
                 await asyncio.sleep(0.2)
             found.answers = [await take(step) for step in steps]
     return found

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.page.cards import data_uri
+from src.page.strip import data_uri
 
 
 @pytest.mark.parametrize(("size", "shown"), [((40, 32), (40, 32)), ((800, 400), (384, 192))])
