@@ -1,8 +1,8 @@
 # The demonstration, and everything else, in a container; for CPUs, or for NVIDIA GPUs:
 #   docker build --tag backsplat .
 #   docker build --tag backsplat:cuda --build-arg BASE=nvidia/cuda:13.0.1-devel-ubuntu24.04 .
-#   docker run --publish 127.0.0.1:8080:8080 backsplat     trains the default, which takes minutes, then serves src.demo
-#   docker run --interactive --tty backsplat bash          a shell
+#   docker run --publish 127.0.0.1:8080:8080 backsplat     serves src.demo at once, by the model that comes with the repository
+#   docker run --interactive --tty backsplat bash          a shell, in which dvc repro runs the pipeline
 # The CUDA version is that of the torch in requirements.txt: gsplat compiles its kernels with it at first use.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
@@ -25,4 +25,4 @@ RUN python3 -m venv .venv \
 COPY . .
 ENV PATH="/backsplat/.venv/bin:$PATH"
 EXPOSE 8080
-CMD ["sh", "-c", "dvc repro train && exec python -m src.demo --host 0.0.0.0"]
+CMD ["python", "-m", "src.demo", "--host", "0.0.0.0"]

@@ -122,7 +122,7 @@ async function show(chosen) {
   current = chosen;
   await Promise.all(chosen.models.map(async model => { model.splats ??= await unpacked(model, chosen.unit); }));
   press(room.querySelector(".scenes"), scenes.indexOf(chosen));
-  room.querySelector(".range").textContent = `depth from ${chosen.depth.map(z => z.toPrecision(2)).join(" (bright) to ")} (dark)`;
+  room.querySelector(".range").textContent = `depth from ${chosen.depth.map(z => z.toPrecision(2)).join(" (bright) to ")} (dark), in the network's units`;
   const [width, height] = chosen.size;
   for (const [number, pane] of panes.entries()) {
     const model = chosen.models[number];
