@@ -180,7 +180,6 @@ def write_training(folder: Path, backbone: str, weights: str, steps: int) -> Non
             "geometry": geometry,
             "feature_channels": channels,
             "steps": steps,
-            "initial_head": "points",
             "train_category": "all",
             "trainable_parameters": 123456,
             "fusion": fusion,
