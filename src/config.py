@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.geometry.choices import MASKS
@@ -21,7 +21,6 @@ from src.scenes.choices import SCORED_SPLITS
 from src.scenes.crop import PATCH
 from src.splatt3r.choices import CAMERAS, FUSION_MODES, FUSION_SITES, OPTIMIZERS, PRECISIONS, SH_DEGREES, STRATEGIES
 
-MERGING = "Error merging override "  # Hydra's words
 WITHOUT_METRES = ("co3d", "transforms", "colmap", "chunks")  # datasets whose scenes have a scale of their own
 
 
@@ -299,20 +298,30 @@ class Config:
         return getattr(self.datasets, self.data.dataset)
 
 
-ConfigStore.instance().store(name="schema", node=Config)
-ConfigStore.instance().store(name="main", node={"defaults": ["schema", "params", "_self_"]})
-
-
-def one_sentence(error: Exception) -> str:
-    """OmegaConf's and Hydra's messages run over several lines; the first says what, `full_key` says where."""
+def one_sentence(error: Exception, place: str = "") -> str:
+    """OmegaConf's and Hydra's messages run over several lines; the first says what, `full_key` says where. Of a list's
+    items OmegaConf knows the place in the list alone, so an override stands for itself, as `place`."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    key = getattr(cause, "full_key", None)
-    if not key and str(error).startswith(MERGING):  # of a list's items OmegaConf knows the place in the list alone
-        key = str(error).removeprefix(MERGING)
+    key = getattr(cause, "full_key", None) or place
     text = str(cause).strip().splitlines()[0]
     return f"params.yaml or an override is wrong{f' at {key}' if key else ''}: {text}."
+
+
+def change(config: DictConfig, override: Override) -> None:
+    """Set one value as Hydra's grammar says it.
+
+    raises ConfigError when the key is unknown, or the value mistyped or no single one
+    """
+    require(
+        override.type is OverrideType.CHANGE and not override.is_sweep_override() and override.package is None,
+        f"{override.input_line} does not change one value; write key=value with a key of params.yaml.",
+    )
+    try:
+        OmegaConf.update(config, override.key_or_group, override.value())
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_sentence(error, override.input_line)) from error
 
 
 def load_config(overrides: list[str] | tuple = (), root: str | Path = ".") -> Config:
@@ -325,9 +334,9 @@ def load_config(overrides: list[str] | tuple = (), root: str | Path = ".") -> Co
         (root / "params.yaml").is_file(), f"There is no params.yaml in {root}; run from the repository's top folder."
     )
     try:
-        with initialize_config_dir(str(root), version_base="1.3"):
-            composed = compose("main", overrides=list(overrides))
-        config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(composed))  # refuses "+new=1"
+        config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(root / "params.yaml"))
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            change(config, override)
         missing = sorted(OmegaConf.missing_keys(config))
         require(not missing, f"params.yaml lacks {', '.join(missing)}.")
         return OmegaConf.to_object(config)
