@@ -11,7 +11,7 @@ repro: $(VENV)/installed
 	@echo "The report: reports/summary/index.html; beside the committed experiments: reports/comparison/index.html"
 
 test: lint types
-	python -m pytest --numprocesses 2 --dist loadfile
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-test
 	ruff check

@@ -22,6 +22,19 @@ FIXTURES = (ROOT / "tests/data/fixtures", ROOT.parent / "shared/fixtures")
 
 torch.set_num_threads(1)
 
+# minutes each: they begin, so that at the end no process waits for another's long file
+LONGEST = (
+    "test_pipeline.py",
+    "test_pipeline_co3d.py",
+    "test_first_hour.py",
+    "test_every_backbone.py",
+    "test_report.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 def fixture_path(name: str) -> Path:
     """A file of the reference fixtures, of this repository or beside the checkout; without it the test is skipped."""

@@ -158,18 +158,17 @@ SPLATS = """
 (async () => { TOOLS
   await until(() => document.body.innerText.includes(" Gaussians by"));
   const seconds = (performance.now() - window.start) / 1000;
-  await new Promise((go) => setTimeout(go, 3000));  // sorting and drawing
   return [document.body.innerText, seconds];
 })()
 """
 CHOICE = "[...document.querySelectorAll('input')].find((each) => each.value == 'work tree').focus()"
+SETTLE = "new Promise((go) => setTimeout(go, 3000))"  # sorting and drawing come to rest
 PAUSE = "new Promise((go) => setTimeout(go, 600))"  # a list opens
 DOWNLOAD = """
 (async () => { TOOLS
   document.querySelector("canvas").parentElement.focus();
   await until(() => !button("Download scene.ply").disabled);
   button("Download scene.ply").click();
-  await new Promise((go) => setTimeout(go, 2000));
 })()
 """
 
@@ -178,6 +177,23 @@ def drawn_colours(picture: bytes) -> tuple[int, np.ndarray]:
     """How many colours a window shows where no panel, notice or axes are, and that part of it."""
     part = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))[320:820, :840]
     return len(np.unique(part.reshape(-1, 3), axis=0)), part
+
+
+def drawn(picture: bytes) -> bool:
+    return drawn_colours(picture)[0] > 2000
+
+
+class Turned:
+    """Whether a window shows something else than before, by more than one pixel in a hundred."""
+
+    before: np.ndarray | None = None
+
+    def __call__(self, picture: bytes) -> bool:
+        view = drawn_colours(picture)[1]
+        if self.before is None:
+            self.before = view
+            return drawn(picture)
+        return bool((view != self.before).any(-1).mean() > 0.01)
 
 
 @browser.needed
@@ -197,11 +213,14 @@ def test_a_browser_uploads_two_images_and_is_shown_the_splats_to_turn_and_to_dow
         browser.Picture(),
         *map(browser.Press, ("Tab", "Enter")),  # from the button before to Predict, and down
         splats,
-        browser.Picture(),
+        browser.Picture(drawn),
+        SETTLE,
+        browser.Picture(turned := Turned()),
         "document.activeElement.blur()",
-        browser.Press("d", held=1.0),
-        browser.Picture(),
+        browser.Press("d", held=1.0),  # moves the camera
+        browser.Picture(turned),
         download,
+        browser.Arrival("scene.ply"),
     )
     try:
         with inside(folder):
@@ -215,9 +234,7 @@ def test_a_browser_uploads_two_images_and_is_shown_the_splats_to_turn_and_to_dow
     assert "the second model" in chosen and first.words not in chosen
     assert f"{2 * SIZE[0] * SIZE[1]:,} Gaussians by second" in words
     print(f"{seconds:.1f} s from the uploads to the splats")
-    (empty, _), (colours, view), (_, after) = map(drawn_colours, pictures)
-    assert colours > 2000 and empty < 100
-    assert (view != after).any(-1).mean() > 0.01  # of a key that moves the camera
+    assert drawn_colours(pictures[0])[0] < 100  # the others waited until splats were there, and had moved
     assert len(read_ply(tmp_path / browser.DOWNLOADS / "scene.ply")) == 2 * SIZE[0] * SIZE[1]
     assert all(request.startswith((address, "data:", "blob:", "ws")) for request in seen.requests)
 

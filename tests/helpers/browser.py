@@ -8,6 +8,7 @@ import base64
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,10 +58,19 @@ class Press:
 
 @dataclass(frozen=True)
 class Picture:
-    """What the window shows, as the bytes of a PNG."""
+    """What the window shows, as the bytes of a PNG, once it is what is wanted: drawing takes as long as it takes."""
+
+    wanted: Callable[[bytes], bool] = lambda png: True
 
 
-Step = str | Press | Picture  # a string is an expression of JavaScript, whose value is the answer; a Press has None
+@dataclass(frozen=True)
+class Arrival:
+    """Wait for a downloaded file of this name."""
+
+    name: str
+
+
+Step = str | Press | Picture | Arrival  # a string is an expression of JavaScript, whose value is the answer
 
 
 @dataclass
@@ -116,7 +126,13 @@ async def talk(page: Path | str, profile: Path, width: int, ready: str, steps: t
                 if isinstance(step, str):
                     return await evaluate(step)
                 if isinstance(step, Picture):
-                    return base64.b64decode((await ask("Page.captureScreenshot"))["data"])
+                    while not step.wanted(png := base64.b64decode((await ask("Page.captureScreenshot"))["data"])):
+                        await asyncio.sleep(0.2)
+                    return png
+                if isinstance(step, Arrival):
+                    while not (profile / DOWNLOADS / step.name).exists():
+                        await asyncio.sleep(0.1)
+                    return None
                 shifted, key = step.key.startswith("Shift+"), step.key.removeprefix("Shift+")
                 text = TEXTS.get(key, key if key not in KEYS else "")
                 about = {
