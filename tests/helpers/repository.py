@@ -60,15 +60,20 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+def start_repository(folder: Path) -> None:
+    """A new Git repository, with an author, in a folder that may hold files."""
+    for words in (
+        ["init", "-q", "-b", "main"],
+        ["config", "user.email", "a@example.org"],
+        ["config", "user.name", "A"],
+    ):
+        say(folder, "git", *words)
+
+
 def empty_repository(folder: Path) -> None:
     """A new repository of Git and DVC in a folder that may hold files."""
-    for words in (
-        ["git", "init", "-q"],
-        ["git", "config", "user.email", "a@example.org"],
-        ["git", "config", "user.name", "A"],
-        ["dvc", "init", "-q"],
-    ):
-        say(folder, *words)
+    start_repository(folder)
+    say(folder, "dvc", "init", "-q")
 
 
 def say(folder: Path, *words: str) -> str:
@@ -88,12 +93,7 @@ def fresh_repository(folder: Path) -> Path:
     for path in (ROOT / "src").rglob("*.nb[ic]"):  # what Numba has compiled already
         (folder / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, folder / path.relative_to(ROOT))
-    for words in (
-        ["init", "-q", "-b", "main"],
-        ["config", "user.email", "a@example.org"],
-        ["config", "user.name", "A"],
-        ["add", "-A"],
-        ["commit", "-qm", "start"],
-    ):
-        assert run(folder, "git", *words).returncode == 0
+    start_repository(folder)
+    for words in (["add", "-A"], ["commit", "-qm", "start"]):
+        say(folder, "git", *words)
     return folder
