@@ -3,6 +3,7 @@
 import numpy as np
 
 from src.procedural.lighting import disc
+from src.procedural.vectors import unit
 from src.procedural.world import World
 
 NEAREST = 0.3  # metres; no camera comes closer to a surface
@@ -14,9 +15,8 @@ Stop = tuple[np.ndarray, np.ndarray]  # where a camera stands, what it looks at
 
 def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
     """Camera-to-world (4, 4), OpenCV axes, in a world whose z points up; upright but for `roll` radians."""
-    forward = (target - position) / np.linalg.norm(target - position)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
+    forward = unit(target - position)
+    right = unit(np.cross(forward, [0, 0, 1.0]))
     down = np.cross(forward, right)
     c2w = np.eye(4)
     c2w[:3, :3] = np.stack(
@@ -80,9 +80,7 @@ def stroll(rng: np.random.Generator, num_views: int, tangent: float, world: Worl
 def directions_around(count: int) -> np.ndarray:
     """Directions (count, 3) all around, in even steps (spherical spiral)."""
     height = 1 - 2 * (np.arange(count) + 0.5) / count
-    flat = disc(count)
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.concatenate([flat * np.sqrt(1 - height**2)[:, None], height[:, None]], 1)
+    return np.concatenate([unit(disc(count)) * np.sqrt(1 - height**2)[:, None], height[:, None]], 1)
 
 
 def free(world: World, positions: np.ndarray) -> bool:

@@ -12,6 +12,8 @@ from src.procedural.world import Lamp, Layout, Material, Part
 
 WARM, WHITE, COOL = np.array([1.0, 0.84, 0.66]), np.array([1.0, 0.95, 0.88]), np.array([0.75, 0.88, 1.0])
 
+SUNK = 1e-4  # metres by which what belongs to the room reaches into its floor and walls: no two surfaces in one plane
+
 
 class Stage:
     """A layout that is being filled, with the style and the generator of its scene."""
@@ -43,7 +45,8 @@ class Stage:
             sheet = panel(wide, z, 0.2).turned("x", -np.pi / 2).moved(y=-away / 2, z=z / 2)
             self.put(sheet, sides[side], yaw=side * np.pi / 2)
             if skirting is not None:
-                self.put(box(wide, 0.02, 0.1, 0.3).moved(y=0.01 - away / 2), skirting, yaw=side * np.pi / 2)
+                board = box(wide + 2 * SUNK, 0.02, 0.1 + side * SUNK, 0.3).moved(y=0.01 - away / 2 - SUNK, z=-SUNK)
+                self.put(board, skirting, yaw=side * np.pi / 2)
 
     def against(self, side: int, along: float, gap: float) -> tuple[float, float, float]:
         """x, y, yaw of a piece whose back stands `gap` metres before wall `side`, `along` metres from its middle."""
@@ -74,14 +77,18 @@ def scattered(
 
 
 def hall(stage: Stage) -> None:
-    """Four walls far away, with pictures, and large things standing before them."""
+    """Four walls far away."""
     style, rng = stage.style, stage.rng
     common = style.wall()
     sides = [common if rng.random() < 0.4 else style.wall() for _ in range(4)]
     stage.walls(style.floor(), style.paint(0, 0), sides, style.paint())
+
+
+def hang_pictures(stage: Stage) -> None:
+    """One on each of four walls."""
     for side in range(4):
-        x, y, yaw = stage.against(side, rng.uniform(-1.5, 1.5), 0.001)
-        stage.add(moved(furniture.picture(style), x, y, rng.uniform(1.3, 2.0), yaw))
+        x, y, yaw = stage.against(side, stage.rng.uniform(-1.5, 1.5), 0.001)
+        stage.add(moved(furniture.picture(stage.style), x, y, stage.rng.uniform(1.3, 2.0), yaw))
 
 
 def scenery(stage: Stage) -> None:
@@ -97,9 +104,9 @@ def scenery(stage: Stage) -> None:
     grass = np.array([[0.2, 0.33, 0.1], [0.15, 0.26, 0.07], [0.3, 0.3, 0.12], [0.1, 0.2, 0.05]])
     ground = style.floor() if rng.random() < 0.6 else Material("blotches", 0.5, style.shifted(grass, 0.2), 0.5)
     stage.put(panel(2 * radius + 0.2, 2 * radius + 0.2, 0.14, dense=True), ground)
-    stage.put(
-        lathe([(radius, 0), (radius + 0.1, 0), (radius + 0.1, height), (radius, height), (radius, 0)], 72, 0.4), wall
-    )
+    inner, outer, low_end, high_end = radius, radius + 0.1, -SUNK, height + SUNK
+    outline = [(inner, low_end), (outer, low_end), (outer, high_end), (inner, high_end), (inner, low_end)]
+    stage.put(lathe(outline, 72, 0.4), wall)
     above = np.stack([colours[0], 0.6 * colours[0] + 0.3 * low, colours[0], colours[0]])
     sky = Material("scenery", 1.0, above, 0.1, 0.0, 0.4)
     stage.put(panel(2 * radius + 0.2, 2 * radius + 0.2, 0.5).turned("x", np.pi), sky, 0, 0, height)
@@ -112,6 +119,8 @@ def objects(rng: np.random.Generator) -> Layout:
     style = stage.style
     scenery(stage) if outdoors else hall(stage)
     stage.layout.shell = len(stage.layout.parts)
+    if not outdoors:
+        hang_pictures(stage)
     for number in range(int(rng.integers(3, 7))):  # far props, outside every orbit
         angle, size = 2 * np.pi * (number + 0.6 * rng.random()) / 6 + 0.3, rng.uniform(0.6, 1.2)
         stage.add(moved(thing(style, size), 3.35 * np.cos(angle), 3.35 * np.sin(angle), 0, rng.uniform(0, 6.3)))

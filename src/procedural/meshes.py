@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from src.procedural.vectors import length, products, turn, unit
+
 CREASE = 0.7  # radians between two pieces of an outline that still share a normal
 SPACING = 0.05  # metres between vertices, unless a caller asks otherwise
 
@@ -36,7 +38,7 @@ class Mesh:
     def turned(self, axes: str, *angles: float) -> "Mesh":
         """Rotated about the origin by extrinsic Euler `angles` in radians, e.g. turned("xz", 0.1, 2)."""
         matrix = Rotation.from_euler(axes, angles if len(angles) > 1 else angles[0]).as_matrix()
-        return replace(self, vertices=self.vertices @ matrix.T, normals=self.normals @ matrix.T)
+        return replace(self, vertices=turn(self.vertices, matrix), normals=turn(self.normals, matrix))
 
     def grounded(self) -> "Mesh":
         return self.moved(z=-self.vertices[:, 2].min())
@@ -67,15 +69,14 @@ def grid_faces(rows: int, columns: int, closed: bool = False) -> np.ndarray:
 def solid(vertices: np.ndarray, normals: np.ndarray, faces: np.ndarray, wrap: float = 0.0) -> Mesh:
     """A mesh without the triangles that have no area."""
     corners = vertices[faces]
-    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    areas = length(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
     return Mesh(vertices, normals, faces[areas > 1e-12], wrap)
 
 
 def faceted(mesh: Mesh) -> Mesh:
     """Every triangle with its own flat normal."""
     corners = mesh.vertices[mesh.faces]
-    flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    flat = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
     return replace(
         mesh,
         vertices=corners.reshape(-1, 3),
@@ -88,7 +89,7 @@ def subdivide(outline: np.ndarray, spacing: float) -> np.ndarray:
     """A polyline (P, d) with points added so that none of its pieces is longer than `spacing`."""
     pieces = [outline[:1]]
     for start, end in zip(outline[:-1], outline[1:]):
-        count = max(1, int(np.ceil(np.linalg.norm(end - start) / spacing)))
+        count = max(1, int(np.ceil(length(end - start) / spacing)))
         pieces.append(start + (end - start) * np.arange(1, count + 1)[:, None] / count)
     return np.concatenate(pieces)
 
@@ -101,7 +102,7 @@ def lathe(outline: list | np.ndarray, sections: int = 36, spacing: float = SPACI
     outline = np.asarray(outline, float)
     points = subdivide(outline, spacing)
     steps = np.diff(points, axis=0)
-    across = np.stack([steps[:, 1], -steps[:, 0]], 1) / np.linalg.norm(steps, axis=1, keepdims=True)
+    across = unit(np.stack([steps[:, 1], -steps[:, 0]], 1))
     bends = np.abs(
         np.arctan2(across[:-1, 0] * across[1:, 1] - across[:-1, 1] * across[1:, 0], (across[:-1] * across[1:]).sum(1))
     )
@@ -112,7 +113,7 @@ def lathe(outline: list | np.ndarray, sections: int = 36, spacing: float = SPACI
         smooth = np.zeros((end - start + 1, 2))
         smooth[:-1] += across[start:end]
         smooth[1:] += across[start:end]
-        smooth /= np.linalg.norm(smooth, axis=1, keepdims=True)
+        smooth = unit(smooth)
 
         def revolve(pairs: np.ndarray) -> np.ndarray:
             plane = pairs[:, None, :1] * circle[None]
@@ -185,7 +186,7 @@ def superquadric(x: float, y: float, z: float, e1: float, e2: float) -> Mesh:
     normals = np.stack(
         [power(cl, 2 - e1) * power(co, 2 - e2) / x, power(cl, 2 - e1) * power(so, 2 - e2) / y, power(sl, 2 - e1) / z], 1
     )
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    normals = unit(normals)
     return solid(vertices, normals, ball.faces).moved(z=z)
 
 
@@ -216,7 +217,7 @@ def rounded_box(x: float, y: float, z: float, radius: float, spacing: float = SP
             points = grid.reshape(-1, 3)
             if radius > 0:
                 core = np.clip(points, -inner, inner)
-                normals = (points - core) / np.linalg.norm(points - core, axis=1, keepdims=True)
+                normals = unit(points - core)
                 points = core + radius * normals
             else:
                 normals = np.broadcast_to(side * np.eye(3)[axis], points.shape)
@@ -227,9 +228,9 @@ def rounded_box(x: float, y: float, z: float, radius: float, spacing: float = SP
 def panel(width: float, depth: float, spacing: float = 0.15, dense: bool = False) -> Mesh:
     """A sheet on z = 0 that faces up, seen from that side only; with `dense`, vertices gather around the origin."""
     lines = []
-    for length in (width, depth):
-        t = np.linspace(-1, 1, 2 * int(np.ceil(length / spacing / 2)) + 1)
-        lines.append(length / 2 * ((0.3 * t + 0.7 * t**3) if dense else t))
+    for side in (width, depth):
+        t = np.linspace(-1, 1, 2 * int(np.ceil(side / spacing / 2)) + 1)
+        lines.append(side / 2 * ((0.3 * t + 0.7 * t**3) if dense else t))
     y, x = np.meshgrid(lines[1], lines[0], indexing="ij")
     points = np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 3)
     return Mesh(points, np.tile([0.0, 0.0, 1.0], (len(points), 1)), grid_faces(len(lines[1]), len(lines[0])))
@@ -249,20 +250,19 @@ def tube(path: np.ndarray, radius: float | np.ndarray, sections: int = 12, close
     ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0)
     if not closed:
         ahead[0], ahead[-1] = path[1] - path[0], path[-1] - path[-2]
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    ahead = unit(ahead)
     side = np.cross(ahead[0], np.eye(3)[np.argmin(np.abs(ahead[0]))])
     sides = []
     for direction in ahead:
-        side = side - direction * (side @ direction)
-        side = side / np.linalg.norm(side)
-        sides.append(side)
+        side = side - direction * products(side, direction)
+        sides.append(side := unit(side))
     sides = np.stack(sides)
     other = np.cross(ahead, sides)
     angles = np.broadcast_to(2 * np.pi * np.arange(sections) / sections, (len(path), sections))
     if closed:  # what the frame has turned by after one round is spread over the path
-        back = side - ahead[0] * (side @ ahead[0])
-        turn = np.arctan2(back @ other[0], back @ sides[0])
-        angles = angles - turn * (np.arange(len(path)) / len(path))[:, None]
+        back = side - ahead[0] * products(side, ahead[0])
+        twist = np.arctan2(products(back, other[0]), products(back, sides[0]))
+        angles = angles - twist * (np.arange(len(path)) / len(path))[:, None]
     normals = np.cos(angles)[..., None] * sides[:, None] + np.sin(angles)[..., None] * other[:, None]
     points = path[:, None] + np.broadcast_to(radius, len(path))[:, None, None] * normals
     if closed:
@@ -271,10 +271,10 @@ def tube(path: np.ndarray, radius: float | np.ndarray, sections: int = 12, close
     if closed:
         return body
     caps = []
-    for end, outward, turn in ((0, -ahead[0], slice(None, None, -1)), (-1, ahead[-1], slice(None))):
+    for end, outward, order in ((0, -ahead[0], slice(None, None, -1)), (-1, ahead[-1], slice(None))):
         rim = np.concatenate([points[end], path[end][None]])
         number = np.arange(sections)
-        faces = np.stack([number, (number + 1) % sections, np.full(sections, sections)], 1)[:, turn]
+        faces = np.stack([number, (number + 1) % sections, np.full(sections, sections)], 1)[:, order]
         caps.append(Mesh(rim, np.broadcast_to(outward, rim.shape).copy(), faces))
     return join(body, *caps)
 
@@ -305,6 +305,4 @@ def drape(width: float, height: float, waves: int, depth: float) -> Mesh:
     slope = depth * 2 * np.pi * waves / width * np.cos(phase)
     normals = sheet.normals.copy()
     normals[:, 0] -= slope * normals[:, 1]
-    return replace(
-        sheet, vertices=sheet.vertices + offset, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True)
-    )
+    return replace(sheet, vertices=sheet.vertices + offset, normals=unit(normals))

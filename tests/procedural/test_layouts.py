@@ -5,7 +5,7 @@ from src.procedural import furniture, layouts, materials, things
 from src.procedural.layouts import Stage, scattered
 from src.procedural.materials import Style, linear
 from src.procedural.textures import KINDS
-from src.procedural.world import turn
+from src.procedural.vectors import turn
 
 FURNITURE = (
     furniture.chair,

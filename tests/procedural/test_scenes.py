@@ -124,9 +124,12 @@ def digest(family: str, seed: int) -> str:
 
 
 def test_a_seed_decides_the_bytes_in_every_process(family):
-    """Another process, with another number of threads, renders the same bytes; another seed does not."""
+    """Another process, with another number of threads and the vector units of an older processor, renders the same bytes;
+    another seed does not."""
     code = f"from tests.procedural.test_scenes import digest; print(digest({family!r}, 5))"
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
+    older = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX2 FMA3"
+    environment |= {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": older}
     printed = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
