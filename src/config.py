@@ -47,7 +47,7 @@ class Geometry:
     max_offset: float | None = MISSING
 
     def __post_init__(self):
-        require_choice("geometries.<name>.initial_head", self.initial_head, ("drawn", "points"))
+        require_choice("geometries.<name>.initial_head", self.initial_head, ("drawn", "points", "trained"))
         for key in ("initial_scale", "max_scale", "max_offset"):
             if (value := getattr(self, key)) is not None:
                 require_positive(f"geometries.<name>.{key}", value)

@@ -14,11 +14,12 @@ import torch
 
 from src.config import load_config
 from src.inference.examples import EXAMPLE_FAMILIES, example_pair
-from src.inference.trained_model import SHIPPED, ship_model, shipped_model, work_tree_model
+from src.inference.trained_model import ship_model, shipped_model, work_tree_model
 from src.renders.gaussian_file import write_gaussians
 from src.reproducible.files import fresh_folder
 from src.reproducible.seeds import fix_computation
 from src.run import Words, mistakes_explained
+from src.splatt3r.build import SHIPPED
 from src.transfer import check_trained
 
 

@@ -37,7 +37,7 @@ from src.reproducible.seeds import fix_computation
 from src.run import memory_advice, run
 from src.scenes.features import Features
 from src.scenes.scene import all_in_metres, read_index
-from src.splatt3r.build import build_model, save_trained, scale_reference
+from src.splatt3r.build import build_model, save_trained, scale_reference, start_heads
 from src.splatt3r.fusion_effects import fusion_effects
 from src.splatt3r.losses import mast3r_loss, photometric_loss
 from src.splatt3r.network import SplatOutput, Splatt3R
@@ -180,7 +180,13 @@ class Curves(Callback):
 
     def on_train_batch_end(self, trainer, module, outputs: dict[str, Tensor], batch, batch_idx: int) -> None:
         for name, value in outputs.items():
-            self.sums[name] = self.sums.get(name, 0.0) + trainer.strategy.reduce(value).item()
+            mean = trainer.strategy.reduce(value).item()
+            if not math.isfinite(mean):  # on all processes alike
+                raise ValueError(
+                    f"train/{name} of step {trainer.global_step} is {mean}, so the weights are lost; lower opt.lr, or "
+                    "look at the scenes with python -m src.check_scenes."
+                )
+            self.sums[name] = self.sums.get(name, 0.0) + mean
         self.count += 1
         if trainer.global_step % self.every == 0:
             for name, total in self.sums.items():
@@ -352,6 +358,7 @@ def main(config: Config) -> None:
     network = build_model(
         config, WEIGHTS / "geometry", backbone.channels, train_points=config.loss.mast3r_loss_weight > 0
     )
+    initial_head = start_heads(network, config, WEIGHTS / "geometry")
     if isinstance(network, PosedSplatt3R):
         inputs = "both" if backbone.channels and config.model.site == "depth" else "tokens"
         if solution := read_solution(READOUT, inputs):
@@ -366,6 +373,7 @@ def main(config: Config) -> None:
             "backbone": backbone.record,
             "geometry": geometry,
             "feature_channels": backbone.channels,
+            "initial_head": initial_head,
             "steps": config.opt.steps,
             "train_category": config.dataset.train_category or "all",
             "train_points": config.loss.mast3r_loss_weight > 0,

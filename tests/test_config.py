@@ -47,7 +47,7 @@ def test_masks_of_the_paper_are_for_scenes_in_metres():
         ("data.dataset=kitti", "choose one of procedural"),
         ("model.geometry=colmap", "choose one of tiny, mast3r, dust3r"),
         ("geometries.mast3r.file=CroCo_V2_ViTLarge_BaseDecoder.pth", "CroCo predicts no points"),
-        ("geometries.tiny.initial_head=zeros", "initial_head is 'zeros'; choose one of drawn, points"),
+        ("geometries.tiny.initial_head=zeros", "initial_head is 'zeros'; choose one of drawn, points, trained"),
         ("data.crop=square", "data.crop is 'square'; choose one of central, splatt3r"),
         ("weights.dinov2_source=web", "weights.dinov2_source is 'web'; choose one of file, torchhub"),
         ("weights.mirror=/data/weights", "weights.mirror is /data/weights, which is no web address; .* weights.root"),

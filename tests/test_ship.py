@@ -85,7 +85,12 @@ def test_only_what_dvc_knows_as_trained_counts(tmp_path):
         check_trained()
 
 
-def test_no_stage_depends_on_the_shipped_model():
+def test_only_the_training_depends_on_the_shipped_model_and_on_its_head_alone():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    named = [name for stage in stages.values() for name in stage["deps"] + stage["outs"] if "bundled" in str(name)]
-    assert named == ["data/bundled/geometry.safetensors"]
+    named = {
+        stage: [name for name in about["deps"] + about["outs"] if "bundled" in str(name)]
+        for stage, about in stages.items()
+    }
+    head = [f"data/bundled/splatt3r/{name}" for name in ("parameters.json", "trained.safetensors")]
+    found = {stage: names for stage, names in named.items() if names}
+    assert found == {"weights": ["data/bundled/geometry.safetensors"], "train": head}

@@ -136,6 +136,22 @@ def results(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in paths]
 
 
+def test_a_loss_that_is_no_number_stops_the_training(workspace, monkeypatch):
+    """With a sentence, and without a model; the checkpoint of before is not touched."""
+    whole = train.photometric_loss
+    calls = iter(range(100))
+
+    def broken(*arguments):
+        parts = whole(*arguments)
+        return {name: value * (float("nan") if next(calls) > 2 else 1) for name, value in parts.items()}
+
+    monkeypatch.setattr(train, "photometric_loss", broken)
+    shutil.rmtree("data/model", ignore_errors=True)
+    with pytest.raises(ValueError, match=r"train/\w+ of step \d is nan, so the weights are lost; lower opt.lr"):
+        train.main(config())
+    assert not Path("data/model").exists()
+
+
 def test_a_run_cut_short_after_its_last_step_is_not_trained_again(workspace, monkeypatch, capsys):
     trained(workspace)
     wanted = results(workspace)

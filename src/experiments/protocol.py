@@ -70,10 +70,10 @@ def scored_as(config: Config, resolution: list[int] | tuple[int, ...]) -> dict:
     }
 
 
-def held_still(config: Config, summary: dict, geometry: dict, training: dict) -> dict:
-    """What two runs must share for their scores to be compared; hashes stand for files. training: of `trained_on`, where
-    a model was trained on other scenes it may stand beside them, without a verdict."""
-    sections = {}
+def held_still(config: Config, summary: dict, record: dict, training: dict) -> dict:
+    """What two runs must share for their scores to be compared; hashes stand for files. record: data/model/record.json.
+    training: of `trained_on`, where a model was trained on other scenes it may stand beside them, without a verdict."""
+    sections, geometry = {}, record["geometry"]
     for name in ("model", "opt", "loss"):
         values = vars(getattr(config, name))
         sections[name] = {key: value for key, value in values.items() if key not in FREE.get(name, ())}
@@ -86,6 +86,7 @@ def held_still(config: Config, summary: dict, geometry: dict, training: dict) ->
             "training": training,
             "dataset": config.data.dataset,
             "geometry": geometry["sha256"] or geometry["label"],
+            "initial_head": record["initial_head"],
             "seed": config.seed,
             "data.batch_size": config.data.batch_size,
         }

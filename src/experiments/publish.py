@@ -51,6 +51,7 @@ def experiment_record(config: Config, summary: dict, training: dict | None = Non
         config.opt,
         config.loss,
         backbone["sha256"],
+        record["initial_head"],
     )
     scoring = replace(config.dataset, train_category=None, seed_sd={}), config.data.dataset, config.eval
     return {
@@ -60,7 +61,7 @@ def experiment_record(config: Config, summary: dict, training: dict | None = Non
         "geometry": record["geometry"],
         "trainable_parameters": record["trainable_parameters"],
         "fusion": record["fusion"],
-        "protocol": held_still(config, summary, record["geometry"], training),
+        "protocol": held_still(config, summary, record, training),
         "counts": summary["counts"],
         "absent": summary["absent"],
         "code": scoring_code(),

@@ -24,13 +24,13 @@ from src.parameters.rules import require
 from src.reproducible.files import read_json, write_json
 from src.reproducible.hashes import file_hash
 from src.splatt3r import build
+from src.splatt3r.build import PARAMETER_FILE, SHIPPED
 from src.splatt3r.network import SplatOutput, Splatt3R
 from src.splatt3r.posed import Cameras, PosedSplatt3R, unposed_points
 from src.splatt3r.prediction import posed_views, splat
 
 WEIGHTS, MODEL = Path("data/weights"), Path("data/model")
-SHIPPED = Path("data/bundled/splatt3r")
-RECORD, PARAMETER_FILE = "record.json", "parameters.json"
+RECORD = "record.json"
 NEEDED = (
     WEIGHTS / "geometry/model.safetensors",
     WEIGHTS / "backbone/record.json",

@@ -9,19 +9,21 @@ from src.config import Config
 from src.mast3r.network import Mast3r
 from src.mast3r.weight_file import load_geometry, read_checkpoint
 from src.reproducible.files import read_json, whole_file, write_json
+from src.reproducible.hashes import file_hash
 from src.reproducible.seeds import torch_generator
 from src.splatt3r.fusion import FusionConfig
 from src.splatt3r.gaussian_head import Limits
 from src.splatt3r.network import Splatt3R, load_trained, trained_state_dict
 from src.splatt3r.posed import PosedSplatt3R
 
-TRAINED = "trained.safetensors"
+SHIPPED = Path("data/bundled/splatt3r")  # the model that comes with this repository, see src/inference/trained_model.py
+TRAINED, PARAMETER_FILE = "trained.safetensors", "parameters.json"
 
 
 def build_model(config: Config, geometry: str | Path, feature_channels: int, train_points: bool = False) -> Splatt3R:
-    """The geometry network of folder `geometry`, a fresh Gaussian head, and, where the backbone has channels, a fresh
-    fusion adapter; frozen as model.strategy says. The head's initial values depend on the seed and the geometry network
-    alone, never on the backbone. `train_points` unfreezes the point heads too, for a loss on the points."""
+    """The geometry network of folder `geometry`, drawn Gaussian heads, see `start_heads`, and, where the backbone has
+    channels, a fresh fusion adapter; frozen as model.strategy says. `train_points` unfreezes the point heads too, for a
+    loss on the points."""
     checkpoint = read_checkpoint(Path(geometry) / "model.safetensors")
     check_trained_heads(config, Path(geometry))
     model, start = config.model, config.geometries[config.model.geometry]
@@ -46,8 +48,6 @@ def build_model(config: Config, geometry: str | Path, feature_channels: int, tra
         limits=Limits(start.max_scale or math.inf, start.max_offset or math.inf),
     )
     network.load_geometry(checkpoint.state_dict)
-    if start.initial_head == "points" and not network.head_loaded:
-        network.start_from_points()
     network.apply_strategy(
         model.strategy,
         freeze_encoder=model.freeze_encoder,
@@ -57,6 +57,49 @@ def build_model(config: Config, geometry: str | Path, feature_channels: int, tra
         train_points=train_points,
     )
     return network.eval()
+
+
+def start_heads(network: Splatt3R, config: Config, geometry: str | Path) -> str:
+    """Let the Gaussian heads of a network just built start as geometries.<name>.initial_head says. Where they start
+    depends on the seed and the geometry network of folder `geometry` alone, never on the backbone.
+
+    returns   "drawn", "points", "loaded" (they came with the geometry network), or the SHA-256 of the trained head's file
+    raises    FileNotFoundError, ValueError  when the shipped model, whose head is asked for, is missing or does not fit
+    """
+    way = config.geometries[config.model.geometry].initial_head
+    if network.head_loaded:
+        return "loaded"
+    if way == "trained" and isinstance(network, PosedSplatt3R):
+        return start_from_shipped(network, config, read_json(Path(geometry) / "record.json")["sha256"])
+    if way == "drawn":
+        return "drawn"
+    network.start_from_points()
+    return "points"
+
+
+def start_from_shipped(network: PosedSplatt3R, config: Config, geometry: str) -> str:
+    """Take the shipped model's Gaussian head; geometry: SHA-256 of the network that it must have been trained on."""
+    remedy = f"set geometries.{config.model.geometry}.initial_head=points"
+    if not (SHIPPED / PARAMETER_FILE).is_file() or not (SHIPPED / TRAINED).is_file():
+        raise FileNotFoundError(
+            f"geometries.{config.model.geometry}.initial_head is trained, but {SHIPPED.as_posix()} is not whole; run git "
+            f"checkout -- {SHIPPED.as_posix()}, or {remedy}."
+        )
+    said, found = read_json(SHIPPED / PARAMETER_FILE), file_hash(SHIPPED / TRAINED)
+    differences = [
+        f"{what} {wanted}, not {own}"
+        for what, wanted, own in (
+            ("model.sh_degree", said["model"]["sh_degree"], config.model.sh_degree),
+            ("model.use_offsets", said["model"]["use_offsets"], config.model.use_offsets),
+            ("the geometry network", said["sha256"][said["geometry"]["file"]][:8], geometry[:8]),
+            ("a file of SHA-256", said["sha256"][TRAINED][:8], found[:8]),
+        )
+        if wanted != own
+    ]
+    if differences:
+        raise ValueError(f"The trained head in {SHIPPED.as_posix()} stands on {'; '.join(differences)}; {remedy}.")
+    network.load_gaussian_head(load_file(SHIPPED / TRAINED))
+    return found
 
 
 def check_trained_heads(config: Config, geometry: Path) -> None:

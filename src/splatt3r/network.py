@@ -226,6 +226,14 @@ class Splatt3R(Mast3r):
         for head in (self.downstream_head1, self.downstream_head2):
             head.gaussian_dpt.start_from(head.dpt)
 
+    def load_gaussian_head(self, state: Mapping[str, Tensor]) -> None:
+        """Load the Gaussian heads that training reaches from what `trained_state_dict` returned of another model.
+
+        raises ValueError when a tensor is missing, unexpected or of another shape
+        """
+        heads = {name: x for name, x in state.items() if name.startswith(GROUPS["gaussian_head"])}
+        self._load(heads, set(self.reached_parameters()["gaussian_head"]), "the trained Gaussian head's weights")
+
     def _load(self, state: Mapping[str, Tensor], wanted: set[str], what: str) -> None:
         """Copy exactly the tensors `wanted` from `state`; ValueError when it holds others, or of other shapes."""
         own = self.state_dict()

@@ -179,6 +179,7 @@ def write_training(folder: Path, backbone: str, weights: str, steps: int) -> Non
             "backbone": record,
             "geometry": geometry,
             "feature_channels": channels,
+            "initial_head": "points",
             "steps": steps,
             "train_category": "all",
             "trainable_parameters": 123456,

@@ -39,7 +39,7 @@ def inside(folder: Path):
 
 def settings(*overrides: str) -> Config:
     small = [f"datasets.procedural.resolution=[{SIZE[0]},{SIZE[1]}]", "threads=1", "eval.lpips=none"]
-    small += ["model.cameras=unposed", "loss.lpips_loss_weight=0"]
+    small += ["model.cameras=unposed", "loss.lpips_loss_weight=0", "geometries.tiny.initial_head=points"]
     return load_config([*small, *overrides], ROOT)
 
 
@@ -62,6 +62,7 @@ def train(folder: Path, *overrides: str) -> Config:
             extract.main(config, kind)
         about = {kind: read_json(f"data/features/{kind}/record.json") for kind in ("geometry", "backbone")}
         network = build.build_model(config, "data/weights/geometry", about["backbone"]["channels"])
+        build.start_heads(network, config, "data/weights/geometry")
         generator = torch_generator(0, "training")
         for parameter in network.parameters():
             if parameter.requires_grad:

@@ -10,7 +10,17 @@ from src.mast3r.network import Mast3r
 from src.mast3r.weight_file import write_geometry
 from src.render import episode_renders
 from src.reproducible.files import write_json
-from src.splatt3r.build import build_model, load_model, save_trained, scale_reference
+from src.reproducible.hashes import file_hash
+from src.splatt3r.build import (
+    PARAMETER_FILE,
+    SHIPPED,
+    TRAINED,
+    build_model,
+    load_model,
+    save_trained,
+    scale_reference,
+    start_heads,
+)
 from src.splatt3r.choices import FUSION_MODES, FUSION_SITES
 from src.splatt3r.fusion import resize_features
 from src.splatt3r.fusion_effects import fusion_effects
@@ -109,8 +119,9 @@ def test_gaussian_heads_start_from_the_point_heads_where_asked(geometry):
     """What enters the last layer is then the same in both heads; Gaussians have their pixels' colours and the opacity of
     the parameters, and are otherwise what a drawn last layer makes of that."""
     config = unposed("geometries.tiny.initial_head=points")
-    network = build_model(config, geometry, 0)
-    drawn = build_model(unposed("geometries.tiny.initial_head=drawn"), geometry, 0)
+    network, drawn = build_model(config, geometry, 0), build_model(config, geometry, 0)
+    assert start_heads(network, config, geometry) == "points"
+    assert start_heads(drawn, unposed("geometries.tiny.initial_head=drawn"), geometry) == "drawn"
     for name in ("downstream_head1", "downstream_head2"):
         head, other = getattr(network, name), getattr(drawn, name)
         last = [part.head[-1] for part in (head.dpt, head.gaussian_dpt.dpt, other.gaussian_dpt.dpt)]
@@ -130,12 +141,68 @@ def test_gaussian_heads_start_from_the_point_heads_where_asked(geometry):
     assert torch.allclose(colours(first.sh[0], first.means[0], torch.zeros(1, 3)), pixels, atol=1e-6)
 
 
+@pytest.fixture
+def shipped(geometry, monkeypatch) -> torch.nn.Module:
+    """A model, shipped where the work directory is, whose Gaussian head was moved from where it started."""
+    monkeypatch.chdir(geometry.parent)
+    write_json(geometry / "record.json", {"name": "tiny", "sha256": "feed"})
+    config = load_config(["model.backbone=none", "geometries.tiny.initial_head=points"], ROOT)
+    model = build_model(config, geometry, 0)
+    start_heads(model, config, geometry)
+    for parameter in model.parameter_groups()["gaussian_head"].values():
+        parameter.data += 0.1
+    save_trained(model, SHIPPED, {})
+    said = {"model": {"sh_degree": 0, "use_offsets": True}, "geometry": {"file": "g"}}
+    write_json(SHIPPED / PARAMETER_FILE, said | {"sha256": {"g": "feed", TRAINED: file_hash(SHIPPED / TRAINED)}})
+    return model
+
+
+def test_a_gaussian_head_starts_from_the_shipped_one_where_cameras_are_given(geometry, shipped):
+    config = load_config(["geometries.tiny.initial_head=trained"], ROOT)
+    network = build_model(config, geometry, 24)
+    assert start_heads(network, config, geometry) == file_hash(SHIPPED / TRAINED)
+    wanted = shipped.parameter_groups()["gaussian_head"]
+    found = network.parameter_groups()["gaussian_head"]
+    reached = network.reached_parameters()["gaussian_head"]
+    assert reached and all(torch.equal(found[name], wanted[name]) for name in reached)
+    config = unposed("geometries.tiny.initial_head=trained")
+    assert start_heads(build_model(config, geometry, 0), config, geometry) == "points"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.sh_degree=1"], "stands on model.sh_degree 0, not 1; set geometries.tiny.initial_head=points"),
+        (["model.use_offsets=false"], "model.use_offsets True, not False"),
+    ],
+)
+def test_a_trained_head_of_another_kind_is_refused(geometry, shipped, overrides, words):
+    config = load_config(["geometries.tiny.initial_head=trained", *overrides], ROOT)
+    with pytest.raises(ValueError, match=words):
+        start_heads(build_model(config, geometry, 0), config, geometry)
+
+
+def test_a_trained_head_that_is_missing_damaged_or_of_another_geometry_is_refused(geometry, shipped):
+    config = load_config(["geometries.tiny.initial_head=trained"], ROOT)
+    network = build_model(config, geometry, 0)
+    write_json(geometry / "record.json", {"name": "tiny", "sha256": "beef"})
+    with pytest.raises(ValueError, match="the geometry network feed, not beef"):
+        start_heads(network, config, geometry)
+    write_json(geometry / "record.json", {"name": "tiny", "sha256": "feed"})
+    with (SHIPPED / TRAINED).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ValueError, match="a file of SHA-256"):
+        start_heads(network, config, geometry)
+    (SHIPPED / TRAINED).unlink()
+    with pytest.raises(FileNotFoundError, match="git checkout -- data/bundled/splatt3r, or set geometries"):
+        start_heads(network, config, geometry)
+
+
 def test_gaussian_heads_cannot_start_from_linear_point_heads(geometry):
     linear = Mast3r(replace(SMALL, head="linear"))
     write_geometry(geometry / "model.safetensors", linear.config, linear.state_dict())
     with pytest.raises(ValueError, match="initial_head is points, but .* linear .* set it to drawn"):
-        build_model(unposed("geometries.tiny.initial_head=points"), geometry, 0)
-    build_model(unposed("geometries.tiny.initial_head=drawn"), geometry, 0)
+        start_heads(build_model(unposed(), geometry, 0), unposed("geometries.tiny.initial_head=points"), geometry)
 
 
 def test_trained_tensors_come_back(geometry, tmp_path):

@@ -126,7 +126,7 @@ def camera_numbers(K: np.ndarray, width: int, height: int) -> np.ndarray:
 def project_gaussians(means, quats, scales, opacities, colors, w2c, camera, width, height, near, footprints, tiles):
     """Footprints of N Gaussians in one view; those that cover no pixel centre, or hold a nan, get no tiles.
 
-    means, quats, scales, opacities, colors  float32, as in rasterize_cpu.rasterize, colors of this view (N, 3)
+    means, quats, scales, opacities, colors  float32, as in rasterize, colors of this view (N, 3)
     w2c         (4, 4)        float64
     camera      (8,)          see camera_numbers
     footprints  (N, COLUMNS)  float32, written
