@@ -29,6 +29,7 @@ from src.scenes.scene import Scene, SceneRecord, View, all_in_metres, read_index
 
 SCENES, RENDERS, EVAL = Path("data/scenes"), Path("data/renders"), Path("data/eval")
 LPIPS = Path("data/weights/lpips_eval")
+CLOUDS = {"render": "", "points_splat": "points_"}  # method -> how its tensors `depth`, `means` and `scale` begin
 BELIEVED_SCALES = 1e-3, 1e3  # predicted over true scale; a pair outside has no scale to speak of
 
 
@@ -55,9 +56,9 @@ def target_rows(rendered: Rendered, views: list[View], perceptual: Perceptual, i
         }
         distances = perceptual.scores(pictures, names, view.image, mask, (rendered.about["scene"], view.name))
         for (method, alignment), name in names.items():
-            depth = dict.fromkeys(DEPTH_SCORES)
-            if method == "render" and (in_metres or alignment == "aligned"):
-                shown = rendered.picture("depth", alignment)[number].numpy()
+            depth, kept = dict.fromkeys(DEPTH_SCORES), f"{CLOUDS[method]}depth" if method in CLOUDS else None
+            if kept in rendered.tensors and (in_metres or alignment == "aligned"):
+                shown = rendered.picture(kept, alignment)[number].numpy()
                 depth = depth_scores(unit * shown, unit * view.depth.numpy(), mask.numpy())
             row = rendered.names | {"target": view.name, "method": method, "alignment": alignment}
             rows.append(row | known[name] | distances[method, alignment] | depth)
@@ -65,19 +66,23 @@ def target_rows(rendered: Rendered, views: list[View], perceptual: Perceptual, i
 
 
 def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], in_metres: bool) -> list[Row]:
-    """Predicted means against the true points of both contexts, pixels with valid depth, in view 1's frame; no rows
-    without depth. Scenes in metres: as predicted, and with the prediction's scale corrected. Other scenes: true points
-    are brought to the prediction's scale, so distances are metres as the geometry network has them, and neither a scale
-    error nor a raw row exists. Means that are not finite have scores that are not."""
+    """Predicted means, and the frozen geometry's points, against the true points of both contexts, pixels with valid
+    depth, in view 1's frame; no rows without depth. Scenes in metres: as predicted, and with the prediction's scale
+    corrected. Other scenes: true points are brought to the prediction's scale, so distances are metres as the geometry
+    network has them, and neither a scale error nor a raw row exists. Means that are not finite have scores that are not.
+    """
     depth, K, c2w = (torch.stack([getattr(view, key) for view in contexts]) for key in ("depth", "K", "c2w"))
     truth = context_points(depth, K, c2w).reshape(-1, 3)
     valid = (depth > 0).flatten()
-    means, scale = rendered.tensors["means"].double(), rendered.tensors["scale"].item()
-    truth, rows = truth if in_metres else truth * scale, []
-    for alignment in ALIGNMENTS if in_metres else ("aligned",):
+    rows = []
+    for (method, start), alignment in product(CLOUDS.items(), ALIGNMENTS if in_metres else ("aligned",)):
+        if f"{start}means" not in rendered.tensors:
+            continue  # pictures that others rendered lack them
+        means, scale = rendered.tensors[f"{start}means"].double(), rendered.tensors[f"{start}scale"].item()
         predicted = means / scale if in_metres and alignment == "aligned" else means
+        wanted = truth if in_metres else truth * scale
         score = (
-            cloud_score(predicted[valid].numpy(), truth[valid].double().numpy(), taus)
+            cloud_score(predicted[valid].numpy(), wanted[valid].double().numpy(), taus)
             if means.isfinite().all()
             else CloudScore(*[math.nan] * 3, dict.fromkeys(taus, math.nan))
         )
@@ -86,6 +91,7 @@ def cloud_rows(rendered: Rendered, contexts: list[View], taus: list[float], in_m
         rows.append(
             rendered.names
             | {
+                "method": method,
                 "alignment": alignment,
                 "chamfer": score.chamfer,
                 "accuracy": score.accuracy,
@@ -172,7 +178,10 @@ def summary(
         "methods": by_method(rows),
         "bins": {name: by_method(select_rows(rows, bin=name)) for name in groups(rows, "bin")},
         "categories": {name: by_method(select_rows(rows, category=name)) for name in groups(rows, "category")},
-        "cloud": {alignment: summarise(select_rows(clouds, alignment=alignment)) for alignment in ALIGNMENTS},
+        "cloud": {
+            method: {a: summarise(select_rows(clouds, method=method, alignment=a)) for a in ALIGNMENTS}
+            for method in CLOUDS
+        },
         "counts": {
             "episodes": len({row["episode"] for row in rows}),
             "scenes": len({row["scene"] for row in rows}),

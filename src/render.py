@@ -41,8 +41,8 @@ def episode_renders(
 ) -> tuple[dict[str, Tensor], dict[str, Gaussians]]:
     """All pictures of one episode, each (T, ...); names without a suffix trust the prediction's scale, `_aligned` ones
     have the true cameras multiplied by the prediction's scale. `depth_aligned` is in the dataset's units. The baselines
-    show the frozen geometry's points, whatever the model did with them. Also the Gaussians that `render` and
-    `points_splat` show."""
+    show the frozen geometry's points, whatever the model did with them: `points_depth` as splatted, `points_means` as
+    they are. Also the Gaussians that `render` and `points_splat` show."""
     batch, contexts, targets = collate([sample]), sample.contexts, sample.targets
     prediction = predict(network, batch, frozen, in_metres)
     gaussians, scale = prediction.output.gaussians[0], prediction.scales[0]
@@ -53,14 +53,17 @@ def episode_renders(
     for suffix, factor, own in (("", 1.0, 1.0), ("_aligned", scale, prediction.geometry_scales[0])):
         rendering = render_targets(gaussians, batch, 0, factor)
         cameras = camera_in_prediction(contexts.c2w[0], targets.c2w, own)
+        splatted = render_targets(splats, batch, 0, own)
         pictures |= {
             f"render{suffix}": rendering.images,
             f"alpha{suffix}": rendering.alphas,
             f"depth{suffix}": rendering.depths / factor,
             f"points{suffix}": splat_points(points, colours, cameras, targets.K, targets.size),
-            f"points_splat{suffix}": render_targets(splats, batch, 0, own).images,
+            f"points_splat{suffix}": splatted.images,
+            f"points_depth{suffix}": splatted.depths / own,
         }
     pictures |= {"means": gaussians.means, "scale": scale.double().reshape(1)}
+    pictures |= {"points_means": points, "points_scale": prediction.geometry_scales[0].double().reshape(1)}
     return pictures, {"render": gaussians, "points_splat": splats}
 
 

@@ -24,6 +24,7 @@ from src.experiments.publish import (
     experiment_record,
     headline_metrics,
     intervals_by_bin,
+    moved_points,
     probe_rows,
     real_pair_numbers,
     score_interval,
@@ -52,7 +53,7 @@ PAGE = REPORTS / "summary" / "index.html"
 Targets = list[tuple[Chosen, dict[str, np.ndarray]]]  # chosen targets and their panels
 
 
-def score_findings(summary: dict, rows: list[Row], probes: dict, config: Config) -> Scores:
+def score_findings(summary: dict, rows: list[Row], clouds: list[Row], probes: dict, config: Config) -> Scores:
     """What was measured of this run, with its intervals over scenes; over_baselines needs other experiments too."""
     return Scores(
         summary=summary,
@@ -60,6 +61,7 @@ def score_findings(summary: dict, rows: list[Row], probes: dict, config: Config)
         mean=score_interval(select_rows(rows, method="render"), config.eval.confidence),
         by_bin=intervals_by_bin(rows, config),
         over_baselines={},
+        moved=moved_points(clouds, config.eval.confidence),
         probes=probes,
     )
 
@@ -125,7 +127,7 @@ def main(config: Config) -> None:
     summary = weigh_scenes(summary, rows, clouds)
     index = {record.id: record for record in read_index(SCENES)}
     probes, _ = read_probe(PROBE)
-    scores, record = score_findings(summary, rows, probes, config), experiment_record(config, summary)
+    scores, record = score_findings(summary, rows, clouds, probes, config), experiment_record(config, summary)
     targets = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]
     pair = RealPair(read_json(REAL_PAIR / "summary.json"), (REAL_PAIR / "pictures.png").read_bytes())
     publish(scores, targets, pair, record)

@@ -43,7 +43,7 @@ def test_every_target_is_scored_by_every_method(evaluated):
     assert len({(row["episode"], row["target"], row["method"], row["alignment"]) for row in rows}) == len(rows)
     assert "lpips" not in rows[0]
     for name in ("depth_abs_rel", "depth_rmse", "depth_delta1"):
-        assert all((row[name] is not None) == (row["method"] == "render") for row in rows)
+        assert all((row[name] is not None) == (row["method"] in ("render", "points_splat")) for row in rows)
 
 
 def test_scores_agree_with_the_noise_that_was_added(evaluated):
@@ -95,14 +95,19 @@ def test_the_summary_holds_means_with_spread_and_says_what_is_absent(evaluated):
     rows = read_rows((evaluated / "data/eval/records.csv").read_text())
     scores = [row["psnr_masked"] for row in select_rows(rows, method="render", alignment="aligned")]
     assert {"depth_abs_rel", "depth_rmse", "depth_delta1"} < set(summary["methods"]["render"]["raw"])
-    assert {"scale", "scale_error", "chamfer", "fscore_0.02"} < set(summary["cloud"]["raw"])
-    assert all(set(entry) == {"mean", "std", "n"} for entry in summary["cloud"]["aligned"].values())
+    assert {"scale", "scale_error", "chamfer", "fscore_0.02"} < set(summary["cloud"]["render"]["raw"])
+    assert all(set(entry) == {"mean", "std", "n"} for entry in summary["cloud"]["render"]["aligned"].values())
     entry = summary["methods"]["render"]["aligned"]["psnr_masked"]
     assert entry["n"] == 24 and entry["mean"] == pytest.approx(np.mean(scores), abs=1e-5)
     assert entry["std"] == pytest.approx(np.std(scores, ddof=1), abs=1e-5)
     assert set(summary["bins"]) == {"close", "wide"} and set(summary["categories"]) == {"objects", "rooms"}
     assert summary["counts"] == {"episodes": 12, "scenes": 6, "targets": 24} and summary["resolution"] == [40, 32]
-    assert summary["cloud"]["aligned"]["chamfer"]["mean"] < summary["cloud"]["raw"]["chamfer"]["mean"]
+    cloud = summary["cloud"]["render"]
+    assert cloud["aligned"]["chamfer"]["mean"] < cloud["raw"]["chamfer"]["mean"]
+    points = summary["cloud"]["points_splat"]["aligned"]["chamfer"]
+    assert points["n"] == cloud["aligned"]["chamfer"]["n"] and points["mean"] > 2 * cloud["aligned"]["chamfer"]["mean"]
+    known = summary["methods"]["points_splat"]["aligned"]["depth_abs_rel"]
+    assert known == summary["methods"]["render"]["aligned"]["depth_abs_rel"]
     assert set(summary["absent"]) == {"LPIPS", "Overlap bin medium", "Overlap bin very_wide"}
 
 
@@ -129,10 +134,12 @@ def test_scenes_without_metres_have_no_scale_error_and_without_depth_no_cloud(re
     rendered = Rendered.read(results / "data/renders/objects__0__wide.safetensors")
     scene = Scene.open(results / "data/scenes/scenes/objects__0.safetensors")
     contexts = [scene.view(name, (40, 32)) for name in rendered.about["contexts"]]
-    (raw, aligned), (row,) = (cloud_rows(rendered, contexts, [0.1], metric) for metric in (True, False))
-    assert row["alignment"] == "aligned" and row["scale_error"] is None and raw["scale_error"] is not None
-    scale = rendered.tensors["scale"].item()
-    assert row["chamfer"] == pytest.approx(scale * aligned["chamfer"], rel=1e-5)  # metres as predicted, not the scene's
+    metric, other = (cloud_rows(rendered, contexts, [0.1], in_metres) for in_metres in (True, False))
+    for method, start in (("render", ""), ("points_splat", "points_")):
+        (raw, aligned), (row,) = (select_rows(rows, method=method) for rows in (metric, other))
+        assert row["alignment"] == "aligned" and row["scale_error"] is None and raw["scale_error"] is not None
+        scale = rendered.tensors[f"{start}scale"].item()
+        assert row["chamfer"] == pytest.approx(scale * aligned["chamfer"], rel=1e-5)  # metres as predicted
     for view in contexts:
         view.depth.zero_()
     assert cloud_rows(rendered, contexts, [0.1], True) == []
@@ -303,7 +310,7 @@ def test_scores_of_an_evaluation_index_include_what_it_repeats(results, tmp_path
         if number == 0:
             about["repeated"] = about["contexts"][:1]
             for name, tensor in tensors.items():
-                if name not in ("means", "scale"):
+                if name.removeprefix("points_") not in ("means", "scale"):
                     tensors[name] = torch.cat([tensor, tensor[:1]])
         write_episode(tmp_path / "data/renders", about, tensors)
         scene = Scene.open(tmp_path / f"data/scenes/scenes/{about['scene']}.safetensors")

@@ -139,7 +139,7 @@ def test_a_backbone_runs_from_its_weights_to_a_score(case, prepared, monkeypatch
     if name == "oracle":
         raw, aligned = (summary["methods"]["render"][kind]["psnr"]["mean"] for kind in ("raw", "aligned"))
         assert trained["label"] == "oracle geometry (true points)" and raw == aligned
-        assert summary["cloud"]["aligned"]["chamfer"]["mean"] < 0.1  # the head's offsets alone
+        assert summary["cloud"]["render"]["aligned"]["chamfer"]["mean"] < 0.1  # the head's offsets alone
     shutil.rmtree(prepared / "data/model")
 
 

@@ -53,8 +53,8 @@ def test_co3d_is_downloaded_prepared_trained_on_and_evaluated(tmp_path):
     assert summary["units"] == "scene" and summary["counts"]["scenes"] == 2
     for alignment in ("raw", "aligned"):
         assert summary["methods"]["render"][alignment]["psnr_masked"]["n"] > 0
-    assert not summary["cloud"]["raw"]
-    assert summary["cloud"]["aligned"]["chamfer"]["n"] == summary["counts"]["episodes"]
+    assert not summary["cloud"]["render"]["raw"]
+    assert summary["cloud"]["render"]["aligned"]["chamfer"]["n"] == summary["counts"]["episodes"]
     assert "not in metres" in " ".join(summary["absent"].values())
     assert run(folder, "dvc", "status", "-q", "evaluate").returncode == 0
     check_scored_elsewhere(folder)

@@ -99,7 +99,10 @@ def weigh_scenes(summary: dict, rows: list[Row], clouds: list[Row]) -> dict:
         "categories": {
             name: by_method(select_rows(rows, category=name), each) for name, each in summary["categories"].items()
         },
-        "cloud": {alignment: summarise_scenes(select_rows(clouds, alignment=alignment)) for alignment in ALIGNMENTS},
+        "cloud": {
+            method: {a: summarise_scenes(select_rows(clouds, method=method, alignment=a)) for a in ALIGNMENTS}
+            for method in summary["cloud"]
+        },
         "counts": summary["counts"] | {"images": images(rows)},
     }
 
@@ -111,7 +114,7 @@ def rounded(value: float) -> float:
 def headline_metrics(summary: dict) -> dict:
     """reports/metrics.json, the few numbers that `dvc exp show` has room for: means over scenes that weigh the same,
     aligned; absent ones are left out. The other numbers are those of `detailed_metrics`."""
-    aligned, cloud = summary["methods"]["render"]["aligned"], summary["cloud"]["aligned"]
+    aligned, cloud = summary["methods"]["render"]["aligned"], summary["cloud"]["render"]["aligned"]
     metrics = {name: rounded(aligned[name]["mean"]) for name in METRIC_TITLES if name in aligned}
     return metrics | {name: rounded(cloud[name]["mean"]) for name in ("chamfer", "scale_error") if name in cloud}
 
@@ -124,7 +127,7 @@ def detailed_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
     parameters  how many were trained
     fusion      of data/model/record.json, where there is an adapter: its parameters, and per site what it came to do
     """
-    render, cloud = summary["methods"]["render"], summary["cloud"]["aligned"]
+    render, cloud = summary["methods"]["render"], summary["cloud"]["render"]["aligned"]
     spread = render["aligned"].get(METRIC, {})
     found = {"psnr_masked_std": rounded(spread["std"]) if "std" in spread else None}
     for name, raw in (("psnr_masked_raw", METRIC), ("psnr_splatt3r_masked", "psnr_splatt3r_masked")):
@@ -134,6 +137,9 @@ def detailed_metrics(summary: dict, parameters: int, fusion: dict) -> dict:
     found["baselines"] = {
         name: rounded(scores[METRIC]["mean"]) for name, scores in baselines.items() if METRIC in scores
     }
+    points = summary["cloud"]["points_splat"]["aligned"] | baselines["points_splat"]
+    shown = [name for name in points if name in ("chamfer", "depth_abs_rel") or name.startswith("fscore")]
+    found["points"] = {name: rounded(points[name]["mean"]) for name in shown}
     for heading in ("bins", "categories"):
         entries = {name: methods["render"]["aligned"] for name, methods in summary[heading].items()}
         found[heading] = {name: rounded(entry[METRIC]["mean"]) for name, entry in entries.items() if METRIC in entry}
@@ -208,6 +214,21 @@ def interval_cells(name: str, interval: Interval | None) -> Row:
     """Of a row of a table: a mean, and its limits."""
     values = (interval.mean, interval.low, interval.high) if interval else (None, None, None)
     return dict(zip((name, f"{name}_low", f"{name}_high"), values))
+
+
+def moved_points(clouds: list[Row], confidence: float) -> Interval | None:
+    """Aligned Chamfer distance of the Gaussians minus that of the frozen points, paired; None without both."""
+    own, points = (
+        {
+            row["episode"]: row
+            for row in select_rows(clouds, method=method, alignment="aligned")
+            if row["chamfer"] is not None
+        }
+        for method in ("render", "points_splat")
+    )
+    both = sorted(own.keys() & points.keys())
+    differences = [own[name]["chamfer"] - points[name]["chamfer"] for name in both]
+    return scene_interval(differences, [own[name]["scene"] for name in both], confidence) if both else None
 
 
 def against_baselines(rows: list[Row], config: Config, spread: SeedSpread) -> dict[str, Comparison]:

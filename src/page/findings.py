@@ -23,6 +23,7 @@ class Scores:
     mean            mean aligned masked PSNR, None where no target has one
     by_bin          overlap bin -> method -> interval of the aligned masked PSNR, None without scores
     over_baselines  this run against each baseline that needs no training, by the baseline's name
+    moved           Chamfer distance of the Gaussians minus that of the frozen points, aligned; None without depth
     probes          data/probe/summary.json
     """
 
@@ -31,6 +32,7 @@ class Scores:
     mean: Interval | None
     by_bin: dict[str, dict[str, Interval | None]]
     over_baselines: dict[str, Comparison]
+    moved: Interval | None
     probes: dict
 
 

@@ -21,6 +21,7 @@ from src.page.verdict import (
     cautions,
     control_words,
     difference_words,
+    geometry_words,
     headline,
     power_words,
 )
@@ -56,7 +57,7 @@ def unmeasured(findings: Findings) -> dict[str, str]:
 
 def key_figures(summary: dict) -> list[tuple[str, str]]:
     """Names and values of the numbers at the top of the page."""
-    scores, cloud = summary["methods"]["render"]["aligned"], summary["cloud"]["aligned"]
+    scores, cloud = summary["methods"]["render"]["aligned"], summary["cloud"]["render"]["aligned"]
     figures = [(METRIC_TITLES[name], plus_minus(scores[name], name)) for name in HEADLINE if name in scores]
     if "chamfer" in cloud:
         title = f"Chamfer distance (m), by pair, n = {cloud['chamfer']['n']}"
@@ -81,6 +82,7 @@ def verdict_part(findings: Findings) -> dict:
             if each.name in compared
         ],
         "baselines": baseline_words(scores.over_baselines) if scores.over_baselines else None,
+        "geometry": geometry_words(scores.summary["cloud"], scores.moved) if scores.moved else None,
         "control": control_words(current.label, experiments.against_control.get(current.name)),
         "power": power_words(own) if own else None,
         "probed": unbroken(words) if (words := probe_words(scores.probes)) else None,
@@ -105,7 +107,7 @@ def score_part(findings: Findings) -> dict:
         "splatt3r_scores": score_table(summary["methods"], SPLATT3R_TITLES),
         "bins": group_table(summary["bins"], "overlap"),
         "categories": group_table(summary["categories"], "scenes"),
-        "clouds": cloud_table(summary["cloud"]) if summary["cloud"]["aligned"] else None,
+        "clouds": cloud_table(summary["cloud"]) if summary["cloud"]["render"]["aligned"] else None,
         "readouts": readout_table(findings.scores.probes),
         "added": added_table(findings.scores.probes),
         "matched": match_table(findings.scores.probes),

@@ -17,6 +17,7 @@ SPLATT3R_TITLES = {
     "lpips_splatt3r": "LPIPS",
     "lpips_splatt3r_masked": "LPIPS, masked",
 }
+CLOUD_NAMES = {"render": "the Gaussians", "points_splat": "the geometry's points, frozen"}
 CLOUD_TITLES = {
     "chamfer": "Chamfer (m)",
     "accuracy": "accuracy (m)",
@@ -81,19 +82,21 @@ def score_table(tree: dict, titles: dict[str, str]) -> dict:
 
 
 def cloud_table(cloud: dict) -> dict:
-    """alignment -> metric -> mean, std, n  as head and rows."""
-    metrics = list(cloud["aligned"])
+    """method -> alignment -> metric -> mean, std, n  as head and rows."""
+    metrics = list(cloud["render"]["aligned"])
     head = [CLOUD_TITLES.get(metric) or f"F-score at {metric.removeprefix('fscore_')} m" for metric in metrics]
     rows = [
         [
+            CLOUD_NAMES[method],
             alignment,
-            *(plus_minus(cloud[alignment].get(metric), metric) for metric in metrics),
-            str(cloud[alignment][metrics[0]]["n"]),
+            *(plus_minus(scores.get(metric), metric) for metric in metrics),
+            str(scores[metrics[0]]["n"]),
         ]
-        for alignment in ALIGNMENTS
-        if cloud[alignment]
+        for method, alignments in cloud.items()
+        for alignment, scores in alignments.items()
+        if scores
     ]
-    return {"head": ["scale", *head, "pairs"], "rows": rows}
+    return {"head": ["", "scale", *head, "pairs"], "rows": rows}
 
 
 def group_table(tree: dict[str, dict], heading: str) -> dict:

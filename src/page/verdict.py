@@ -119,6 +119,21 @@ def baseline_words(compared: dict[str, Comparison]) -> str:
     return "Against baselines that need no training, measured in the same run: " + "; ".join(parts) + "."
 
 
+def geometry_words(cloud: dict, moved: Interval) -> str:
+    """Whether training brought the Gaussians nearer to the surfaces than the frozen points are.
+
+    cloud   method -> alignment -> metric -> mean, std, n
+    moved   Chamfer distance of the Gaussians minus that of the points
+    """
+    own, points = (cloud[method]["aligned"]["chamfer"]["mean"] for method in ("render", "points_splat"))
+    known = moved.low is not None and (moved.low > 0 or moved.high < 0)
+    word = ("nearer" if moved.mean < 0 else "farther: training made geometry worse") if known else "not distinguishable"
+    return (
+        f"Geometry, by Chamfer distance to the true surfaces: the Gaussians {own:.3f} m, the frozen points {points:.3f} m, "
+        f"{with_limits(moved.mean, moved.low, moved.high, sign=True, unit='m', digits=3)} over scenes, {word}."
+    )
+
+
 def cautions(current: ExperimentResult, compared: bool) -> list[str]:
     """What a reader must know before quoting the headline."""
     words = []

@@ -46,8 +46,9 @@ class Rendered:
 
 
 def stored(name: str, tensor: Tensor) -> Tensor:
-    """As written: half precision, except masks (uint8) and the scale (float64)."""
-    return tensor.to({"mask": torch.uint8, "scale": torch.float64}.get(name, torch.float16)).contiguous()
+    """As written: half precision, except masks (uint8) and the scales (float64)."""
+    kinds = {"mask": torch.uint8} | dict.fromkeys(("scale", "points_scale"), torch.float64)
+    return tensor.to(kinds.get(name, torch.float16)).contiguous()
 
 
 def write_episode(folder: Path, about: dict, pictures: dict[str, Tensor]) -> None:

@@ -63,6 +63,10 @@ def renders(scene: Scene, contexts: tuple, targets: tuple, noise: dict[str, floa
     stack = {key: torch.stack([getattr(view, key) for view in views[:2]]) for key in ("depth", "K", "c2w")}
     points = context_points(*stack.values()).reshape(-1, 3)
     pictures["means"] = 1.25 * (points + draw(0.01, points.shape))
+    pictures["points_means"] = 1.25 * (points + draw(0.05, points.shape))
+    pictures |= {"points_scale": pictures["scale"]} | {
+        f"points_{name}": pictures[name] for name in ("depth", "depth_aligned")
+    }
     return pictures
 
 

@@ -18,7 +18,10 @@ def test_tables_leave_out_what_nobody_measured_and_the_second_copy_of_an_image()
     assert len(group_table({"rooms": TREE}, "scenes")["rows"]) == 1
 
 
-def test_clouds_of_scenes_without_metres_have_one_row():
+def test_clouds_of_scenes_without_metres_have_one_row_per_method():
     scores = {"chamfer": {"mean": 0.5, "std": 0.1, "n": 4}}
-    assert [row[0] for row in cloud_table({"raw": scores, "aligned": scores})["rows"]] == ["raw", "aligned"]
-    assert [row[0] for row in cloud_table({"raw": {}, "aligned": scores})["rows"]] == ["aligned"]
+    for raw, alignments in ((scores, ["raw", "aligned"]), ({}, ["aligned"])):
+        tree = {"raw": raw, "aligned": scores}
+        rows = cloud_table({"render": tree, "points_splat": tree})["rows"]
+        assert [row[1] for row in rows] == 2 * alignments and len({row[0] for row in rows}) == 2
+    assert len(cloud_table({"render": tree, "points_splat": {"raw": {}, "aligned": {}}})["rows"]) == 1

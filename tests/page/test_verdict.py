@@ -9,6 +9,7 @@ from src.page.verdict import (
     cautions,
     control_words,
     difference_words,
+    geometry_words,
     headline,
     interval_words,
     power_words,
@@ -188,6 +189,25 @@ def test_baselines_are_told_in_numbers():
     assert "+3.00 dB [+2.80, +3.20] against geometry points, one pixel each;" in words
     assert words.endswith("+0.10 dB [−0.10, +0.30] against nearest context image copied, not distinguishable.")
     assert baseline_words({"points": comparison(3.0, 0.001, (1,), None)}).endswith("one pixel each, over scenes only.")
+
+
+@pytest.mark.parametrize(
+    "limits, word",
+    [
+        ((-0.03, -0.01), "nearer"),
+        ((0.01, 0.03), "training made geometry worse"),
+        ((-0.01, 0.03), "not distinguishable"),
+        ((None, None), "not distinguishable"),
+    ],
+)
+def test_gaussians_are_called_nearer_than_the_points_only_outside_chance(limits, word):
+    mean = -0.02 if word == "nearer" else 0.02
+    cloud = {
+        method: {"aligned": {"chamfer": {"mean": value, "std": 0.1, "n": 24}}}
+        for method, value in (("render", 0.1 + mean), ("points_splat", 0.1))
+    }
+    words = geometry_words(cloud, Interval(mean, *limits, 24, 12 if limits[0] else 1))
+    assert f"{0.1 + mean:.3f} m, the frozen points 0.100 m" in words and words.endswith(f"{word}.")
     assert seed_words(comparison(3.0, 0.001, (1,)).interval) == "1 seed, what others would change as measured before"
 
 
