@@ -2,6 +2,7 @@
 
     python -m src.sweep model.backbone=none,dinov2,constant
     python -m src.sweep model.backbone=none + model.dinov2_model=dinov2_vits14,dinov2_vitb14 model.weights=pretrained
+    python -m src.sweep --jobs 2 model.backbone=none,dinov2,constant
 
 Words are Hydra overrides with one value or several; their product is a grid, and "+" stands between grids. A grid that
 names no seed is trained with the seeds 0, 1 and 2; seed=0 trains once. Every configuration is checked before the first
@@ -9,15 +10,19 @@ run, and what all will cost is said. The experiments run one after the other by 
 the repository: however one ends, the work tree is as it was and the next one starts. What ran already, with the same
 parameters and code, from the same commit, is not run again, so the same command resumes a sweep that was cut short.
 
+--jobs N runs N experiments at a time, each in a clone of the repository with the same DVC cache. The clones share out
+the GPUs; on CPU they share the processor.
+
 writes a `dvc exp` experiment each, its output in scratch/sweep/<name>.log, and reports/comparison (see src/compare.py)
 """
 
-import os
+import argparse
 import re
+import shutil
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -29,6 +34,7 @@ from hydra.errors import HydraException
 from src.backbones.registry import refuse_backbone
 from src.compare import publish_comparison
 from src.config import Config, load_config
+from src.experiments.jobs import interrupt, make_jobs
 from src.experiments.result import experiment_commits, merge_seeds, read_revision
 from src.parameters.rules import ConfigError
 from src.reproducible.hashes import params_hash
@@ -36,9 +42,11 @@ from src.reproducible.versions import git_output
 from src.run import Words, mistakes_explained, override, stage_times
 
 LOGS = Path("scratch/sweep")
+CLONES = LOGS / "clones"
 CODE = ("src", "dvc.yaml", "data/bundled")  # what an experiment's result depends on besides params.yaml, and Git tracks
 SEEDS = "seed=0,1,2"  # where a grid names none: a single training decides little
 LONGEST = 100  # characters of the readable part of a name
+PAUSE = 0.2  # seconds between two looks at what runs
 PROGRESS = re.compile(r"\d+%\|")  # of a progress bar
 
 
@@ -78,7 +86,7 @@ def with_seeds(words: list[str]) -> list[str]:
     return [word for grid in seeded for word in ("+", *grid)][1:]
 
 
-def price_words(experiments: list[PlannedExperiment]) -> str:
+def price_words(experiments: list[PlannedExperiment], jobs: int = 1) -> str:
     """How many experiments are to run, and what they may cost: as if every stage ran, at the pace of the work tree's."""
     new = sum(ran_before(each) is None for each in experiments)
     seconds = sum(each.seconds for each in stage_times().values())
@@ -87,7 +95,8 @@ def price_words(experiments: list[PlannedExperiment]) -> str:
         if seconds
         else "no run was timed here yet, dvc repro times one"
     )
-    return f"{len(experiments)} experiments, {new} of them to run: {cost}."
+    together = f"; {jobs} at a time share this machine" if jobs > 1 else ""
+    return f"{len(experiments)} experiments, {new} of them to run: {cost}{together}."
 
 
 def combinations(words: list[str]) -> list[dict[str, str]]:
@@ -193,40 +202,6 @@ def ran_before(experiment: PlannedExperiment) -> str | None:
     return next((name for name, _ in experiment_commits(".") if name.rpartition("-")[2] == digest), None)
 
 
-def hear_interruptions() -> None:
-    """For a process just forked: a background job of a script ignores SIGINT, and so would all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def run_experiment(experiment: PlannedExperiment, log: Path) -> bool:
-    """Run an experiment to its end; whether it succeeded. Its processes do not see the terminal's Ctrl-C, which
-    here is passed on to them once, so that DVC clears its copy of the repository away."""
-    settings = [word for override in experiment.overrides for word in ("-S", override)]
-    here = (
-        {"NUMBA_CACHE_DIR": str(Path("src/splatting/cpu/__pycache__").resolve())}
-        | os.environ
-        | {  # compiled once for all experiments
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        }
-    )
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", experiment.name, *settings]
-    with open(log, "w") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=here,
-            start_new_session=True,
-            preexec_fn=hear_interruptions,
-        )
-    try:
-        return process.wait() == 0
-    except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait()
-        raise
-
-
 def last_words(log: Path, count: int = 3) -> list[str]:
     """The last lines of an output that speak of an error, or else its last lines; each once, no progress bars."""
     found = dict.fromkeys(line.strip() for line in re.split(r"[\r\n]+", log.read_text("utf8", "replace")))
@@ -234,36 +209,71 @@ def last_words(log: Path, count: int = 3) -> list[str]:
     return ([line for line in lines if re.search("error", line, re.IGNORECASE)] or lines)[-count:]
 
 
-def run_all(experiments: list[PlannedExperiment]) -> tuple[list[str], dict[str, list[str]]]:
-    """Names of the experiments there are at the end, in order, and what the experiments that failed said last, by name."""
-    done, failed = [], {}
+def run_waiting(waiting: dict[str, PlannedExperiment], count: int) -> Iterator[tuple[PlannedExperiment, bool]]:
+    """Run experiments, so many at a time, and yield each with whether it succeeded, as it ends.
+
+    raises    ValueError  when several are to run at a time and a clone for them cannot be made
+    """
+    queue, running, jobs = list(waiting.items()), {}, []
+    try:
+        jobs = make_jobs(min(count, len(queue)), CLONES) if queue else []
+        while queue or running:
+            for job in jobs:
+                if queue and job not in running:
+                    title, experiment = queue.pop(0)
+                    log = LOGS / f"{experiment.name}.log"
+                    print(f"{title}: running, see {log.as_posix()}", flush=True)
+                    job.begin(experiment.name, experiment.overrides, log)
+                    running[job] = title, experiment, time.monotonic()
+            time.sleep(PAUSE)
+            for job in [each for each in running if each.process]:
+                if (code := job.ended()) is not None:
+                    title, experiment, start = running.pop(job)
+                    seconds = time.monotonic() - start
+                    print(f"{title}: {'FAILED' if code else 'done'} after {seconds:.0f} s", flush=True)
+                    yield experiment, code == 0
+    finally:
+        interrupt(jobs)
+        shutil.rmtree(CLONES, ignore_errors=True)
+
+
+def run_all(experiments: list[PlannedExperiment], jobs: int = 1) -> tuple[list[str], dict[str, list[str]]]:
+    """Names of the experiments there are at the end, in order, and what the experiments that failed said last, by name.
+
+    raises    ValueError  as run_waiting
+    """
+    there, failed, waiting = {}, {}, {}
     LOGS.mkdir(parents=True, exist_ok=True)
     for number, experiment in enumerate(experiments, 1):
         title = f"[{number}/{len(experiments)}] {experiment.name}"
         if name := ran_before(experiment):
             print(f"{title}: there already{'' if name == experiment.name else f', as {name}'}", flush=True)
-            done.append(name)
-            continue
-        log, start = LOGS / f"{experiment.name}.log", time.monotonic()
-        print(f"{title}: running, see {log.as_posix()}", flush=True)
-        succeeded = run_experiment(experiment, log)
-        print(f"{title}: {'done' if succeeded else 'FAILED'} after {time.monotonic() - start:.0f} s", flush=True)
-        if succeeded:
-            done.append(experiment.name)
+            there[experiment] = name
         else:
-            failed[experiment.name] = last_words(log)
-    return done, failed
+            waiting[title] = experiment
+    for experiment, succeeded in run_waiting(waiting, jobs):
+        if succeeded:
+            there[experiment] = experiment.name
+        else:
+            failed[experiment.name] = last_words(LOGS / f"{experiment.name}.log")
+    return [there[each] for each in experiments if each in there], failed
 
 
-def main(words: list[str]) -> None:
+def positive(word: str) -> int:
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number from 1 on")
+    return int(word)
+
+
+def main(words: list[str], jobs: int = 1) -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup asks
             signal.signal(ending, signal.default_int_handler)
     with mistakes_explained():
         planned_experiments(words)  # names a mistake once, not once a seed
         config, experiments = load_config(), planned_experiments(with_seeds(words))
-        print(price_words(experiments), flush=True)
-        done, failed = run_all(experiments)
+        print(price_words(experiments, jobs), flush=True)
+        done, failed = run_all(experiments, jobs)
         results = merge_seeds([read_revision(".", name, name) for name in done])
     refused = publish_comparison(results, config).refused if results else {}
     for name, lines in failed.items():
@@ -271,9 +281,16 @@ def main(words: list[str]) -> None:
     sys.exit(1 if failed or refused else 0)
 
 
-if __name__ == "__main__":
-    words = Words("sweep")
-    words.add_argument(
+def read_words(words: list[str]) -> argparse.Namespace:
+    """The words of a command line: `words`, the grids, and `jobs`."""
+    parser = Words("sweep")
+    parser.add_argument(
         "words", nargs="+", metavar="key=value,...", type=lambda word: word if word == "+" else override(word)
     )
-    main(words.parse_args().words)
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    arguments = read_words(sys.argv[1:])
+    main(arguments.words, arguments.jobs)

@@ -153,7 +153,8 @@ def check_module(words: list[str], known: set[str]) -> None:
     assert runnable(name), f"there is no {name} to run"
     assert parsed(name, rest), f"{name} does not take {rest}"
     if name == "src.sweep":
-        for overrides in importlib.import_module(name).combinations(rest):
+        sweep = importlib.import_module(name)
+        for overrides in sweep.combinations(sweep.read_words(rest).words):
             composed(*(f"{key}={value}" for key, value in overrides.items()))
     elif name == "src.compare":
         revisions = {word.rpartition("=")[2] for word in rest if not word.startswith("--")}  # NAME=REV

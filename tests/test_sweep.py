@@ -3,7 +3,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from src.sweep import (
     price_words,
     ran_before,
     readable,
-    run_all,
     values_of,
     with_seeds,
 )
@@ -28,6 +26,28 @@ from tests.helpers.publishing import publish
 from tests.helpers.repository import ROOT
 
 pytestmark = pytest.mark.usefixtures("handlers")
+
+
+class FakeJob:
+    """A job whose experiments are run by a function (experiment, log) -> whether it succeeded, at once."""
+
+    process = object()
+
+    def __init__(self, run):
+        self.run = run
+
+    def begin(self, name: str, overrides: tuple[str, ...], log: Path) -> None:
+        self.code = int(not self.run(PlannedExperiment(name, overrides), log))
+
+    def ended(self) -> int:
+        return self.code
+
+
+def run_by(monkeypatch, run) -> None:
+    """Experiments are run by a function in place of DVC."""
+    monkeypatch.setattr(sweep, "PAUSE", 0)
+    monkeypatch.setattr(sweep, "interrupt", lambda jobs: None)
+    monkeypatch.setattr(sweep, "make_jobs", lambda count, clones: [FakeJob(run) for _ in range(count)])
 
 
 @pytest.fixture
@@ -114,7 +134,7 @@ def test_equal_configurations_are_one_arm(folder):
 
 
 def test_every_combination_is_checked_before_anything_runs(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "run_experiment", lambda *_: pytest.fail("an arm ran"))
+    run_by(monkeypatch, lambda *_: pytest.fail("an arm ran"))
     with pytest.raises(SystemExit) as stop:
         main(["model.backbone=none,dinov9", "opt.lr=0.001,-1", "+", "model.backbone_layers=[99]"])
     lines = stop.value.code.splitlines()
@@ -177,7 +197,7 @@ def test_a_failing_arm_is_named_and_the_rest_goes_on_and_is_compared(folder, mon
         experiment(folder, arm.name, config.model.backbone, 0.1 * len(config.model.backbone))
         return True
 
-    monkeypatch.setattr(sweep, "run_experiment", run_arm)
+    run_by(monkeypatch, run_arm)
     words = ["model.backbone=rgb,none,clip", "seed=0"]
     with pytest.raises(SystemExit) as stop:
         main(words)
@@ -208,9 +228,9 @@ def test_the_price_is_said_before_anything_runs(folder, monkeypatch):
             pass
         path = STAGE_RECORDS / f"{stage}.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}))
-    assert price_words(planned).endswith(
-        "2 of them to run: at most 5 min, at 2.5 min for all stages as last timed here."
-    )
+    words = "2 of them to run: at most 5 min, at 2.5 min for all stages as last timed here"
+    assert price_words(planned).endswith(f"{words}.")
+    assert price_words(planned, jobs=4).endswith(f"{words}; 4 at a time share this machine.")
 
 
 def test_arms_that_differ_in_their_seed_are_one_row(folder, monkeypatch, capsys):
@@ -219,7 +239,7 @@ def test_arms_that_differ_in_their_seed_are_one_row(folder, monkeypatch, capsys)
         experiment(folder, arm.name, config.model.backbone, 0.1 * len(config.model.backbone), config.seed)
         return True
 
-    monkeypatch.setattr(sweep, "run_experiment", run_arm)
+    run_by(monkeypatch, run_arm)
     with pytest.raises(SystemExit) as stop:
         main(["model.backbone=none,clip"])
     out, err = capsys.readouterr()
@@ -239,36 +259,8 @@ def test_a_sweep_under_nohup_outlives_its_terminal(folder, monkeypatch):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     found = []
     monkeypatch.setattr(
-        sweep, "run_all", lambda _: found.extend(map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM))) or ([], {})
+        sweep, "run_all", lambda *_: found.extend(map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM))) or ([], {})
     )
     with pytest.raises(SystemExit):
         main(["model.backbone=none"])
     assert found == [signal.SIG_IGN, signal.default_int_handler]
-
-
-@pytest.mark.parametrize("here", [signal.default_int_handler, signal.SIG_IGN])
-def test_the_processes_of_an_arm_end_with_an_interruption(folder, monkeypatch, here):
-    """In place of DVC a process that waits; the interruption reaches it, and it is waited for. A background job of a
-    script ignores SIGINT."""
-    signal.signal(signal.SIGINT, here)
-    program = folder / "dvc.py"
-    program.write_text(
-        "import time\ntry:\n    print('begun', flush=True)\n    time.sleep(60)\n"
-        "except KeyboardInterrupt:\n    time.sleep(0.2)\n    print('cleared away', flush=True)\n"
-    )
-    log = folder / "log"
-    real = subprocess.Popen.wait
-
-    def wait(process, *arguments, **keywords):
-        if log.exists() and "begun" in log.read_text():
-            return real(process, *arguments, **keywords)
-        while "begun" not in log.read_text():
-            pass
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess.Popen, "wait", wait)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    with pytest.raises(KeyboardInterrupt):
-        sweep.run_experiment(PlannedExperiment("x", ("seed=1",)), log)
-    assert log.read_text() == "begun\ncleared away\n"
-    assert sys.executable and run_all([]) == ([], {})
