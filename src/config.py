@@ -238,9 +238,12 @@ class Eval:
 @dataclass
 class Probe:
     pairs: int = MISSING
+    pca: int | None = MISSING
 
     def __post_init__(self):
         require_positive("probe.pairs", self.pairs)
+        if self.pca is not None:
+            require_positive("probe.pca", self.pca)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from src.mast3r.weight_file import load_geometry
 from src.metrics.image import psnr
 from src.probes.correspondence import matches
 from src.probes.pair import READ_TARGETS, Looked, look, pair_rows, untorn
-from src.probes.regression import Moments, Solution, fit_ridge
+from src.probes.regression import Moments, Solution, fit_ridge, principal_axes
 from src.probes.results import write_probe
 from src.probes.scores import ProbeScores, added
 from src.renders.baselines import points_as_gaussians
@@ -44,6 +44,8 @@ READ = {  # inputs of the readouts; the correction also sees the depth that it c
     "features": ("places", "features"),
     "tokens": ("places", "encoded", "decoded"),
     "both": ("places", "encoded", "decoded", "features"),
+    "features_pca": ("places", "components"),
+    "both_pca": ("places", "encoded", "decoded", "components"),
 }
 
 
@@ -88,6 +90,11 @@ def moments(pairs: ProbedPairs, threads: int, what: str) -> tuple[Moments, Momen
     return everything, whole
 
 
+def with_components(moments: tuple[Moments, Moments], axes: Tensor | None) -> tuple[Moments, Moments]:
+    """With the features' principal components among the columns."""
+    return moments if axes is None else tuple(each.projected("features", axes, "components") for each in moments)
+
+
 def solutions(
     training: tuple[Moments, Moments], validation: tuple[Moments, Moments]
 ) -> dict[tuple[str, str], Solution]:
@@ -121,15 +128,22 @@ def splatted(looked: Looked, depth: Tensor, batch: Sample, masks: Tensor) -> lis
 
 
 def test_pair(
-    pairs: ProbedPairs, number: int, readouts: dict[tuple[str, str], Solution], masks: str, in_metres: bool
+    pairs: ProbedPairs,
+    number: int,
+    readouts: dict[tuple[str, str], Solution],
+    axes: Tensor | None,
+    masks: str,
+    in_metres: bool,
 ) -> tuple[ProbeScores, bool]:
-    """Scores of one test pair, and whether it had depth."""
+    """Scores of one test pair, and whether it had depth. axes: of the features' principal components."""
     found, episode, batch = ProbeScores(), pairs.episodes[number], pairs.batch(number)
     if not (batch.contexts.depth > 0).any():
         return found, False
     grid, contexts = pairs.grid(batch), batch.contexts
     looked = look(pairs.network, batch)
     rows, counts = pair_rows(looked, batch, grid)
+    if axes is not None:
+        rows["components"] = rows["features"].double() @ axes
     kept = {name: values[counts] for name, values in rows.items()}
     # 1. Readouts, patch by patch.
     scored = {target: untorn(kept) if target == "correction" else kept for target in READ_TARGETS}
@@ -192,19 +206,27 @@ def main(config: Config) -> None:
     held_out = read_episodes(SCENES, "val", dataset.train_category)
     validation = moments(ProbedPairs(config, network, without_targets(held_out)), threads, "validation pairs")
     record = Features(FEATURES / "backbone", "features").record
-    about = {"backbone": record["label"], "weights": record["weights"], "pairs": config.probe.pairs}
+    about = {
+        "backbone": record["label"],
+        "weights": record["weights"],
+        "pairs": config.probe.pairs,
+        "pca": config.probe.pca,
+    }
     if training[1].products is None or validation[1].products is None:
         reason = "the training or validation images have no depth to learn a readout from"
         write_solutions(READOUT, {})
         return write_probe(PROBE, about | {"absent": {"Probes": reason}}, [])
+    axes = None
     with torch.inference_mode():
-        readouts = solutions(training, validation)
+        if config.probe.pca and "features" in training[0].slices:
+            axes = principal_axes(training[0], "features", config.probe.pca)
+        readouts = solutions(with_components(training, axes), with_components(validation, axes))
     episodes = read_episodes(SCENES, config.eval.split, dataset.test_category)
     pairs, scores, blind = ProbedPairs(config, network, episodes), ProbeScores(), 0
 
     def probed(number: int) -> tuple[ProbeScores, bool]:
         with torch.inference_mode():
-            return test_pair(pairs, number, readouts, config.eval.masks, in_metres)
+            return test_pair(pairs, number, readouts, axes, config.eval.masks, in_metres)
 
     for found, with_depth in in_threads(probed, range(len(episodes)), threads, "probe test pairs"):
         scores.add(found)

@@ -53,6 +53,19 @@ def test_depth_stays_where_no_patch_was_predicted_near_its_place(folder, monkeyp
     )
 
 
+def test_principal_components_are_read_beside_the_features(folder, monkeypatch):
+    """All of them know what true depth and normals know; one knows less."""
+    for count in (10_000, 1):
+        summary, rows = probed(folder, monkeypatch, "model.backbone=truth", f"probe.pca={count}")
+        for target in ("log_depth", "normals"):
+            found = summary["readouts"][target]
+            assert (found["features_pca"]["r2"] > 0.99) == (count > 1) and found["features"]["r2"] > 0.99
+            assert values(rows, target, "both_pca") and summary["added"][f"{target}_pca"]["p"] is None
+        assert "both_pca" not in summary["readouts"]["correction"]
+    summary, _ = probed(folder, monkeypatch, "model.backbone=none", "probe.pca=4")
+    assert "features_pca" not in summary["readouts"]["log_depth"]
+
+
 def test_bytes_do_not_depend_on_threads(folder, monkeypatch):
     def written(threads: int) -> list[bytes]:
         probed(folder, monkeypatch, "model.backbone=rgb", f"threads={threads}")

@@ -16,6 +16,8 @@ INPUT_TITLES = {
     "features": "features",
     "tokens": "geometry's tokens",
     "both": "tokens and features",
+    "features_pca": "features' principal components",
+    "both_pca": "tokens and principal components",
 }
 ADDED_TITLES = {  # and units
     "log_depth": ("depth", "log of the ratio of squared errors"),
@@ -25,6 +27,8 @@ ADDED_TITLES = {  # and units
     "pck_1": ("matches within 1 cell", "share of cells, features alone minus tokens alone"),
     "distance": ("distance error of the points", "log of the ratio of squared errors"),
     "direction": ("direction error of the points", "log of the ratio of squared errors"),
+    "log_depth_pca": ("depth, by principal components", "log of the ratio of squared errors"),
+    "normals_pca": ("normals, by principal components", "log of the ratio of squared errors"),
     "pck_2": ("matches within 2 cells", "share of cells, features alone minus tokens alone"),
 }
 

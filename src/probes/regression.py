@@ -1,6 +1,7 @@
-"""Ridge regression from second moments, which are collected in one pass over data of any length.
+"""Ridge regression and principal axes from second moments, which are collected in one pass over data of any length.
 
-Hoerl & Kennard 1970, Ridge Regression: Biased Estimation for Nonorthogonal Problems.
+Hoerl & Kennard 1970, Ridge Regression: Biased Estimation for Nonorthogonal Problems. Hotelling 1933, Analysis of a
+Complex of Statistical Variables into Principal Components.
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,18 +84,37 @@ class Moments:
         """Of all columns of `target` together."""
         return self.part([target], [target]).trace().item()
 
+    def inverse_deviation(self, names: Sequence[str]) -> Tensor:
+        """One over the standard deviation of named columns, 0 for a column that does not vary."""
+        assert self.products is not None
+        chosen = self.columns(names)
+        largest = (self.products[chosen, chosen] / self.count).sqrt()
+        deviation = self.part(names, names).diagonal().clamp_min(0).sqrt()
+        return torch.where(deviation > CONSTANT**0.5 * largest, 1 / deviation.clamp_min(1e-300), 0)
+
+    def projected(self, name: str, axes: Tensor, onto: str) -> "Moments":
+        """These and those of the columns of `name` times `axes` (columns, k), which are called `onto`."""
+        assert self.products is not None
+        width, count = len(self.products), axes.shape[1]
+        mixed = torch.cat([torch.eye(width, dtype=axes.dtype), axes.new_zeros(width, count)], 1)
+        mixed[self.columns([name]), width:] = axes
+        return Moments(self.slices | {onto: slice(width, width + count)}, mixed.mT @ self.products @ mixed)
+
+
+def principal_axes(moments: Moments, name: str, count: int) -> Tensor:
+    """(columns, at most count): what the columns of `name` are multiplied by for their principal components, once they
+    are standardised; those of largest variance."""
+    inverse = moments.inverse_deviation([name])
+    correlation = moments.part([name], [name]) * inverse[:, None] * inverse
+    return inverse[:, None] * torch.linalg.eigh(correlation).eigenvectors.flip(1)[:, :count]
+
 
 def solve(moments: Moments, inputs: Sequence[str], target: str, penalty: float) -> Solution:
     """The ridge regression of `target` on standardised `inputs`."""
     mean, bias = moments.mean(inputs), moments.mean([target])
     covariance = moments.part(inputs, inputs)
-    assert moments.products is not None
-    chosen = moments.columns(inputs)
-    largest = (moments.products[chosen, chosen] / moments.count).sqrt()
-    deviation = covariance.diagonal().clamp_min(0).sqrt()
-    varies = deviation > CONSTANT**0.5 * largest
-    inverse = torch.where(varies, 1 / deviation.clamp_min(1e-300), 0)
-    read = varies.nonzero()[:, 0]
+    inverse = moments.inverse_deviation(inputs)
+    read = inverse.nonzero()[:, 0]
     scaled = inverse[read]
     system = covariance[read][:, read] * scaled[:, None] * scaled
     system.diagonal().add_(penalty)

@@ -124,11 +124,14 @@ def differences(claims: dict[str, tuple[dict[str, float], dict[str, float]]]) ->
 
 def added(rows: list[Row]) -> dict[str, dict]:
     """What features add to the geometry network's tokens: of readouts the logarithm of the ratio of squared errors (below
-    0 is better), of splatted points dB, of correspondence the difference of shares."""
+    0 is better), of splatted points dB, of correspondence the difference of shares. Names that end in _pca are of the
+    features' principal components alone."""
     pairs = {
         probe: (values_by_scene(rows, probe, "both"), values_by_scene(rows, probe, "tokens"))
         for probe in ("log_depth", "normals", "distance", "direction", "correction", "psnr_masked")
     }
+    for probe in ("log_depth", "normals"):
+        pairs[f"{probe}_pca"] = values_by_scene(rows, probe, "both_pca"), values_by_scene(rows, probe, "tokens")
     for distance in DISTANCES:
         name = f"pck_{distance}"
         pairs[name] = values_by_scene(rows, name, "features"), values_by_scene(rows, name, "tokens")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.probes.regression import Moments, fit_ridge, solve, squared_error
+from src.probes.regression import Moments, fit_ridge, principal_axes, solve, squared_error
 
 
 def rows(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -69,3 +69,17 @@ def test_inputs_that_never_change_add_exactly_nothing():
     without, with_them = (solve(moments, names, "y", 0.1) for names in (["a", "b"], ["a", "b", "same"]))
     assert torch.equal(without(data), with_them(data))
     assert (with_them.inverse_sd[-2:] == 0).all() and (with_them.weight[-2:] == 0).all()
+
+
+def test_principal_components_are_those_of_a_singular_value_decomposition():
+    """numpy's, of the rows themselves, up to signs; their moments are those of the projected rows."""
+    data = rows(200)
+    found = collected([data])
+    axes = principal_axes(found, "a", 2)
+    standard = (data["a"].numpy() - data["a"].numpy().mean(0)) / data["a"].numpy().std(0)
+    left, sizes, _ = np.linalg.svd(standard.astype(np.float64), full_matrices=False)
+    made = data["a"].double() @ axes
+    np.testing.assert_allclose((made - made.mean(0)).abs(), np.abs(left[:, :2] * sizes[:2]), atol=1e-5)
+    again = collected([data | {"components": made}])
+    torch.testing.assert_close(found.projected("a", axes, "components").products, again.products)
+    assert (principal_axes(found, "same", 2) == 0).all()
