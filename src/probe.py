@@ -21,11 +21,12 @@ from src.mast3r.attention import Grid
 from src.mast3r.network import Mast3r
 from src.mast3r.weight_file import load_geometry
 from src.metrics.image import psnr
+from src.probes.compared import added
 from src.probes.correspondence import matches
 from src.probes.pair import READ_TARGETS, Looked, look, pair_rows, untorn
 from src.probes.regression import Moments, Solution, fit_ridge, principal_axes
 from src.probes.results import write_probe
-from src.probes.scores import ProbeScores, added
+from src.probes.scores import ProbeScores
 from src.renders.baselines import points_as_gaussians
 from src.reproducible.seeds import fix_computation
 from src.reproducible.threads import in_threads

@@ -23,7 +23,8 @@ from src.inference.trained_model import LoadedModel, work_tree_model
 from src.mast3r.weight_file import load_geometry
 from src.metrics.image import image_scores
 from src.page.strip import bytes_of, depth_panel, strip
-from src.probes.correspondence import DISTANCES, matches
+from src.probes.compared import DISTANCES
+from src.probes.correspondence import matches
 from src.reproducible.files import fresh_folder, write_json, write_whole
 from src.reproducible.seeds import fix_computation
 from src.run import memory_advice, run

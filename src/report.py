@@ -3,8 +3,8 @@
     python -m src.report [key=value ...]
 
 reads data/eval, data/train, data/model, data/renders, data/real_pair, data/scenes, data/weights; writes
-reports/metrics.json, details.json, experiment.json, records.csv, plots, images (the same bytes on every run), and
-reports/summary/index.html, which shows other experiments and timings too
+reports/metrics.json, details.json, experiment.json, records.csv, probes.csv, plots, images (the same bytes on every
+run), and reports/summary/index.html, which shows other experiments and timings too
 
 `python -m src.report` brings the page up to date after new experiments.
 """
@@ -66,8 +66,8 @@ def score_findings(summary: dict, rows: list[Row], clouds: list[Row], probes: di
     )
 
 
-def publish(scores: Scores, targets: Targets, pair: RealPair, record: dict) -> None:
-    """The files that Git tracks; they depend on this run alone."""
+def publish(scores: Scores, targets: Targets, pair: RealPair, record: dict, by_scene: list[Row]) -> None:
+    """by_scene: the probes' scores. The files that Git tracks; they depend on this run alone."""
     with fresh_folder(REPORTS / "plots") as folder:
         curves = write_plots(folder, scores.rows, scores.by_bin, record["label"])
         write_rows(folder / "probes.csv", probe_rows(scores.probes, record["label"]))
@@ -84,7 +84,9 @@ def publish(scores: Scores, targets: Targets, pair: RealPair, record: dict) -> N
     rest = detailed_metrics(scores.summary, record["trainable_parameters"], record["fusion"])
     rest |= {"probe": {name: scores.probes[name] for name in ("readouts", "added") if name in scores.probes}}
     rest |= {"real_pair": real_pair_numbers(pair.summary)}
-    write_result(REPORTS, record | {"curves": curves}, metrics, rest, select_rows(scores.rows, method="render"))
+    write_result(
+        REPORTS, record | {"curves": curves}, metrics, rest, select_rows(scores.rows, method="render"), by_scene
+    )
 
 
 def gather_findings(
@@ -126,11 +128,11 @@ def main(config: Config) -> None:
     summary, rows, clouds = read_evaluation(EVAL)
     summary = weigh_scenes(summary, rows, clouds)
     index = {record.id: record for record in read_index(SCENES)}
-    probes, _ = read_probe(PROBE)
+    probes, by_scene = read_probe(PROBE)
     scores, record = score_findings(summary, rows, clouds, probes, config), experiment_record(config, summary)
     targets = [(chosen, panels(chosen, index, SCENES, RENDERS)) for chosen in choose(rows)]
     pair = RealPair(read_json(REAL_PAIR / "summary.json"), (REAL_PAIR / "pictures.png").read_bytes())
-    publish(scores, targets, pair, record)
+    publish(scores, targets, pair, record, by_scene)
     findings = gather_findings(config, scores, targets, pair, record, index)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(findings), "utf8")

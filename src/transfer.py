@@ -75,7 +75,7 @@ def publish_transfer(config: Config, training: dict) -> None:
     record = experiment_record(config, summary, training) | {"curves": []}
     details = detailed_metrics(summary, record["trainable_parameters"], record["fusion"])
     REPORTS.mkdir()
-    write_result(REPORTS, record, headline_metrics(summary), details, select_rows(rows, method="render"))
+    write_result(REPORTS, record, headline_metrics(summary), details, select_rows(rows, method="render"), [])
 
 
 def main(name: str, overrides: list[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 from src.experiments.archive import ARCHIVE, COMPRESSED, keep_result
-from src.experiments.result import EXPERIMENT_FILE, folder_reader, write_result
+from src.experiments.result import EXPERIMENT_FILE, RECORDS_FILE, folder_reader, write_result
 from src.leaderboard import LEADERBOARD, TABLES_BEGIN, TABLES_END, main
 from src.results.tables import read_rows
 from src.submissions.layout import Method
@@ -24,7 +24,7 @@ STEPS = json.loads((KEPT / EXPERIMENT_FILE).read_text())["protocol"]["opt"]["ste
 
 def records() -> tuple[dict, list[dict]]:
     """experiment.json and records.csv of a result that this repository keeps."""
-    text = gzip.decompress((KEPT / COMPRESSED).read_bytes()).decode()
+    text = gzip.decompress((KEPT / COMPRESSED[RECORDS_FILE]).read_bytes()).decode()
     return json.loads((KEPT / EXPERIMENT_FILE).read_text()), read_rows(text)
 
 
@@ -35,7 +35,7 @@ def keep(name: str, gain: float, seed: int = 0, steps: int = STEPS, **about: obj
     changed = [row | {"psnr_masked": row["psnr_masked"] + gain} for row in rows]
     folder = Path("made") / name
     folder.mkdir(parents=True)
-    write_result(folder, found | about | {"curves": []}, {}, {}, changed)
+    write_result(folder, found | about | {"curves": []}, {}, {}, changed, [])
     keep_result(ARCHIVE, name, folder_reader(folder))
 
 
@@ -87,7 +87,7 @@ def test_a_number_that_was_edited_by_hand_is_found(folder):
 def test_a_record_that_was_edited_is_found(folder):
     main(check=False)
     main(check=True)
-    packed = ARCHIVE / "base" / COMPRESSED
+    packed = ARCHIVE / "base" / COMPRESSED[RECORDS_FILE]
     text = gzip.decompress(packed.read_bytes()).decode()
     packed.write_bytes(gzip.compress(re.sub(r",(\d)(\d\.\d{6}),", r",9\2,", text).encode()))
     assert "is not what the records give" in refusal()
@@ -97,7 +97,7 @@ def test_scores_are_means_over_scenes_with_an_interval_of_at_least_student_s(fol
     main(check=False)
     (row,) = rows_of(LEADERBOARD.read_text())
     by_scene: dict[str, list[float]] = {}
-    for each in csv.DictReader(io.StringIO(gzip.decompress((KEPT / COMPRESSED).read_bytes()).decode())):
+    for each in csv.DictReader(io.StringIO(gzip.decompress((KEPT / COMPRESSED[RECORDS_FILE]).read_bytes()).decode())):
         if each["alignment"] == "aligned" and each["psnr_masked"]:
             by_scene.setdefault(each["scene"], []).append(float(each["psnr_masked"]))
     means = [statistics.mean(values) for values in by_scene.values()]

@@ -1,6 +1,6 @@
 """Records of experiments that Git keeps: reports/experiments/<name>/, whose comparison anyone can make again.
 
-A folder holds what `parse_result` reads of a run, and its metrics.json; the records are compressed. No remote, no DVC
+A folder holds what `parse_result` reads of a run, and its metrics.json; the tables are compressed. No remote, no DVC
 cache and no reference of `dvc exp` is needed to read them.
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from src.experiments.result import (
     METRICS_FILE,
+    PROBES_FILE,
     READ_FILES,
     RECORDS_FILE,
     REPORTS,
@@ -22,7 +23,7 @@ from src.experiments.result import (
 from src.reproducible.files import fresh_folder, write_whole
 
 ARCHIVE = REPORTS / "experiments"
-COMPRESSED = f"{RECORDS_FILE}.gz"
+COMPRESSED = {file: f"{file}.gz" for file in (RECORDS_FILE, PROBES_FILE)}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a folder
 
 
@@ -49,8 +50,8 @@ def keep_result(archive: Path, name: str, read: Read) -> None:
         for file in files:
             if (text := read(file)) is None:
                 continue
-            if file == RECORDS_FILE:
-                write_whole(folder / COMPRESSED, gzip.compress(text.encode(), 9, mtime=0))
+            if file in COMPRESSED:
+                write_whole(folder / COMPRESSED[file], gzip.compress(text.encode(), 9, mtime=0))
             else:
                 write_whole(folder / file, text.encode())
 
@@ -62,11 +63,11 @@ def read_kept(folder: Path) -> ExperimentResult:
     """
 
     def read(file: str) -> str | None:
-        path = folder / (COMPRESSED if file == RECORDS_FILE else file)
+        path = folder / COMPRESSED.get(file, file)
         if not path.exists():
             return None
         data = path.read_bytes()
-        return (gzip.decompress(data) if file == RECORDS_FILE else data).decode()
+        return (gzip.decompress(data) if file in COMPRESSED else data).decode()
 
     if (result := parse_result(folder.name, read)) is None:
         raise ValueError(f"{folder.as_posix()} keeps no result; git checkout or git rm -r it.")

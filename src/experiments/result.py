@@ -8,6 +8,7 @@ from typing import Callable
 
 import numpy as np
 
+from src.probes.compared import PROBE_COLUMNS
 from src.reproducible.files import write_json
 from src.reproducible.versions import git_output
 from src.results.tables import HEADLINE, Row, metrics_of, read_rows, select_rows, write_rows
@@ -17,7 +18,7 @@ REPORTS = Path("reports")
 
 METRIC = HEADLINE[0]  # what experiments are ranked by, with aligned scale
 
-EXPERIMENT_FILE, RECORDS_FILE = "experiment.json", "records.csv"  # there
+EXPERIMENT_FILE, RECORDS_FILE, PROBES_FILE = "experiment.json", "records.csv", "probes.csv"  # there
 HASH = re.compile("[0-9a-f]{16}|[0-9a-f]{64}")
 EXPERIMENT = re.compile(
     "refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)"
@@ -32,7 +33,8 @@ SCORING = (
     "eval.masks",
     "eval.lpips",
 )  # what such a one shares with ours
-READ_FILES = (EXPERIMENT_FILE, RECORDS_FILE, BENCHMARK_FILE)  # by `parse_result`, besides the curves
+READ_FILES = (EXPERIMENT_FILE, RECORDS_FILE, PROBES_FILE, BENCHMARK_FILE)  # by `parse_result`, besides the curves
+NEEDED = (EXPERIMENT_FILE, RECORDS_FILE)  # of these
 EXPERIMENT_SCHEMA = 5  # of reports/experiment.json and records.csv
 
 Read = Callable[[str], str | None]  # path under reports/ -> its text, or None
@@ -49,6 +51,7 @@ class ExperimentResult:
     name       of the experiment or revision
     about      reports/experiment.json: label, backbone, protocol, ...
     rows       reports/records.csv: scores of the model's own renders; with several seeds their means
+    probes     reports/probes.csv: scene, probe, inputs, value (see src/probes/scores.py); of several seeds the first one's
     curves     text of reports/plots/*.csv that hold training curves, by name
     benchmark  reports/benchmark.json, where there is one
     revision   commit that published it; None for the work tree
@@ -60,6 +63,7 @@ class ExperimentResult:
     rows: list[Row]
     curves: dict[str, str]
     benchmark: BenchmarkRecord | None
+    probes: list[Row] = field(default_factory=list)
     revision: str | None = None
     repeats: dict[int, list[Row]] = field(default_factory=dict)
 
@@ -137,10 +141,12 @@ def repeats(result: ExperimentResult, other: ExperimentResult) -> bool:
     )
 
 
-def write_result(folder: Path, record: dict, metrics: dict, details: dict, rows: list[Row]) -> None:
+def write_result(folder: Path, record: dict, metrics: dict, details: dict, rows: list[Row], probes: list[Row]) -> None:
     """What `parse_result` reads, for Git to track, and the numbers for people. record: of `experiment_record`, with the
-    names of the curves; metrics: what `dvc exp show` shows, details: what it has no room for."""
+    names of the curves; metrics: what `dvc exp show` shows, details: what it has no room for; probes: their scores by
+    scene."""
     write_rows(folder / RECORDS_FILE, rows)
+    write_rows(folder / PROBES_FILE, probes, PROBE_COLUMNS)
     write_json(folder / METRICS_FILE, metrics)
     write_json(folder / DETAILS_FILE, details)
     write_json(folder / EXPERIMENT_FILE, {"schema": EXPERIMENT_SCHEMA} | record)
@@ -156,7 +162,7 @@ def parse_result(name: str, read: Read) -> ExperimentResult | None:
     raises OtherSchema
     """
     texts = {path: read(path) for path in READ_FILES}
-    if any(text is None for path, text in texts.items() if path != BENCHMARK_FILE):
+    if any(texts[path] is None for path in NEEDED):
         return None
     about = json.loads(texts[EXPERIMENT_FILE])
     if about.get("schema") != EXPERIMENT_SCHEMA:
@@ -165,13 +171,14 @@ def parse_result(name: str, read: Read) -> ExperimentResult | None:
             f"{about.get('schema')}, this is {EXPERIMENT_SCHEMA}); run it again to compare it."
         )
     curves = {curve: text for curve in about["curves"] if (text := read(curve_file(curve))) is not None}
-    benchmark = texts[BENCHMARK_FILE]
+    benchmark, probes = texts[BENCHMARK_FILE], texts[PROBES_FILE]
     return ExperimentResult(
         name,
         about,
         read_rows(texts[RECORDS_FILE]),
         curves,
         parse_benchmark(benchmark) if benchmark else None,
+        read_rows(probes) if probes else [],
     )
 
 

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from src.geometry.cameras import pixel_centres, project, relative_pose, transform, visible
-
-DISTANCES = (1, 2)  # cells within which a match counts
+from src.probes.compared import DISTANCES
 
 
 @dataclass(frozen=True)

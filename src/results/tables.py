@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +45,13 @@ HEADLINE = ("psnr_masked", "ssim_masked", "lpips_masked")  # aligned; verdicts a
 Row = dict[str, str | float | None]
 
 
-def write_rows(path: str | Path, rows: list[Row]) -> None:
-    """Write rows atomically; the columns are those of the first row, and every row must have them.
+def write_rows(path: str | Path, rows: list[Row], columns: Sequence[str] = ()) -> None:
+    """Write rows atomically; every row has the columns, without a word those of the first row.
 
     raises ValueError when a number is not finite
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: cell(name, value) for name, value in row.items()})

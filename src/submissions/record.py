@@ -71,7 +71,7 @@ def publish_scores(method: Method, scoring: dict[str, str], rows: list[Row]) -> 
     }
     spread = {f"{METRIC}_std": rounded(means[METRIC]["std"])} if "std" in means.get(METRIC, {}) else {}
     with fresh_folder(folder) as fresh:
-        write_result(fresh, outside_record(method, scoring, counts), metrics, spread | counts, rows)
+        write_result(fresh, outside_record(method, scoring, counts), metrics, spread | counts, rows, [])
     result = read_folder(folder, folder.name)
     assert result is not None
     return result

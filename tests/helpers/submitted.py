@@ -69,7 +69,7 @@ def publish_run(folder: Path) -> None:
     evaluate.main(config)
     summary, rows, _ = read_evaluation("data/eval")
     record = experiment_record(config, summary) | {"curves": []}
-    write_result(REPORTS, record, {}, {}, select_rows(rows, method="render"))
+    write_result(REPORTS, record, {}, {}, select_rows(rows, method="render"), [])
 
 
 def score_here(patch: pytest.MonkeyPatch, folder: Path) -> None:
