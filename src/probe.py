@@ -6,7 +6,7 @@ reads data/scenes, data/features, data/weights/geometry; writes data/probe (see 
 data/readout.safetensors. No seed enters: the training pairs are the same in every run.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from src.mast3r.network import Mast3r
 from src.mast3r.weight_file import load_geometry
 from src.metrics.image import psnr
 from src.probes.compared import added
-from src.probes.correspondence import matches
+from src.probes.correspondence import epipolar_matches, matches
 from src.probes.pair import READ_TARGETS, Looked, look, pair_rows, untorn
 from src.probes.regression import Moments, Solution, fit_ridge, principal_axes
 from src.probes.results import write_probe
@@ -34,6 +34,7 @@ from src.results.tables import BINS
 from src.run import run
 from src.scenes.features import Features
 from src.scenes.scene import all_in_metres, read_index
+from src.splatt3r.posed import OwnViews, own_views
 from src.splatt3r.prediction import render_targets, target_mask
 from src.splatt3r.readout import CELLS, CORRECTED, corrected_depth, write_solutions
 from src.splatt3r.samples import Sample, Samples, collate
@@ -71,6 +72,10 @@ class ProbedPairs:
                 return None
             rows, counts = pair_rows(look(self.network, batch), batch, self.grid(batch))
             return {name: values[counts] for name, values in rows.items()}
+
+    def views(self, batch: Sample) -> OwnViews:
+        """Each view as the first of its pair."""
+        return own_views(self.network, *batch.tokens.float().unbind(1), self.grid(batch))
 
     def grid(self, batch: Sample) -> Grid:
         return self.network.grid(batch.contexts.images[:, 0])
@@ -115,6 +120,12 @@ def solutions(
     return dict(sorted(found.items()))
 
 
+def feature_maps(views: OwnViews, batch: Sample, grid: Grid) -> dict[str, Tensor]:
+    """inputs -> (2, C, gh, gw)"""
+    tokens = {"tokens": views.tokens[0].mT.unflatten(-1, grid)}
+    return tokens if batch.features is None else tokens | {"features": batch.features[0]}
+
+
 def splatted(looked: Looked, depth: Tensor, batch: Sample, masks: Tensor) -> list[float]:
     """Masked PSNR of each target with a visible pixel, of both views' points at `depth` (2, H, W), splatted untrained."""
     contexts, scale = batch.contexts, looked.scale[0]
@@ -138,9 +149,12 @@ def test_pair(
 ) -> tuple[ProbeScores, bool]:
     """Scores of one test pair, and whether it had depth. axes: of the features' principal components."""
     found, episode, batch = ProbeScores(), pairs.episodes[number], pairs.batch(number)
-    if not (batch.contexts.depth > 0).any():
-        return found, False
     grid, contexts = pairs.grid(batch), batch.contexts
+    if not (contexts.depth > 0).any():
+        for kind, each in feature_maps(pairs.views(batch), batch, grid).items():
+            if (matched := epipolar_matches(each, contexts.size, contexts.K[0], contexts.c2w[0])) is not None:
+                found.add_matches("line", episode.scene, episode.bin, kind, matched)
+        return found, False
     looked = look(pairs.network, batch)
     rows, counts = pair_rows(looked, batch, grid)
     if axes is not None:
@@ -163,20 +177,26 @@ def test_pair(
             found.psnr[episode.scene, kind] += splatted(looked, corrected_depth(looked.swept[0], cells), batch, seen)
     # 3. Correspondence between the two views.
     places = contexts.depth[0], contexts.K[0], contexts.c2w[0], *depth_tolerance(in_metres)
-    maps = {"tokens": looked.views.tokens[0].mT.unflatten(-1, grid)}
-    if batch.features is not None:
-        maps["features"] = batch.features[0]
-    for kind, each in maps.items():
+    for kind, each in feature_maps(looked.views, batch, grid).items():
         if (matched := matches(each, *places)) is not None:
-            found.add_matches(episode.scene, episode.bin, kind, matched)
+            found.add_matches("pck", episode.scene, episode.bin, kind, matched)
     return found, True
+
+
+def match_shares(scores: ProbeScores, place: str) -> dict[str, dict]:
+    """inputs -> overlap bin, or all -> shares"""
+    found = {}
+    for kind in sorted({kind for p, _, _, kind in scores.matches if p == place}):
+        if (everywhere := scores.share(place, kind)) is not None:
+            by_bin = {b: shares for b in BINS if (shares := scores.share(place, kind, b))}
+            found[kind] = {"all": everywhere} | by_bin
+    return found
 
 
 def probe_summary(
     scores: ProbeScores, readouts: dict[tuple[str, str], Solution], about: dict, absent: dict[str, str]
 ) -> dict:
     rows = scores.rows()
-    kinds = sorted({kind for _, _, kind in scores.matches})
     tables = {
         "readouts": {
             target: {
@@ -187,58 +207,67 @@ def probe_summary(
             for target in READ_TARGETS
             if any(t == target for t, _ in readouts)
         },
-        "correspondence": {
-            kind: {"all": scores.share(kind)} | {b: found for b in BINS if (found := scores.share(kind, b))}
-            for kind in kinds
-            if scores.share(kind)
-        },
+        "correspondence": match_shares(scores, "pck"),
+        "epipolar": match_shares(scores, "line"),
         "added": added(rows),
     }
     return about | tables | {"absent": absent}
 
 
-def main(config: Config) -> None:
-    fix_computation(1)  # of each of the threads below
-    network, threads = load_geometry(WEIGHTS), config.threads
-    dataset, in_metres = config.dataset, all_in_metres(read_index(SCENES))
+def learned(config: Config, network: Mast3r) -> tuple[dict[tuple[str, str], Solution], Tensor | None]:
+    """Readouts of training pairs, as `solutions`, and the axes of the features' principal components; neither where no
+    training pair or no validation pair has depth."""
+    threads, dataset = config.threads, config.dataset
     draw = TrainingEpisodes(SCENES, dataset.episodes, dataset.train_category, 0)
     drawn = [draw(number) for number in range(config.probe.pairs)]
     training = moments(ProbedPairs(config, network, without_targets(drawn)), threads, "training pairs")
     held_out = read_episodes(SCENES, "val", dataset.train_category)
     validation = moments(ProbedPairs(config, network, without_targets(held_out)), threads, "validation pairs")
-    record = Features(FEATURES / "backbone", "features").record
-    about = {
-        "backbone": record["label"],
-        "weights": record["weights"],
-        "pairs": config.probe.pairs,
-        "pca": config.probe.pca,
-    }
     if training[1].products is None or validation[1].products is None:
-        reason = "the training or validation images have no depth to learn a readout from"
-        write_solutions(READOUT, {})
-        return write_probe(PROBE, about | {"absent": {"Probes": reason}}, [])
-    axes = None
+        return {}, None
     with torch.inference_mode():
-        if config.probe.pca and "features" in training[0].slices:
-            axes = principal_axes(training[0], "features", config.probe.pca)
-        readouts = solutions(with_components(training, axes), with_components(validation, axes))
-    episodes = read_episodes(SCENES, config.eval.split, dataset.test_category)
+        asked = config.probe.pca and "features" in training[0].slices
+        axes = principal_axes(training[0], "features", config.probe.pca) if asked else None
+        return solutions(with_components(training, axes), with_components(validation, axes)), axes
+
+
+def unknowns(
+    readouts: dict[tuple[str, str], Solution], scores: ProbeScores, blind: int, channels: int
+) -> dict[str, str]:
+    """What cannot be told, and why. blind: how many test pairs had no depth; channels: of the features."""
+    absent = {}
+    if not readouts:
+        absent["Readouts"] = "the training or validation images have no depth to learn one from"
+    elif ("correction", "tokens") not in readouts:
+        absent["What corrects the geometry's depth"] = (
+            "no training patch, or no validation patch, was predicted near its true place, so depth is left as it is"
+        )
+    if blind:
+        absent[f"Readouts and places of {blind} pairs"] = (
+            "their images have no depth, so their matches are held against epipolar lines"
+        )
+    if channels and not any(kind == "features" for *_, kind in scores.matches):
+        absent["Correspondence by the features"] = "they are the same everywhere"
+    return absent
+
+
+def main(config: Config) -> None:
+    fix_computation(1)  # of each of the threads below
+    network, in_metres = load_geometry(WEIGHTS), all_in_metres(read_index(SCENES))
+    readouts, axes = learned(config, network)
+    episodes = read_episodes(SCENES, config.eval.split, config.dataset.test_category)
     pairs, scores, blind = ProbedPairs(config, network, episodes), ProbeScores(), 0
 
     def probed(number: int) -> tuple[ProbeScores, bool]:
         with torch.inference_mode():
             return test_pair(pairs, number, readouts, axes, config.eval.masks, in_metres)
 
-    for found, with_depth in in_threads(probed, range(len(episodes)), threads, "probe test pairs"):
+    for found, with_depth in in_threads(probed, range(len(episodes)), config.threads, "probe test pairs"):
         scores.add(found)
         blind += not with_depth
-    absent = {f"Probes of {blind} pairs": "their images have no depth"} if blind else {}
-    if ("correction", "tokens") not in readouts:
-        absent["What corrects the geometry's depth"] = (
-            "no training patch, or no validation patch, was predicted near its true place, so depth is left as it is"
-        )
-    if record["channels"] and not any(kind == "features" for _, _, kind in scores.matches):
-        absent["Correspondence by the features"] = "they are the same everywhere"
+    record = Features(FEATURES / "backbone", "features").record
+    about = {"backbone": record["label"], "weights": record["weights"]} | asdict(config.probe)
+    absent = unknowns(readouts, scores, blind, record["channels"])
     solved = {kind: readout.tensors for (target, kind), readout in readouts.items() if target == "correction"}
     write_solutions(READOUT, solved)
     write_probe(PROBE, probe_summary(scores, readouts, about, absent), scores.rows())

@@ -89,3 +89,20 @@ def test_truth_with_noise_knows_less_the_more_there_is(folder, monkeypatch):
         summary, _ = probed(folder, monkeypatch, f"model.backbone=truth{noise}")
         found.append(summary["readouts"]["log_depth"]["features"]["r2"])
     assert found == sorted(found, reverse=True) and found[0] - found[-1] > 0.005
+
+
+def test_without_depth_matches_are_held_against_epipolar_lines_and_nothing_else_is_told(folder, monkeypatch):
+    batch = probe.ProbedPairs.batch
+
+    def without_depth(pairs: probe.ProbedPairs, number: int):
+        found = batch(pairs, number)
+        found.contexts.depth.zero_()
+        return found
+
+    monkeypatch.setattr(probe.ProbedPairs, "batch", without_depth)
+    summary, rows = probed(folder, monkeypatch, "model.backbone=rgb")
+    assert summary["readouts"] == summary["correspondence"] == {}
+    assert summary["epipolar"].keys() == {"tokens", "features"} and summary["epipolar"]["tokens"]["all"]["cells"] > 0
+    assert summary["added"].keys() == {"line_1", "line_2"} and {row["probe"] for row in rows} == {"line_1", "line_2"}
+    assert summary["absent"]["Readouts"] and "epipolar lines" in str(summary["absent"])
+    assert read_solution("data/readout.safetensors", "tokens") == {}

@@ -34,7 +34,6 @@ SCORING = (
     "eval.lpips",
 )  # what such a one shares with ours
 READ_FILES = (EXPERIMENT_FILE, RECORDS_FILE, PROBES_FILE, BENCHMARK_FILE)  # by `parse_result`, besides the curves
-NEEDED = (EXPERIMENT_FILE, RECORDS_FILE)  # of these
 EXPERIMENT_SCHEMA = 5  # of reports/experiment.json and records.csv
 
 Read = Callable[[str], str | None]  # path under reports/ -> its text, or None
@@ -162,7 +161,7 @@ def parse_result(name: str, read: Read) -> ExperimentResult | None:
     raises OtherSchema
     """
     texts = {path: read(path) for path in READ_FILES}
-    if any(texts[path] is None for path in NEEDED):
+    if any(texts[path] is None for path in (EXPERIMENT_FILE, RECORDS_FILE)):
         return None
     about = json.loads(texts[EXPERIMENT_FILE])
     if about.get("schema") != EXPERIMENT_SCHEMA:

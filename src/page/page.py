@@ -4,7 +4,7 @@ from src.page.cards import picture_cards, real_pair_card
 from src.page.figures import differences_chart, page_charts
 from src.page.findings import Experiments, Findings
 from src.page.numbers import plus_minus, unbroken
-from src.page.probe_tables import added_table, match_table, probe_words, readout_table
+from src.page.probe_tables import MATCHED, added_table, match_table, probe_words, readout_table
 from src.page.score_tables import (
     SPLATT3R_TITLES,
     baseline_board,
@@ -110,7 +110,7 @@ def score_part(findings: Findings) -> dict:
         "clouds": cloud_table(summary["cloud"]) if summary["cloud"]["render"]["aligned"] else None,
         "readouts": readout_table(findings.scores.probes),
         "added": added_table(findings.scores.probes),
-        "matched": match_table(findings.scores.probes),
+        "matched": [table for place in MATCHED if (table := match_table(findings.scores.probes, place))],
         "absent": summary["absent"]
         | findings.scores.probes["absent"]
         | findings.pictures.real_pair.summary["absent"]

@@ -27,9 +27,15 @@ ADDED_TITLES = {  # and units
     "pck_1": ("matches within 1 cell", "share of cells, features alone minus tokens alone"),
     "distance": ("distance error of the points", "log of the ratio of squared errors"),
     "direction": ("direction error of the points", "log of the ratio of squared errors"),
+    "line_1": ("matches within 1 cell of the epipolar line", "share of cells, features alone minus tokens alone"),
+    "line_2": ("matches within 2 cells of the epipolar line", "share of cells, features alone minus tokens alone"),
     "log_depth_pca": ("depth, by principal components", "log of the ratio of squared errors"),
     "normals_pca": ("normals, by principal components", "log of the ratio of squared errors"),
     "pck_2": ("matches within 2 cells", "share of cells, features alone minus tokens alone"),
+}
+MATCHED = {  # what matches are held against -> table of the summary, title
+    "pck": ("correspondence", "Matches within 1 / 2 cells"),
+    "line": ("epipolar", "Matches within 1 / 2 cells of the epipolar line, where depth is unknown"),
 }
 
 
@@ -60,21 +66,24 @@ def added_table(probes: dict) -> dict | None:
     )
 
 
-def match_table(probes: dict) -> dict | None:
-    """Shares of matched cells by overlap of the context views; None without any."""
-    matches = probes.get("correspondence") or {}
+def match_table(probes: dict, place: str = "pck") -> dict | None:
+    """Shares of matched cells by overlap of the context views; None without any. place: what matches are held against."""
+    table, title = MATCHED[place]
+    matches = probes.get(table) or {}
     columns = [name for name in ("all", *BINS) if any(name in each for each in matches.values())]
 
     def cell(kind: str, column: str) -> str:
         found = matches[kind].get(column)
-        return NOT_MEASURED if found is None else f"{number(found['pck_1'], 3)} / {number(found['pck_2'], 3)}"
+        if found is None:
+            return NOT_MEASURED
+        return f"{number(found[f'{place}_1'], 3)} / {number(found[f'{place}_2'], 3)}"
 
     rows = [
         [INPUT_TITLES[kind], *(cell(kind, column) for column in columns)]
         for kind in ("tokens", "features")
         if kind in matches
     ]
-    head = ["Matches within 1 / 2 cells", *(column.replace("_", " ") for column in columns)]
+    head = [title, *(column.replace("_", " ") for column in columns)]
     return {"head": head, "rows": rows} if rows else None
 
 

@@ -1,5 +1,7 @@
 """From probe scores by scene to what features know and add; without torch, whose import takes seconds."""
 
+from itertools import product
+
 import numpy as np
 
 from src.results.statistics import SceneScores, SeedSpread, compare_paired
@@ -7,7 +9,8 @@ from src.results.tables import Row
 
 NO_SEEDS = SeedSpread(None, None)
 PROBE_COLUMNS = ("scene", "probe", "inputs", "value")  # of a table of scores
-HEADLINE_PROBES = ("log_depth", "normals", "correction", "pck_1")  # verdicts are given for these together
+HELD_AGAINST = ("pck", "line")  # what matches are held against: the true place, or without depth the epipolar line
+HEADLINE_PROBES = ("log_depth", "normals", "correction", "pck_1", "line_1")  # verdicts are given for these together
 DISTANCES = (1, 2)  # cells within which a match counts
 
 
@@ -47,8 +50,8 @@ def added(rows: list[Row]) -> dict[str, dict]:
     }
     for probe in ("log_depth", "normals"):
         pairs[f"{probe}_pca"] = values_by_scene(rows, probe, "both_pca"), values_by_scene(rows, probe, "tokens")
-    for distance in DISTANCES:
-        name = f"pck_{distance}"
+    for place, distance in product(HELD_AGAINST, DISTANCES):
+        name = f"{place}_{distance}"
         pairs[name] = values_by_scene(rows, name, "features"), values_by_scene(rows, name, "tokens")
     present = {name: pair for name, pair in pairs.items() if pair[0] and pair[1]}
     headline = differences({name: pair for name, pair in present.items() if name in HEADLINE_PROBES})

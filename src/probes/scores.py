@@ -20,7 +20,7 @@ class ProbeScores:
         self.errors: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0])  # scene, target, inputs
         self.spread: dict[str, list[Tensor]] = {}  # target -> n, sum, sum of squares
         self.psnr: dict[tuple[str, str], list[float]] = defaultdict(list)  # scene, inputs
-        self.matches: dict[tuple[str, str, str], Matches] = {}  # scene, bin, inputs
+        self.matches: dict[tuple[str, str, str, str], Matches] = {}  # of HELD_AGAINST, scene, bin, inputs
 
     def add_errors(self, scene: str, target: str, inputs: str, predicted: Tensor, truth: Tensor) -> None:
         total = self.errors[scene, target, inputs]
@@ -33,8 +33,8 @@ class ProbeScores:
     def add_spread(self, target: str, sums: list[Tensor]) -> None:
         self.spread[target] = [a + b for a, b in zip(self.spread.get(target, [0, 0, 0]), sums)]
 
-    def add_matches(self, scene: str, bin: str, inputs: str, found: Matches) -> None:
-        key = scene, bin, inputs
+    def add_matches(self, place: str, scene: str, bin: str, inputs: str, found: Matches) -> None:
+        key = place, scene, bin, inputs
         self.matches[key] = self.matches[key] + found if key in self.matches else found
 
     def add(self, other: "ProbeScores") -> None:
@@ -46,8 +46,8 @@ class ProbeScores:
             self.add_spread(target, sums)
         for pair, values in other.psnr.items():
             self.psnr[pair] += values
-        for (scene, bin, inputs), found in other.matches.items():
-            self.add_matches(scene, bin, inputs, found)
+        for which, found in other.matches.items():
+            self.add_matches(*which, found)
 
     def explained(self, target: str, inputs: str) -> dict[str, float]:
         """rmse over all test patches, all columns of the target together, and r2 where the target varies; nothing where no
@@ -61,12 +61,12 @@ class ProbeScores:
         varies = variance > LOWEST * count
         return {"rmse": math.sqrt(error / count)} | ({"r2": 1 - error / variance} if varies else {})
 
-    def share(self, inputs: str, bin: str | None = None) -> dict[str, float | int] | None:
+    def share(self, place: str, inputs: str, bin: str | None = None) -> dict[str, float | int] | None:
         """Shares of the matches of all scenes, of one overlap bin or of all; None where there are none."""
-        chosen = [m for (_, b, i), m in self.matches.items() if i == inputs and bin in (None, b)]
+        chosen = [m for (p, _, b, i), m in self.matches.items() if (p, i) == (place, inputs) and bin in (None, b)]
         if not chosen or not (all_of := sum(chosen[1:], chosen[0])).visible:
             return None
-        found = {f"pck_{distance}": n / all_of.visible for distance, n in zip(DISTANCES, all_of.within)}
+        found = {f"{place}_{distance}": n / all_of.visible for distance, n in zip(DISTANCES, all_of.within)}
         found |= {"mutual": all_of.mutual / all_of.visible, "cells": all_of.visible}
         return found | ({"precision": all_of.precise / all_of.mutual} if all_of.mutual else {})
 
@@ -79,12 +79,12 @@ class ProbeScores:
             if count
         ]
         found += [row(scene, "psnr_masked", inputs, float(np.mean(v))) for (scene, inputs), v in self.psnr.items() if v]
-        for scene, inputs in sorted({(scene, inputs) for scene, _, inputs in self.matches}):
-            parts = [m for (s, _, i), m in self.matches.items() if (s, i) == (scene, inputs)]
+        for place, scene, inputs in sorted({(place, scene, inputs) for place, scene, _, inputs in self.matches}):
+            parts = [m for (p, s, _, i), m in self.matches.items() if (p, s, i) == (place, scene, inputs)]
             total = sum(parts[1:], parts[0])
             if total.visible:
                 found += [
-                    row(scene, f"pck_{distance}", inputs, n / total.visible)
+                    row(scene, f"{place}_{distance}", inputs, n / total.visible)
                     for distance, n in zip(DISTANCES, total.within)
                 ]
         return sorted(found, key=lambda each: (each["probe"], each["inputs"], each["scene"]))

@@ -3,7 +3,7 @@ import math
 import torch
 
 from src.geometry.cameras import invert_se3
-from src.probes.correspondence import matches
+from src.probes.correspondence import epipolar_matches, matches
 
 SIZE, CELLS = 64, 8
 K = torch.tensor([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])
@@ -77,3 +77,43 @@ def test_places_that_are_hidden_or_unknown_do_not_count():
     assert matches(maps, depth, K.expand(2, 3, 3), c2w, 0.1, False).visible == 2 * CELLS * CELLS // 2
     depth[0] = 0
     assert matches(maps, depth, K.expand(2, 3, 3), c2w, 0.1, False).visible == 0
+
+
+def off_the_line(found: tuple[float, float], x: float, y: float, to_other: torch.Tensor) -> float | None:
+    """Distance of a place from the line through two projections of a pixel's ray, near and far; None where no point of
+    that line's stretch through the image is inside. All in pixels."""
+    ends = []
+    for z in (0.9, 40.0):
+        point = to_other @ torch.tensor([(x - 32) / 60 * z, (y - 32) / 60 * z, z, 1.0], dtype=torch.float64)
+        ends.append([60 * point[k].item() / point[2].item() + 32 for k in range(2)])
+    (ax, ay), (bx, by) = ends
+    length = math.hypot(bx - ax, by - ay)
+    along = [-400 + 0.01 * n for n in range(80_000)]
+    if not any(0 < ax + t * (bx - ax) / length < SIZE and 0 < ay + t * (by - ay) / length < SIZE for t in along):
+        return None
+    return abs((bx - ax) * (found[1] - ay) - (by - ay) * (found[0] - ax)) / length
+
+
+def test_matches_without_depth_are_held_against_the_line_that_the_ray_is_seen_as():
+    generator = torch.Generator().manual_seed(1)
+    turn = math.radians(25)
+    c2w = torch.eye(4).repeat(2, 1, 1)
+    c2w[1, :3, :3] = torch.tensor(
+        [[math.cos(turn), 0, math.sin(turn)], [0, 1, 0], [-math.sin(turn), 0, math.cos(turn)]]
+    )
+    c2w[1, :3, 3] = torch.tensor([0.4, 0.3, 0.1])
+    wall = torch.randn(6, CELLS, CELLS + 2, generator=generator)
+    maps = torch.stack([wall[..., :CELLS], wall[..., 2:]])
+    found = epipolar_matches(maps, (SIZE, SIZE), K.expand(2, 3, 3), c2w)
+    seen, within, cell = 0, [0, 0], SIZE / CELLS
+    rows = (maps - maps.mean((0, 2, 3), keepdim=True)).flatten(2).mT
+    for own, other in ((0, 1), (1, 0)):
+        nearest = torch.cosine_similarity(rows[own][:, None], rows[other][None], dim=-1).argmax(1).tolist()
+        to_other = (invert_se3(c2w[other]) @ c2w[own]).double()
+        for number, match in enumerate(nearest):
+            x, y = ((each + 0.5) * cell for each in (number % CELLS, number // CELLS))
+            place = tuple((each + 0.5) * cell for each in (match % CELLS, match // CELLS))
+            if (apart := off_the_line(place, x, y, to_other)) is not None:
+                seen += 1
+                within = [count + (apart <= distance * cell) for count, distance in zip(within, (1, 2))]
+    assert (found.visible, list(found.within)) == (seen, within) and 0 < within[0] < within[1] < seen < 128
