@@ -12,13 +12,14 @@ the first and says in what; writes reports/comparison: table.md, table.csv, comp
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from src.config import Config, load_config
 from src.experiments.archive import ARCHIVE, check_name, keep_result
 from src.experiments.comparisons import Verdicts, control_of, gather, judge, reference_of
 from src.experiments.generalisation import SCENES_APART, Matrix, generalisation, training_words
+from src.experiments.probed import Relation, added_by, relation, twins
 from src.experiments.result import (
     METRIC,
     REPORTS,
@@ -34,6 +35,7 @@ from src.experiments.result import (
 from src.page import charts
 from src.page.forest import forest_rows
 from src.page.numbers import NOT_MEASURED, level_words, number, rank_words, with_limits
+from src.page.probe_tables import compared_probes, relation_words, twin_words
 from src.page.speed import bracketed, machine_differences
 from src.page.templates import fill_template
 from src.page.tradeoffs import COSTS, costs, pareto_charts, timed_alike
@@ -52,8 +54,8 @@ NUMBERS = ("mean", "std", "n", "images", "scenes", "seeds", *LIMITS, "p_holm", "
 class Table:
     """results: comparable ones; refused: name -> what differs; reference: what differences are taken from; verdicts: on
     differences from it and from constant features, if there; confidence: of the intervals; matrices: recipe -> trained on
-    -> scored on; notes: name -> what must be said beside its every number; elsewhere: name -> dataset of a result that was
-    scored on another one than the first."""
+    -> scored on; probed, twins, relation: see src/experiments/probed.py; notes: name -> what must be said beside its every
+    number; elsewhere: name -> dataset of a result that was scored on another one than the first."""
 
     results: list[ExperimentResult]
     refused: dict[str, list[str]]
@@ -61,6 +63,9 @@ class Table:
     verdicts: Verdicts
     confidence: float
     matrices: dict[str, Matrix]
+    probed: dict[str, dict[str, dict]]
+    twins: dict[tuple[str, str], dict[str, dict]]
+    relation: Relation
     notes: dict[str, list[str]]
     elsewhere: dict[str, str]
 
@@ -144,7 +149,19 @@ def tabulate(results: list[ExperimentResult], config: Config, across_code: bool 
         for each in kept
     }
     matrices = generalisation(results, confidence, free)
-    return Table(kept, refused, reference, verdicts, confidence, matrices, notes, elsewhere)
+    return Table(
+        kept,
+        refused,
+        reference,
+        verdicts,
+        confidence,
+        matrices,
+        added_by(kept),
+        twins(kept),
+        relation([each for each in kept if each.name in alike], reference),
+        notes,
+        elsewhere,
+    )
 
 
 def score_rows(table: Table) -> list[dict]:
@@ -246,6 +263,10 @@ def sentences(table: Table) -> list[str]:
         for each in table.results
         if each.name in table.verdicts.controlled and each is not table.reference
     ]
+    words += [twin_words(*names, found) for names, found in table.twins.items()]
+    if table.relation.rho is not None:
+        found = table.relation
+        words.append(relation_words(found.rho, found.low, found.high, len(found.points)))
     words += [f"{each.name}: {caution}" for each in table.results for caution in cautions(each, compared=True)]
     first = table.results[0]
     for each in table.results[1:]:
@@ -262,14 +283,26 @@ def sentences(table: Table) -> list[str]:
     ]
 
 
+def title_of_gain(table: Table) -> str:
+    return f"masked PSNR minus that of {table.title(table.reference.name)}"
+
+
 def drawings(table: Table) -> dict[str, str]:
     """SVG by file name; only what can be drawn."""
     drawn, colours = {}, charts.colours_of(each.name for each in table.results)
     found = table.verdicts.differences[METRIC]
     if found:
         rows = forest_rows(table.results, table.reference, found, colours)
-        title = f"masked PSNR minus that of {table.title(table.reference.name)} (dB)"
+        title = f"{title_of_gain(table)} (dB)"
         drawn["forest"] = charts.forest_chart({table.title(name): row for name, row in rows.items()}, title, title)
+    if table.relation.rho is not None:
+        drawn["relation"] = charts.relation_chart(
+            table.relation.points,
+            colours,
+            "dB that a readout of the features adds, untrained",
+            f"{title_of_gain(table)} (dB)",
+            "what the trained model gains over what a closed-form readout of the features adds",
+        )
     return drawn | {f"pareto_{cost}": svg for cost, svg in pareto_charts(table.results, colours).items()}
 
 
@@ -289,24 +322,43 @@ def write(folder: Path, table: Table) -> str:
             "rows": rows,
             "refused": table.refused,
             "generalisation": table.matrices,
+            "probes": {
+                "added": table.probed,
+                "twins": {f"{first} - {second}": found for (first, second), found in table.twins.items()},
+                "relation": asdict(table.relation),
+            },
             "costs": costs_of,
             "costs_unlike": table.costs_unlike,
         },
     )
     for name, svg in drawn.items():
         (folder / f"{name}.svg").write_text(charts.standalone(svg), "utf8")
-    matrices = {recipe: matrix_cells(matrix) for recipe, matrix in table.matrices.items()}
     page = fill_template(
         "compare.html",
         head=head,
         cells=cells,
         sentences=words,
         drawings=drawn,
-        matrices=matrices,
-        level=level_words(table.confidence),
+        tables=further_tables(table),
     )
     (folder / "index.html").write_text(page, "utf8")
     return text
+
+
+def further_tables(table: Table) -> list[tuple[str, str, list[str], list[list[str]]]]:
+    """Title, words, head and rows of the tables beside the main one."""
+    level, found = level_words(table.confidence), []
+    if cells := compared_probes({table.title(name): each for name, each in table.probed.items()}):
+        words = (
+            "Closed-form readouts of tokens with features against tokens alone, without training or seed: logarithms of the "
+            "ratio of squared errors (below 0 is better), dB of splatted points, shares of matched cells. 95 % intervals "
+            "over scenes."
+        )
+        found.append(("What the features add to the geometry's tokens", words, *cells))
+    for recipe, matrix in table.matrices.items():
+        words = f"Masked PSNR in dB, {level} intervals over scenes, n targets in so many scenes."
+        found.append((f"{recipe}: trained on (rows), scored on (columns)", words, *matrix_cells(matrix)))
+    return found
 
 
 def matrix_cells(matrix: Matrix) -> tuple[list[str], list[list[str]]]:

@@ -301,6 +301,22 @@ def name_points(figure: Figure, axes: Axes, points: dict[str, tuple[float, float
         taken.append(text.get_window_extent())
 
 
+def relation_chart(
+    points: dict[str, tuple[float, float]], colours: Colours, across: str, label: str, description: str
+) -> str:
+    """A named point each, around lines at zero."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(4.6, 2.9))
+        axes.axhline(0, color=MUTED, lw=0.8)
+        axes.axvline(0, color=MUTED, lw=0.8)
+        for name, (x, y) in points.items():
+            axes.plot([x], [y], "o", color=colours[name], ms=6, zorder=3)
+        axes.margins(x=0.25, y=0.25)
+        axes.set(xlabel=across, ylabel=label)
+        name_points(figure, axes, points, colours)
+        return to_svg(figure, description)
+
+
 def pareto_chart(
     points: dict[str, tuple[float, float]], front: list[str], colours: Colours, cost: str, label: str, description: str
 ) -> str:

@@ -19,6 +19,7 @@ INPUT_TITLES = {
     "features_pca": "features' principal components",
     "both_pca": "tokens and principal components",
 }
+MEAN_AND_LIMITS = ("mean", "low", "high")
 ADDED_TITLES = {  # and units
     "log_depth": ("depth", "log of the ratio of squared errors"),
     "normals": ("normals", "log of the ratio of squared errors"),
@@ -85,6 +86,41 @@ def match_table(probes: dict, place: str = "pck") -> dict | None:
     ]
     head = [title, *(column.replace("_", " ") for column in columns)]
     return {"head": head, "rows": rows} if rows else None
+
+
+def compared_probes(found: dict[str, dict[str, dict]]) -> tuple[list[str], list[list[str]]] | None:
+    """Head and rows: what each experiment's features add to the geometry's tokens. found: name -> probe -> difference."""
+    shown = [name for name in ADDED_TITLES if any(name in each for each in found.values())]
+
+    def cell(difference: dict | None) -> str:
+        return with_limits(*(difference[key] for key in MEAN_AND_LIMITS), 3, sign=True) if difference else NOT_MEASURED
+
+    rows = [[name, *(cell(each.get(probe)) for probe in shown)] for name, each in found.items()]
+    return (["Run", *(ADDED_TITLES[probe][0] for probe in shown)], rows) if rows else None
+
+
+def twin_words(first: str, second: str, found: dict[str, dict]) -> str:
+    """What a pretrained network's features know more than those of the same network untrained."""
+    parts = []
+    for probe, each in found.items():
+        unit = "share of cells" if probe.startswith("pck") else "log of the ratio of squared errors"
+        better = each["mean"] > 0 if probe.startswith("pck") else each["mean"] < 0
+        verdict = "not distinguishable"
+        if each["p_holm"] is not None and each["p_holm"] < ALPHA:
+            verdict = "better" if better else "worse"
+        limits = with_limits(*(each[key] for key in MEAN_AND_LIMITS), 3, sign=True)
+        parts.append(f"{ADDED_TITLES[probe][0]} {limits} ({unit}), {verdict}")
+    return f"Features of {first} against those of {second}, its untrained twin, read out alone: {'; '.join(parts)}."
+
+
+def relation_words(rho: float, low: float, high: float, count: int) -> str:
+    """Whether the closed-form probe foretells what training gains."""
+    known = "it foretells" if low > 0 else "it is not shown to foretell"
+    return (
+        f"Rank correlation between what a closed-form readout of the features adds and what the trained model gains, over "
+        f"{count} experiments: {with_limits(rho, low, high, sign=True)}, so {known} the gain. The interval is over "
+        "resampled scenes."
+    )
 
 
 def probe_words(probes: dict) -> str | None:
