@@ -36,6 +36,7 @@ MINIATURE = [
     "eval.num_plys=0",
     "model.backbone=rgb",
     "opt.lr=0.002",
+    "opt.lr_fusion=null",
     "threads=1",
     "probe.pairs=3",
 ]
