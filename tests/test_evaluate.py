@@ -301,9 +301,9 @@ def change_scale(file: Path, scale: float) -> None:
 
 
 def test_scores_of_an_evaluation_index_include_what_it_repeats(results, tmp_path, monkeypatch):
-    """Against scikit-image on the pictures in the files, a mean over all of them."""
+    """Against scikit-image on the pictures in the files, a mean over all of them; a stand-in for LPIPS against numpy."""
     shutil.copytree(results / "data", tmp_path / "data")
-    wanted = {"psnr": [], "ssim": []}
+    wanted = {"psnr": [], "ssim": [], "lpips": []}
     for number, path in enumerate(sorted((tmp_path / "data/renders").glob("*.safetensors"))):
         rendered = Rendered.read(path)
         about, tensors = rendered.about | {"bin": "index"}, dict(rendered.tensors)
@@ -320,12 +320,14 @@ def test_scores_of_an_evaluation_index_include_what_it_repeats(results, tmp_path
             wanted["psnr"].append(peak_signal_noise_ratio(truth, shown, data_range=1))
             window = {"win_size": 11, "gaussian_weights": True, "channel_axis": 0, "data_range": 1}
             wanted["ssim"].append(structural_similarity(truth, shown, **window))
+            wanted["lpips"].append(np.abs(truth - shown).mean())
     monkeypatch.chdir(tmp_path)
-    evaluate.main(load_config(["eval.lpips=none"], root=ROOT))
+    monkeypatch.setattr(Perceptual, "load", lambda *_: Perceptual({"alex": Distance()}))
+    evaluate.main(load_config(["eval.lpips=alex"], root=ROOT))
     summary = json.loads((tmp_path / "data/eval/summary.json").read_text())
     found = summary["index"]["aligned"]
-    assert found["psnr_index"] == pytest.approx(np.mean(wanted["psnr"]), abs=1e-4)
-    assert found["ssim_index"] == pytest.approx(np.mean(wanted["ssim"]), abs=1e-4)
+    for name, values in wanted.items():
+        assert found[f"{name}_index"] == pytest.approx(np.mean(values), abs=1e-4), name
     assert (found["targets_index"], found["repeated_index"]) == (25, 1) and summary["counts"]["targets"] == 24
     told = detailed_metrics(summary | {"counts": summary["counts"] | {"images": 24}}, 0, {"sites": {}})
     assert told["psnr_index"] == pytest.approx(found["psnr_index"], abs=1e-6) and told["targets_index"] == 25
