@@ -62,6 +62,13 @@ def test_a_dry_run_lists_the_stages_of_a_fresh_clone(tmp_path):
     assert not (folder / "checked.txt").exists() and not (folder / "data/raw").exists()
 
 
+def test_the_plan_foretells_what_renders_take(clone):
+    told = run(clone, "python", "-m", "src.plan").stdout
+    (line,) = [line for line in told.splitlines() if line.endswith("data/renders")]
+    taken = sum(path.stat().st_size for path in (clone / "data/renders").glob("*.safetensors"))
+    assert float(line.split()[1]) * 1e9 == pytest.approx(taken, rel=0.05, abs=1e6)
+
+
 def stages_run(output: str) -> set[str]:
     return set(re.findall(r"Running stage '(\w+)'", output))
 
