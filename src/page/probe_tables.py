@@ -115,11 +115,11 @@ def twin_words(first: str, second: str, found: dict[str, dict]) -> str:
 
 def relation_words(rho: float, low: float, high: float, count: int) -> str:
     """Whether the closed-form probe foretells what training gains."""
-    known = "it foretells" if low > 0 else "it is not shown to foretell"
+    known = "the two go together" if low > 0 else "the two are not shown to go together"
     return (
         f"Rank correlation between what a closed-form readout of the features adds and what the trained model gains, over "
-        f"{count} experiments: {with_limits(rho, low, high, sign=True)}, so {known} the gain. The interval is over "
-        "resampled scenes."
+        f"{count} experiments: {with_limits(rho, low, high, sign=True)}, so {known}. The interval is over resampled "
+        "scenes."
     )
 
 
