@@ -18,7 +18,7 @@ from src.submissions.layout import Method
 from src.submissions.record import publish_scores
 from tests.helpers.repository import ROOT
 
-KEPT = ROOT / ARCHIVE / "base"  # kept by this repository: without a backbone, trained with seed 0
+KEPT = ROOT / ARCHIVE / "none"  # kept by this repository: without a backbone, trained with seed 0
 STEPS = json.loads((KEPT / EXPERIMENT_FILE).read_text())["protocol"]["opt"]["steps"]
 
 
