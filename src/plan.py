@@ -3,7 +3,7 @@
     python -m src.plan [key=value ...]
 
 reads params.yaml, and data/scenes where the stage prepare has run for this dataset: it alone knows how many images there
-are, but for procedural scenes, which are counted without it. Writes nothing. Ends with exit status 1 where the disk has
+are, but for procedural scenes, of which the parameters tell. Writes nothing. Ends with exit status 1 where the disk has
 too little room. Times are not foretold: an operation costs what the machine makes of it, see `python -m src.benchmark`.
 """
 
@@ -61,20 +61,21 @@ def images_by_split(config: Config) -> tuple[dict[str, int], bool]:
 
     raises    ValueError where nothing tells
     """
-    report = SCENES / "report.json"
-    if report.exists() and read_json(report)["dataset"] == config.data.dataset:
-        counts: Counter[str] = Counter()
+    report, counts = SCENES / "report.json", Counter()
+    if prepared := report.exists() and read_json(report)["dataset"] == config.data.dataset:
         for record in read_index(SCENES):
             counts[record.split] += record.n_frames
-        return dict(counts), True
-    if not isinstance(config.dataset, Procedural):
+    if isinstance(config.dataset, Procedural):
+        source = config.dataset.source
+        each = len(source.families) * source.views
+        asked = {split: each * vars(source.scenes)[split] for split in ("train", "val", config.eval.split)}
+        return asked, counts == asked  # else data/scenes was made with other parameters
+    if not prepared:
         raise ValueError(
             f"{SCENES} holds no scenes of {config.data.dataset}, and nothing else tells how many images it has; run "
             "dvc repro prepare with these parameters first."
         )
-    source = config.dataset.source
-    each = len(source.families) * source.views
-    return {split: each * vars(source.scenes)[split] for split in ("train", "val", config.eval.split)}, False
+    return dict(counts), True
 
 
 def scored_episodes(config: Config, counted: bool) -> int:

@@ -35,6 +35,8 @@ def test_images_and_features_are_foretold_before_and_counted_after(tmp_path, mon
         assert after.disk[f"data/features/{kind}"] == pytest.approx(size(folder), rel=0.05)
     assert 0.5 < size(tmp_path / "data/scenes/scenes") / after.disk["data/scenes"] < 2  # a rule of thumb
     assert 0 < after.episodes <= before.episodes
+    more = plan(settings(*OVERRIDES, "datasets.procedural.source.scenes.train=3"))  # than data/scenes has
+    assert more.images["train"] == 36 and not more.counted
 
 
 def test_operations_are_those_of_the_formula(monkeypatch):
@@ -61,8 +63,10 @@ def test_a_dataset_that_nobody_has_counted_is_named(tmp_path, monkeypatch):
         plan(load_config(["data.dataset=chunks", "datasets.chunks.source.root=/there"], ROOT))
 
 
-def test_a_disk_that_is_too_small_ends_with_one_sentence(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
+def test_a_disk_that_is_too_small_ends_with_one_sentence(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "data/bundled", tmp_path / "data/bundled")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "copies", lambda: 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     words = ["datasets.procedural.source.scenes.train=20000"]
