@@ -55,7 +55,7 @@ def test_models_are_offered_by_name_and_a_lost_one_is_a_sentence(repository):
         found = {offer.name: offer for offer in offers}
         assert list(found) == ["work tree", "shipped", "experiment whole"]
         assert found["work tree"].words == found["experiment whole"].words == DESCRIPTION
-        assert found["shipped"].words == "no backbone; on tiny MASt3R; posed track; 450 training steps"
+        assert found["shipped"].words == "no backbone; on tiny MASt3R; posed track; 2400 training steps"
         assert found["work tree"].resolution == SIZE and found["shipped"].resolution == (128, 128)
         wanted = trained_model(config).predict(images)[0].gaussians[0]
         other = found["experiment whole"].load().predict(images)[0].gaussians[0]
