@@ -148,19 +148,18 @@ def tabulate(results: list[ExperimentResult], config: Config, across_code: bool 
         + ["other versions"] * bool(protocol_differences(first, each, ("training", "code")))
         for each in kept
     }
-    matrices = generalisation(results, confidence, free)
     return Table(
-        kept,
-        refused,
-        reference,
-        verdicts,
-        confidence,
-        matrices,
-        added_by(kept),
-        twins(kept),
-        relation([each for each in kept if each.name in alike], reference),
-        notes,
-        elsewhere,
+        results=kept,
+        refused=refused,
+        reference=reference,
+        verdicts=verdicts,
+        confidence=confidence,
+        matrices=generalisation(results, confidence, free),
+        probed=added_by(kept),
+        twins=twins(kept),
+        relation=relation([each for each in kept if each.name in alike], reference),
+        notes=notes,
+        elsewhere=elsewhere,
     )
 
 

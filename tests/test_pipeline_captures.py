@@ -6,19 +6,7 @@ import pytest
 
 from tests.helpers.captures import capture
 from tests.helpers.chunks import write_root
-from tests.helpers.repository import fresh_repository, run
-
-SMALL = [
-    "eval.lpips=none",
-    "loss.lpips_loss_weight=0",
-    "threads=1",
-    "model.backbone=rgb",
-    "probe.pairs=4",
-    "opt.steps=2",
-    "opt.val_every=2",
-    "opt.log_every=1",
-    "eval.num_plys=1",
-]
+from tests.helpers.repository import SHORT_RUN, fresh_repository, run
 
 
 def colmap(root):
@@ -52,7 +40,7 @@ def test_what_people_bring_is_trained_on_and_scored(brought, tmp_path):
         f"datasets.{name}.episodes.num_targets=2",
         *brought(tmp_path / "root"),
     ]
-    changes = [word for value in [*own, *SMALL] for word in ("-S", value)]
+    changes = [word for value in [*own, *SHORT_RUN] for word in ("-S", value)]
     result = run(folder, "dvc", "exp", "run", "-q", "evaluate", *changes)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     summary, probes = (json.loads((folder / f"data/{file}/summary.json").read_text()) for file in ("eval", "probe"))

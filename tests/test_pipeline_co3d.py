@@ -6,7 +6,7 @@ from dataclasses import replace
 from src.experiments.archive import read_kept
 from src.experiments.generalisation import generalisation
 from tests.helpers.co3d_miniature import published, write_dataset
-from tests.helpers.repository import fresh_repository, run
+from tests.helpers.repository import SHORT_RUN, fresh_repository, run
 from tests.helpers.serving import serving
 
 MINIATURE = [
@@ -14,15 +14,7 @@ MINIATURE = [
     "datasets.co3d.resolution=[48,48]",
     "datasets.co3d.episodes.per_bin=1",
     "datasets.co3d.episodes.num_targets=2",
-    "eval.lpips=none",
-    "loss.lpips_loss_weight=0",
-    "threads=1",
-    "model.backbone=rgb",
-    "probe.pairs=4",
-    "opt.steps=4",
-    "opt.val_every=2",
-    "opt.log_every=1",
-    "eval.num_plys=1",
+    *SHORT_RUN,
 ]
 PROCEDURAL = [
     "data.dataset=procedural",

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from src.reproducible.versions import git_output
+from src.experiments.result import experiment_prefix
 
 HOME = Path()
 DVC = sys.executable, "-m", "dvc"
@@ -48,12 +48,11 @@ def make_clone(folder: Path) -> None:
 
 
 def take_experiment(folder: Path, name: str) -> None:
-    """Bring an experiment of this commit from a clone into the repository.
+    """Bring an experiment of the commit that a clone was made of into the repository.
 
     raises    ValueError  when the clone has none of that name
     """
-    commit = (git_output(".", "rev-parse", "HEAD") or "").strip()
-    reference = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
+    reference = f"{experiment_prefix(folder)}{name}"
     quiet(HOME, "git", "fetch", "--quiet", "--no-tags", str(folder), f"{reference}:{reference}")
 
 

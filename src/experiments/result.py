@@ -245,11 +245,16 @@ def comparable(results: list[ExperimentResult], free: tuple[str, ...] = ()) -> l
     return [each for each in results if not protocol_differences(results[0], each, free)]
 
 
+def experiment_prefix(root: str | Path, baseline: str = "HEAD") -> str | None:
+    """What the references of a baseline commit's `dvc exp` experiments begin with; None where there is no such commit."""
+    commit = (git_output(root, "rev-parse", baseline) or "").strip()
+    return f"refs/exps/{commit[:2]}/{commit[2:]}/" if commit else None
+
+
 def experiment_commits(root: str | Path, baseline: str = "HEAD") -> list[tuple[str, str]]:
     """(name, commit) of the `dvc exp` experiments that grew from a baseline commit, by name."""
-    commit = (git_output(root, "rev-parse", baseline) or "").strip()
-    prefix = f"refs/exps/{commit[:2]}/{commit[2:]}/"
-    lines = git_output(root, "for-each-ref", "--format=%(refname) %(objectname)", prefix) if commit else None
+    prefix = experiment_prefix(root, baseline)
+    lines = git_output(root, "for-each-ref", "--format=%(refname) %(objectname)", prefix) if prefix else None
     pairs = [line.split() for line in (lines or "").splitlines()]
     return sorted((name.removeprefix(prefix), found) for name, found in pairs)
 

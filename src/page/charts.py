@@ -301,6 +301,17 @@ def name_points(figure: Figure, axes: Axes, points: dict[str, tuple[float, float
         taken.append(text.get_window_extent())
 
 
+def draw_named(
+    figure: Figure, axes: Axes, points: dict[str, tuple[float, float]], colours: Colours, across: str, label: str
+) -> None:
+    """A dot per name, with the name beside it; and what the axes are."""
+    for name, (x, y) in points.items():
+        axes.plot([x], [y], "o", color=colours[name], ms=6, zorder=3)
+    axes.margins(x=0.25, y=0.25)
+    axes.set(xlabel=across, ylabel=label)
+    name_points(figure, axes, points, colours)
+
+
 def relation_chart(
     points: dict[str, tuple[float, float]], colours: Colours, across: str, label: str, description: str
 ) -> str:
@@ -309,11 +320,7 @@ def relation_chart(
         figure, axes = plt.subplots(figsize=(4.6, 2.9))
         axes.axhline(0, color=MUTED, lw=0.8)
         axes.axvline(0, color=MUTED, lw=0.8)
-        for name, (x, y) in points.items():
-            axes.plot([x], [y], "o", color=colours[name], ms=6, zorder=3)
-        axes.margins(x=0.25, y=0.25)
-        axes.set(xlabel=across, ylabel=label)
-        name_points(figure, axes, points, colours)
+        draw_named(figure, axes, points, colours, across, label)
         return to_svg(figure, description)
 
 
@@ -324,9 +331,5 @@ def pareto_chart(
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(4.6, 2.9))
         axes.plot(*zip(*(points[name] for name in front)), color=MUTED, lw=1.2, zorder=2)
-        for name, (x, y) in points.items():
-            axes.plot([x], [y], "o", color=colours[name], ms=6, zorder=3)
-        axes.margins(x=0.25, y=0.25)
-        axes.set(xlabel=cost, ylabel=label)
-        name_points(figure, axes, points, colours)
+        draw_named(figure, axes, points, colours, cost, label)
         return to_svg(figure, description)

@@ -19,7 +19,6 @@ INPUT_TITLES = {
     "features_pca": "features' principal components",
     "both_pca": "tokens and principal components",
 }
-MEAN_AND_LIMITS = ("mean", "low", "high")
 ADDED_TITLES = {  # and units
     "log_depth": ("depth", "log of the ratio of squared errors"),
     "normals": ("normals", "log of the ratio of squared errors"),
@@ -52,12 +51,17 @@ def readout_table(probes: dict) -> dict | None:
     return {"head": ["R² of", *(INPUT_TITLES[kind] for kind in kinds)], "rows": rows} if rows else None
 
 
+def difference_with_limits(found: dict) -> str:
+    """-0.339 [-0.504, -0.173], of a difference of src/probes/compared.py."""
+    return with_limits(found["mean"], found["low"], found["high"], 3, sign=True)
+
+
 def added_table(probes: dict) -> dict | None:
     """What features add to the geometry's tokens, with intervals over scenes; None where there is nothing to compare."""
     rows = []
     for name, (title, unit) in ADDED_TITLES.items():
         if found := (probes.get("added") or {}).get(name):
-            difference = with_limits(found["mean"], found["low"], found["high"], 3, sign=True)
+            difference = difference_with_limits(found)
             verdict = ""
             if found["p_holm"] is not None:
                 verdict = "distinguishable from 0" if found["p_holm"] < ALPHA else "not distinguishable from 0"
@@ -92,10 +96,10 @@ def compared_probes(found: dict[str, dict[str, dict]]) -> tuple[list[str], list[
     """Head and rows: what each experiment's features add to the geometry's tokens. found: name -> probe -> difference."""
     shown = [name for name in ADDED_TITLES if any(name in each for each in found.values())]
 
-    def cell(difference: dict | None) -> str:
-        return with_limits(*(difference[key] for key in MEAN_AND_LIMITS), 3, sign=True) if difference else NOT_MEASURED
-
-    rows = [[name, *(cell(each.get(probe)) for probe in shown)] for name, each in found.items()]
+    rows = [
+        [name, *(difference_with_limits(each[probe]) if probe in each else NOT_MEASURED for probe in shown)]
+        for name, each in found.items()
+    ]
     return (["Run", *(ADDED_TITLES[probe][0] for probe in shown)], rows) if rows else None
 
 
@@ -108,8 +112,7 @@ def twin_words(first: str, second: str, found: dict[str, dict]) -> str:
         verdict = "not distinguishable"
         if each["p_holm"] is not None and each["p_holm"] < ALPHA:
             verdict = "better" if better else "worse"
-        limits = with_limits(*(each[key] for key in MEAN_AND_LIMITS), 3, sign=True)
-        parts.append(f"{ADDED_TITLES[probe][0]} {limits} ({unit}), {verdict}")
+        parts.append(f"{ADDED_TITLES[probe][0]} {difference_with_limits(each)} ({unit}), {verdict}")
     return f"Features of {first} against those of {second}, its untrained twin, read out alone: {'; '.join(parts)}."
 
 

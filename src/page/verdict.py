@@ -126,7 +126,7 @@ def geometry_words(cloud: dict, moved: Interval) -> str:
     moved   Chamfer distance of the Gaussians minus that of the points
     """
     own, points = (cloud[method]["aligned"]["chamfer"]["mean"] for method in ("render", "points_splat"))
-    known = moved.low is not None and (moved.low > 0 or moved.high < 0)
+    known = moved.low is not None and not moved.holds(0)
     word = ("nearer" if moved.mean < 0 else "farther: training made geometry worse") if known else "not distinguishable"
     return (
         f"Geometry, by Chamfer distance to the true surfaces: the Gaussians {own:.3f} m, the frozen points {points:.3f} m, "

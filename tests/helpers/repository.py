@@ -52,6 +52,19 @@ def room(file: str) -> str:
     return file if len(parts) == 2 else "/".join(parts[:2])
 
 
+SHORT_RUN = [  # of the whole pipeline, on a dataset as small; neither network nor weights are needed
+    "eval.lpips=none",
+    "loss.lpips_loss_weight=0",
+    "threads=1",
+    "model.backbone=rgb",
+    "probe.pairs=4",
+    "opt.steps=4",
+    "opt.val_every=2",
+    "opt.log_every=1",
+    "eval.num_plys=1",
+]
+
+
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
